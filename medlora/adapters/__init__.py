@@ -1,0 +1,1 @@
+"""Low-rank updates of linear and convolution weights: attach, merge, save, load."""

@@ -1,0 +1,1 @@
+"""Pretrained timm models by name or file, offline first."""

@@ -1,0 +1,1 @@
+"""Predictions to the figures a radiology reviewer asks for, with intervals and a report."""

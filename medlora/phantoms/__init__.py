@@ -1,0 +1,1 @@
+"""Physically plausible chest radiographs, written as real DICOM: the offline demo and the tests."""

@@ -1,0 +1,1 @@
+"""Archive files to scans: DICOM assembly and geometry, decoding, NIfTI, plain images, privacy."""

@@ -1,0 +1,1 @@
+"""Task, cohort and method to a run."""

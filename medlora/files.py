@@ -19,7 +19,10 @@ _CAUSES = {
     errno.EPERM: ("no permission to write there", "choose another output folder, or change its permissions"),
     errno.EROFS: ("the file system is read-only", "choose an output folder on another disk"),
     errno.ENOSPC: ("the disk is full", "free some space, or choose an output folder on another disk"),
-    errno.EDQUOT: ("the disk quota is used up", "free some space, or choose an output folder on another disk"),
+    errno.EDQUOT: (
+        "the disk quota is used up",
+        "free some space, or choose an output folder on another disk",
+    ),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another output folder"),
 }
 

@@ -1,1 +1,11 @@
-"""Pretrained timm models by name or file, offline first."""
+"""Pretrained timm models by name or file, offline first.
+
+The default, :data:`DEFAULT`, carries its ImageNet weights in a dependency of medlora. Any other timm model comes by
+name, from the hub's cache or the hub, or with a local file of weights. Weights are random only where that is asked for.
+"""
+
+from medlora.backbones.available import Available, available
+from medlora.backbones.create import RANDOM, Backbone, create
+from medlora.backbones.embedded import NAME as DEFAULT
+
+__all__ = ["DEFAULT", "RANDOM", "Available", "Backbone", "available", "create"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -45,7 +46,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError as error:
         raise (cannot_write(path, error) if _is_about(error, partial) else error) from error
     finally:
@@ -71,7 +72,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def _finite(value: Any) -> Any:
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+    if isinstance(value, float) and (not math.isfinite(value)):
         return None
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
@@ -122,15 +123,15 @@ def new_folder(path: str | os.PathLike[str], what: str, overwrite: bool = False)
     except OSError as error:
         raise cannot_write(path, error) from error
     try:
-        os.chmod(partial, 0o755)  # noqa: S103 - as a plain mkdir would; private/ narrows its own
+        partial.chmod(0o755)  # as a plain mkdir would; private/ narrows its own
         yield partial
         if path.is_symlink() or path.is_file():
             path.unlink()
         elif path.is_dir():
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent)) / path.name
-            os.replace(path, old)
+            path.replace(old)
             shutil.rmtree(old.parent)
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError as error:
         raise (cannot_write(path, error) if _is_about(error, partial) else error) from error
     finally:

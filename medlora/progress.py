@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ def track(items: Iterable[T], what: str, total: int | None = None, every: float 
         every: seconds between plain lines when standard error is no terminal.
     """
     if total is None:
-        total = len(items) if hasattr(items, "__len__") else None
+        total = len(items) if isinstance(items, Sized) else None
     if _quiet:
         yield from items
     elif sys.stderr.isatty():

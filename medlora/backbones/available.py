@@ -38,9 +38,7 @@ def cached_weights(name: str) -> Path | None:
     repository = config.hf_hub_id.split("@")[0]
     if repository.endswith("/"):  # older timm names only the owner
         repository += f"{config.architecture}.{config.tag}"
-    chosen = (
-        [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
-    )
+    chosen = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
     for filename in chosen:
         found = try_to_load_from_cache(repository, filename)
         if isinstance(found, str):

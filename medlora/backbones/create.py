@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from medlora.backbones import embedded
 from medlora.backbones.weights import file_sha256, read_state_dict
@@ -85,7 +85,7 @@ def create(
     import torch
     from timm.models import get_pretrained_cfg, is_model
 
-    architecture = name.split(".")[0]
+    architecture = name.partition(".")[0]
     if not is_model(architecture):
         raise MedloraError(f"unknown backbone {name!r}{_nearest(architecture)}", "choose a timm model name")
     try:
@@ -111,8 +111,8 @@ def create(
             path = Path(weights) if source == "file" and weights is not None else None
             tensors = embedded.state_dict() if path is None else read_state_dict(path)
             model = _with_tensors(name, tensors, path, options)
-        model.reset_classifier(num_classes)
-    own = model.pretrained_cfg
+        model.reset_classifier(num_classes)  # type: ignore[operator]
+    own = cast("dict[str, Any]", model.pretrained_cfg)
     side = image_size or own["input_size"][-1]
     return Backbone(
         model=model.eval(),

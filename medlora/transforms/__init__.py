@@ -1,1 +1,48 @@
 """How a scan is prepared for a backbone: presets per modality, built of MONAI transforms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from medlora.errors import MedloraError
+from medlora.transforms.preset import Preset
+from medlora.transforms.radiograph import Radiograph
+
+PRESETS: dict[str, type[Preset]] = {preset.name: preset for preset in (Radiograph,)}
+
+__all__ = ["PRESETS", "Preset", "Radiograph", "preset_for", "preset_from"]
+
+
+def preset_for(modalities: set[str]) -> type[Preset]:
+    """The preset that reads all of ``modalities`` (DICOM's Modality values).
+
+    Raises:
+        MedloraError: no preset reads them all.
+    """
+    for preset in PRESETS.values():
+        if modalities <= preset.modalities:
+            return preset
+    known = sorted(filter(None, set().union(*(preset.modalities for preset in PRESETS.values()))))
+    raise MedloraError(
+        f"no preset reads scans of the modalities {', '.join(sorted(modalities))} together; "
+        f"there are presets for {', '.join(known)}",
+        "choose scans of one kind when the cohort is made (a folder of their own, or a labels CSV that names them)",
+    )
+
+
+def preset_from(values: dict[str, Any]) -> Preset:
+    """The preset that :meth:`Preset.to_dict` described.
+
+    Raises:
+        MedloraError: the name or the values are unknown.
+    """
+    values = dict(values)
+    name = values.pop("preset", None)
+    if name not in PRESETS:
+        raise MedloraError(
+            f"unknown preset {name!r}", f"presets are: {', '.join(PRESETS)}; a newer medlora may know it"
+        )
+    try:
+        return PRESETS[name](**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+    except TypeError as error:
+        raise MedloraError(f"the preset {name} cannot be made of {sorted(values)}: {error}") from error

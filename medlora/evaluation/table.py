@@ -1,0 +1,416 @@
+"""Predictions: anybody's CSV, read strictly; what is not understood is an error with rows, never a guess."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from medlora.errors import MedloraError
+
+# Rounding to three decimals over ten classes moves a row's sum by at most this much.
+SUM_TOLERANCE = 0.005
+_RESERVED = ("case_id", "scan_id", "patient", "y", "predicted", "score", "fold", "seed")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions that passed every check.
+
+    Attributes:
+        kind: "binary", "multiclass" or "multilabel".
+        classes: class names; for binary the positive is the last.
+        y: class number of every case, shape (n,); multilabel: 0, 1 or NaN (unknown), shape (n, classes).
+        p: what the model gave for every class, shape (n, classes).
+        probability: whether ``p`` are probabilities; raw scores allow discrimination only.
+        case: names of the cases, shape (n,).
+        patients: number of every case's patient, shape (n,).
+        patient_count: how many patients.
+        patient_known: whether the file named patients (else every row counts as its own).
+        frame: all columns of the cases used, in the same order.
+        notes: what the reader must be told (unlabelled rows left out, no patients named, …).
+    """
+
+    kind: str
+    classes: tuple[str, ...]
+    y: NDArray
+    p: NDArray[np.float64]
+    probability: bool
+    case: NDArray
+    patients: NDArray[np.intp]
+    patient_count: int
+    patient_known: bool
+    frame: pd.DataFrame
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return len(self.frame)
+
+    @property
+    def clustered(self) -> bool:
+        """Whether some patient has several rows."""
+        return self.patient_count < self.n
+
+    @property
+    def groups(self) -> NDArray[np.intp] | None:
+        """Patients for the statistics: None when every row is its own."""
+        return self.patients if self.clustered else None
+
+    @property
+    def positive(self) -> str:
+        """The positive class of a binary task."""
+        return self.classes[-1]
+
+    def truth(self, name: str) -> NDArray:
+        """1 for a case of class ``name``, 0 for any other, NaN for unknown (multilabel only)."""
+        j = self.classes.index(name)
+        return self.y[:, j] if self.kind == "multilabel" else (self.y == j).astype(float)
+
+    def score(self, name: str) -> NDArray[np.float64]:
+        """What the model gave for class ``name``."""
+        return self.p[:, self.classes.index(name)]
+
+
+def rows(mask: NDArray[np.bool_], most: int = 5) -> str:
+    """The rows of ``mask`` as a spreadsheet numbers them (the header is row 1): "rows 4, 9 and 3 more"."""
+    at = [str(i + 2) for i in np.flatnonzero(mask)]
+    shown, rest = at[:most], len(at) - most
+    listed = ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
+    return f"row{'s' if len(at) > 1 else ''} {listed} (the header is row 1)"
+
+
+def read_predictions(
+    path: str | os.PathLike[str],
+    *,
+    label_column: str | None = None,
+    score_column: str | None = None,
+    positive: str | None = None,
+) -> pd.DataFrame:
+    """Read and check a predictions CSV.
+
+    Args:
+        path: CSV with ``y`` and ``p_CLASS…`` (multilabel: ``y_CLASS`` and ``p_CLASS``), or any CSV with a label and
+            a score column that are named here. Comma, semicolon or tab; UTF-8, or Latin-1.
+        label_column: column with the true class, instead of ``y``.
+        score_column: column with one score, higher for the positive class, instead of ``p_CLASS…``.
+        positive: name of the positive class.
+
+    Returns:
+        The table, identifiers as text and probabilities as float64, in DESIGN's form: ``case_id``, ``y``,
+        ``p_CLASS…`` and whatever else the file had.
+
+    Raises:
+        MedloraError: the file cannot be read, a column is missing, or the predictions cannot be used; the message
+            names counts and rows.
+    """
+    frame = _read_csv(Path(path))
+    frame = _rename(frame, label_column, score_column, positive)
+    check_predictions(frame, positive=positive)
+    return frame
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise MedloraError(f"cannot read {path}: {error.strerror or error}", "name a predictions CSV") from error
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    header = text.lstrip().split("\n", 1)[0]
+    if not header.strip() or "\0" in text:
+        raise MedloraError(f"{path} is not a CSV with a header row", "give a text file with columns y and p_CLASS…")
+    separator = max(",;\t", key=header.count)
+    names = next(csv.reader([header], delimiter=separator))
+    twice = sorted({name.strip() for name in names if [n.strip() for n in names].count(name.strip()) > 1})
+    if twice:
+        raise MedloraError(f"{path} has several columns named {', '.join(map(repr, twice))}", "rename or remove them")
+    try:
+        frame = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, index_col=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
+        raise MedloraError(f"{path} cannot be read as a CSV: {error}", "check the quotes and the separators") from error
+    frame.columns = pd.Index([str(c).strip() for c in frame.columns])
+    frame = frame.apply(lambda column: column.fillna("").str.strip())
+    if not len(frame):
+        raise MedloraError(f"{path} has a header but no rows", "give at least one row per case")
+    if separator != ",":
+        numeric = [c for c in frame if c.startswith("p_") or c == "score"]
+        frame[numeric] = frame[numeric].apply(lambda c: c.str.replace(r"^(-?\d+),(\d+)$", r"\1.\2", regex=True))
+    return frame
+
+
+def _rename(
+    frame: pd.DataFrame, label_column: str | None, score_column: str | None, positive: str | None
+) -> pd.DataFrame:
+    """The columns named by the user under DESIGN's names."""
+    for column, option in ((label_column, "--label-column"), (score_column, "--score-column")):
+        if column is not None and column not in frame:
+            raise MedloraError(f"there is no column {column!r}; there are {_listed(frame)}", f"correct {option}")
+    if label_column is not None and label_column != "y":
+        frame = frame.drop(columns="y", errors="ignore").rename(columns={label_column: "y"})
+    if score_column is None:
+        return frame
+    frame = frame.rename(columns={score_column: "score"})
+    frame = frame.drop(columns=[c for c in frame if c.startswith("p_")])
+    if "y" not in frame:
+        return frame
+    found = sorted(set(frame["y"]) - {""})
+    name = positive if positive is not None else _positive_of(found)
+    if name not in found:
+        raise MedloraError(f"no row has the positive class {name!r}; y holds {_listed(found)}", "correct --positive")
+    if len(found) != 2:
+        raise MedloraError(
+            f"one score column answers a question of two classes, but y holds {len(found)}: {_listed(found)}",
+            "keep two classes, or give one p_CLASS column for each",
+        )
+    negative = next(f for f in found if f != name)
+    score = _numbers(frame, "score")
+    if ((score >= 0) & (score <= 1)).all():
+        frame = frame.rename(columns={"score": f"p_{name}"})
+        frame[f"p_{name}"] = score
+        frame.insert(frame.columns.get_loc(f"p_{name}"), f"p_{negative}", 1 - score)
+    else:
+        frame["score"] = score
+    return frame
+
+
+def _positive_of(found: list[str]) -> str:
+    for pair in ({"0", "1"}, {"0.0", "1.0"}, {"False", "True"}, {"false", "true"}, {"no", "yes"}):
+        if set(found) == pair:
+            return max(pair)
+    raise MedloraError(f"which of {_listed(found)} is the positive class?", "name it with --positive")
+
+
+def _listed(names: object) -> str:
+    items = [repr(str(n)) for n in names]  # type: ignore[attr-defined]
+    return ", ".join(items[:12]) + (f" and {len(items) - 12} more" if len(items) > 12 else "") if items else "none"
+
+
+def _numbers(frame: pd.DataFrame, column: str) -> NDArray[np.float64]:
+    """A column as float64; NaN, infinite and unreadable cells are errors."""
+    cells = frame[column]
+    values = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64)
+    bad = ~np.isfinite(values)
+    if bad.any():
+        seen = sorted({str(c) or "empty" for c in cells[bad]})[:3]
+        raise MedloraError(
+            f"{int(bad.sum())} of {len(values)} values of column {column!r} are not finite numbers "
+            f"({', '.join(seen)}): {rows(bad)}",
+            "find out why the model gave no number for these cases; remove the rows only if that is part of the protocol",
+        )
+    return values
+
+
+def check_predictions(predictions: pd.DataFrame, *, positive: str | None = None) -> Predictions:
+    """Check a table of predictions and bring it into the form that the statistics use.
+
+    Args:
+        predictions: columns as in `read_predictions`.
+        positive: the positive class of two; by default the last ``p_`` column.
+
+    Raises:
+        MedloraError: no labels, no probabilities, unknown labels, duplicated cases, numbers that are not finite, not
+            probabilities, do not sum to 1, or one class only.
+    """
+    frame = predictions.reset_index(drop=True)
+    notes: list[str] = []
+    names = [str(c)[2:] for c in frame.columns if str(c).startswith("p_")]
+    multilabel = [c for c in names if f"y_{c}" in frame.columns]
+    if multilabel and "y" not in frame.columns:
+        return _multilabel(frame, names, notes)
+    if "y" not in frame.columns:
+        raise MedloraError(
+            f"there is no column 'y' with the true class; there are {_listed(frame)}", "name it with --label-column"
+        )
+    labels = frame["y"].map(lambda v: "" if pd.isna(v) else str(v)).to_numpy(dtype=object)
+    raw = not names and "score" in frame.columns
+    if not names and not raw:
+        raise MedloraError(f"there are no columns p_CLASS; there are {_listed(frame)}", "name one with --score-column")
+    if len(names) == 1 or raw:
+        names, p, labels = _single(frame, names, labels, positive)
+    else:
+        p = np.column_stack([_numbers(frame, f"p_{c}") for c in names])
+    if not raw:
+        _check_range(p, names)
+        sums = np.abs(p.sum(axis=1) - 1)
+        off = sums > SUM_TOLERANCE
+        if off.any():
+            raise MedloraError(
+                f"the probabilities of {int(off.sum())} of {len(p)} rows do not sum to 1 "
+                f"(largest difference {sums.max():.3g}): {rows(off)}",
+                "give one p_CLASS column for every class; for findings that can occur together give y_CLASS columns",
+            )
+    if positive is not None and positive not in names:
+        raise MedloraError(
+            f"the positive class {positive!r} has no column; there are {_listed(names)}", "correct --positive"
+        )
+    if len(names) == 2 and positive == names[0]:
+        names, p = names[::-1], p[:, ::-1]
+    y = _class_numbers(labels, names)
+    _check_cases(frame, notes)
+    frame, y, p = _labelled(frame, y >= 0, notes, y, p)
+    counts = np.bincount(y, minlength=len(names))
+    if (counts > 0).sum() < 2:
+        listed = ", ".join(f"{c} {n}" for n, c in zip(counts, names, strict=True))
+        raise MedloraError(
+            f"one class only among {len(y)} labelled cases: {listed}", "give cases of at least two classes"
+        )
+    empty = [c for c, n in zip(names, counts, strict=True) if n == 0]
+    if empty:
+        notes.append(f"No case of class {', '.join(empty)}: nothing can be said of it.")
+    kind = "binary" if len(names) == 2 else "multiclass"
+    return _finish(kind, names, y, p, not raw, frame, notes)
+
+
+def _single(
+    frame: pd.DataFrame, names: list[str], labels: NDArray, positive: str | None
+) -> tuple[list[str], NDArray[np.float64], NDArray]:
+    """One column answers for two classes: name the other."""
+    found = sorted(set(labels) - {""})
+    column = f"p_{names[0]}" if names else "score"
+    value = _numbers(frame, column)
+    if names and names[0] not in found and set(found) <= {"0", "1"}:
+        labels = np.where(labels == "1", names[0], np.where(labels == "0", f"not {names[0]}", labels))
+        found = sorted(set(labels) - {""})
+    name = names[0] if names else positive if positive is not None else _positive_of(found)
+    others = [f for f in found if f != name]
+    if len(others) > 1:
+        raise MedloraError(
+            f"column {column!r} answers a question of two classes, but y holds {len(found)}: {_listed(found)}",
+            "keep two classes, or give one p_CLASS column for each",
+        )
+    other = others[0] if others else f"not {name}"
+    first = 1 - value if names else -value
+    return [other, name], np.column_stack([first, value]), labels
+
+
+def _check_range(p: NDArray[np.float64], names: list[str]) -> None:
+    outside = (p < -1e-9) | (p > 1 + 1e-9)
+    if outside.any():
+        j = int(np.flatnonzero(outside.any(axis=0))[0])
+        raise MedloraError(
+            f"{int(outside.any(axis=1).sum())} of {len(p)} rows have p_{names[j]} or another probability outside 0 to 1 "
+            f"(from {p.min():.4g} to {p.max():.4g}): {rows(outside.any(axis=1))}",
+            "these look like raw scores: give probabilities, or name one column with --score-column",
+        )
+
+
+def _class_numbers(labels: NDArray, names: list[str]) -> NDArray[np.intp]:
+    numbers = {name: i for i, name in enumerate(names)}
+    plain = [re.sub(r"^(\d+)\.0+$", r"\1", str(v)) if v not in numbers else v for v in labels]
+    y = np.array([numbers.get(v, -2 if v else -1) for v in plain], dtype=np.intp)
+    unknown = y == -2
+    if unknown.any():
+        seen = sorted({str(v) for v in labels[unknown]})
+        raise MedloraError(
+            f"{int(unknown.sum())} of {len(y)} labels are no class that has a p_ column: {_listed(seen)} "
+            f"(classes: {_listed(names)}): {rows(unknown)}",
+            "spell y exactly as the p_CLASS columns do, or leave it empty where the truth is unknown",
+        )
+    return y
+
+
+def _check_cases(frame: pd.DataFrame, notes: list[str]) -> None:
+    """Every case once (once per seed and fold where there are such columns)."""
+    name = next((c for c in ("case_id", "scan_id") if c in frame.columns), None)
+    if name is None:
+        return
+    keys = [name, *[c for c in ("seed", "fold") if c in frame.columns]]
+    empty = (frame[name].isna() | (frame[name].astype(str) == "")).to_numpy()
+    if empty.any():
+        raise MedloraError(
+            f"{int(empty.sum())} of {len(frame)} rows have no {name}: {rows(empty)}", f"fill {name}, or drop the column"
+        )
+    twice = frame.duplicated(keys, keep=False).to_numpy()
+    if twice.any():
+        count = int(frame.loc[twice, keys].drop_duplicates().shape[0])
+        raise MedloraError(
+            f"{count} case{'s' if count > 1 else ''} occur{'' if count > 1 else 's'} more than once in {' and '.join(keys)} "
+            f"({int(twice.sum())} of {len(frame)} rows): {rows(twice)}",
+            "keep one row per case; copies from several processes are joined by medlora.evaluation.gather, "
+            "and repeated trainings need a column 'seed' or 'fold'",
+        )
+
+
+def _labelled(frame: pd.DataFrame, known: NDArray, notes: list[str], *arrays: NDArray) -> tuple:
+    if not known.any():
+        raise MedloraError(f"none of the {len(frame)} rows has a label", "fill column y where the truth is known")
+    if not known.all():
+        notes.append(f"{int((~known).sum())} of {len(frame)} rows have no label and were left out.")
+    return (frame[known].reset_index(drop=True), *[a[known] for a in arrays])
+
+
+def _multilabel(frame: pd.DataFrame, names: list[str], notes: list[str]) -> Predictions:
+    missing = [c for c in names if f"y_{c}" not in frame.columns]
+    if missing:
+        raise MedloraError(f"there is no column y_ for {_listed(missing)}", "give y_CLASS for every p_CLASS")
+    p = np.column_stack([_numbers(frame, f"p_{c}") for c in names])
+    _check_range(p, names)
+    columns = []
+    for c in names:
+        text = frame[f"y_{c}"].map(lambda v: "" if pd.isna(v) else str(v)).to_numpy(dtype=object)
+        values = np.array([{"": np.nan, "0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0}.get(v, -1.0) for v in text])
+        if (values == -1).any():
+            seen = sorted({str(v) for v in text[values == -1]})
+            raise MedloraError(
+                f"{int((values == -1).sum())} of {len(text)} values of y_{c} are neither 0, 1 nor empty: {_listed(seen)}: "
+                f"{rows(values == -1)}",
+                "write 1 for present, 0 for absent, nothing for unknown",
+            )
+        columns.append(values)
+    y = np.column_stack(columns)
+    _check_cases(frame, notes)
+    frame, y, p = _labelled(frame, ~np.isnan(y).all(axis=1), notes, y, p)
+    usable = [c for j, c in enumerate(names) if len(set(y[~np.isnan(y[:, j]), j])) == 2]
+    if not usable:
+        counts = ", ".join(
+            f"{c}: {int((y[:, j] == 1).sum())} present, {int((y[:, j] == 0).sum())} absent" for j, c in enumerate(names)
+        )
+        raise MedloraError(f"no label has both classes ({counts})", "give cases with and without the finding")
+    for c in names:
+        if c not in usable:
+            notes.append(f"Label {c} has one class only: nothing can be said of it.")
+    return _finish("multilabel", names, y, p, True, frame, notes)
+
+
+def _finish(
+    kind: str, names: list[str], y: NDArray, p: NDArray, probability: bool, frame: pd.DataFrame, notes: list[str]
+) -> Predictions:
+    case = next((frame[c].astype(str).to_numpy() for c in ("case_id", "scan_id") if c in frame.columns), None)
+    if case is None:
+        case = np.array([str(i + 1) for i in range(len(frame))])
+    known = "patient" in frame.columns
+    if known:
+        patient = frame["patient"].map(lambda v: "" if pd.isna(v) else str(v)).to_numpy(dtype=object)
+        blank = patient == ""
+        if blank.all():
+            known = False
+        elif blank.any():
+            raise MedloraError(
+                f"{int(blank.sum())} of {len(frame)} labelled rows have no patient: {rows(blank)}",
+                "fill the column for every row, or remove it (every row then counts as its own patient)",
+            )
+    if not known:
+        patient = case
+        notes.append(
+            "No patients are named: every case counts as its own patient. If patients have several cases, the intervals are too narrow."
+        )
+    names_, codes = np.unique(patient.astype(str), return_inverse=True)
+    if len(names_) < 2:
+        raise MedloraError(
+            f"all {len(frame)} labelled cases are of one patient",
+            "intervals and tests compare patients: at least two are needed, and far more to learn anything",
+        )
+    return Predictions(
+        kind, tuple(names), y, p, probability, case, codes.reshape(-1), len(names_), known, frame, tuple(notes)
+    )

@@ -1,1 +1,8 @@
-"""Physically plausible chest radiographs, written as real DICOM: the offline demo and the tests."""
+"""Physically plausible scans of fictitious patients, written as real DICOM: for the offline demo and the tests.
+
+They show that the machinery works. They are no evidence that a model works on people.
+"""
+
+from medlora.phantoms import radiographs
+
+__all__ = ["radiographs"]

@@ -1,0 +1,91 @@
+"""Opacities of the lung, as clouds of small dense grains.
+
+``original``: ground-glass patches, several, in both lungs, near the pleura and rather below and behind.
+``variant``: consolidation, one or two dense areas near the hilum of one lung, with open bronchi in them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from medlora.phantoms.anatomy import LEFT, RIGHT, Chest
+from medlora.phantoms.tubes import Array, Tubes
+from medlora.phantoms.vessels import points_in_lung
+
+VARIANTS = ("original", "variant")
+
+
+@dataclass(frozen=True)
+class Opacity:
+    """Grains of an opacity, at full inspiration, and what is said of it in the labels."""
+
+    grains: Tubes
+    variant: str
+    patches: int
+    volume_ml: float  # tissue that replaces air
+    sides: str  # right, left, both
+
+
+def _cloud(chest: Chest, centre: Array, radii: Array, grain: float, fill: float, rng: np.random.Generator) -> Tubes:
+    """Grains around ``centre``, most of them within ``radii`` (3,), cut off at the lung's surface.
+
+    Args:
+        chest: whose lung.
+        centre: (3,), mm.
+        radii: (3,), mm.
+        grain: mean radius of a grain, mm.
+        fill: volume of the grains over that of the ellipsoid.
+        rng: where the grains lie.
+    """
+    volume = 4 / 3 * np.pi * float(np.prod(radii))
+    n = int(np.clip(fill * volume / (4 / 3 * np.pi * grain**3), 20, 6000))
+    # Clusters of grains in the cloud: texture between the grain and the patch.
+    seeds = rng.normal(0, 0.5, (max(4, n // 12), 3)) * radii
+    points = centre + seeds[rng.integers(0, len(seeds), n)] + rng.normal(0, 2.2 * grain, (n, 3))
+    points = points.astype(np.float32)
+    points = points[chest.lung(points[:, 0], points[:, 1], points[:, 2], 4.0) > 0.5]
+    radius = grain * np.exp(rng.normal(0, 0.25, len(points)))
+    return Tubes.balls(points, radius.astype(np.float32), np.ones(len(points), np.float32))
+
+
+def _peripheral(chest: Chest, side: int, rng: np.random.Generator) -> Array:
+    """A point near the pleura."""
+    p = points_in_lung(chest, side, 24, rng)
+    cx, a, cy, b = chest.lung_profile(p[:, 2], side)
+    edge = ((p[:, 0] - cx) / a) ** 2 + ((p[:, 1] - cy) / b) ** 2
+    low = (p[:, 2] - chest.dome_top(side)) / 220
+    lateral = side * (p[:, 0] - cx) / a
+    return p[np.argmax(edge + 0.5 * lateral - 0.35 * low + rng.normal(0, 0.25, len(p)))]
+
+
+def draw(variant: str, chest: Chest, severity: float, rng: np.random.Generator) -> Opacity:
+    """Draw the opacities of a diseased patient.
+
+    Args:
+        variant: ``original`` or ``variant``.
+        chest: the patient's chest at full inspiration.
+        severity: 0 to 1.
+        rng: where they lie.
+    """
+    clouds = []
+    if variant == "original":
+        patches = int(rng.integers(4, 7) + round(4 * severity))
+        for k in range(patches):
+            side = (RIGHT, LEFT)[k % 2]
+            radii = rng.uniform(13, 22, 3) * (0.85 + 0.4 * severity)
+            clouds.append(_cloud(chest, _peripheral(chest, side, rng), radii, 2.0, rng.uniform(0.16, 0.26), rng))
+        sides = "both"
+    else:
+        patches = int(rng.integers(1, 3))
+        side = (RIGHT, LEFT)[int(rng.integers(2))]
+        for _ in range(patches):
+            height = rng.uniform(-55, 35) * chest.height
+            centre = np.array([side * rng.uniform(44, 68) * chest.width, rng.uniform(-30, 40), height])
+            radii = rng.uniform(20, 30, 3) * (0.8 + 0.4 * severity)
+            clouds.append(_cloud(chest, centre, radii, 3.2, rng.uniform(0.4, 0.6), rng))
+        sides = "right" if side == RIGHT else "left"
+    grains = Tubes.join(clouds)
+    volume = float(np.sum(grains.density * np.pi * grains.radius**2 * grains.length)) / 1000
+    return Opacity(grains, variant, patches, volume, sides)

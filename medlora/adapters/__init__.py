@@ -1,1 +1,40 @@
-"""Low-rank updates of linear and convolution weights: attach, merge, save, load."""
+"""Small trainable updates of frozen models: exact on every architecture, saved with the fingerprint of their base.
+
+>>> import torch
+>>> from torch import nn
+>>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+>>> adapter = attach(model, LoRA(rank=2, targets="0"), example=torch.zeros(1, 4), train_head="2")
+>>> print(adapter.summary())
+role                targets     trained
+mlp                       1          24
+head                                 18
+total                     1          42   72.41% of 58
+"""
+
+from medlora.adapters.adapter import Adapter, adapter_of
+from medlora.adapters.attaching import attach
+from medlora.adapters.fingerprinting import fingerprint
+from medlora.adapters.methods import SSF, BitFit, DoRA, Full, LoRA, LoRAFA, Method, NormTuning, Probe
+from medlora.adapters.roles import roles
+from medlora.adapters.store import load, read_info
+from medlora.adapters.targets import Target
+
+__all__ = [
+    "SSF",
+    "Adapter",
+    "BitFit",
+    "DoRA",
+    "Full",
+    "LoRA",
+    "LoRAFA",
+    "Method",
+    "NormTuning",
+    "Probe",
+    "Target",
+    "adapter_of",
+    "attach",
+    "fingerprint",
+    "load",
+    "read_info",
+    "roles",
+]

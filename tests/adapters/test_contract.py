@@ -1,0 +1,47 @@
+"""The contract on a member of each common family, small images."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from contract import check
+
+FAMILIES = {
+    "tf_efficientnet_lite0": 64,
+    "vit_tiny_patch16_224": {"img_size": 32},
+    "resnet18": 64,
+    "convnext_atto": 64,
+    "swin_tiny_patch4_window7_224": {"img_size": 56, "depths": (1, 1), "num_heads": (3, 6)},
+    "eva02_tiny_patch14_224": {"img_size": 28, "depth": 2},
+    "beit_base_patch16_224": {"img_size": 32, "depth": 2},
+    "swinv2_cr_tiny_ns_224": {"img_size": 64, "window_size": 2, "depths": (1, 1), "num_heads": (3, 6)},
+    "swinv2_tiny_window8_256": {"img_size": 64, "window_size": 4, "depths": (1, 1), "num_heads": (3, 6)},
+    "resnetv2_50x1_bit": {"layers": (1, 1, 1, 1), "size": 64},
+    "nfnet_l0": 64,
+    "davit_tiny": {"depths": (1, 1, 1, 1), "size": 64},
+    "maxvit_rmlp_pico_rw_256": {"img_size": 64},
+    "regnety_002": 64,
+    "mobilenetv4_hybrid_medium": 64,
+    "densenet121": 64,
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_family_keeps_the_contract(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    options = FAMILIES[name]
+    options = {"size": options} if isinstance(options, int) else dict(options)
+    size = options.pop("size", None) or options["img_size"]
+    model = timm.create_model(name, num_classes=5, **options)
+    groups = ("attention", "conv", "mlp", "squeeze_excite", "stem", "downsample", "position", "other")
+    from medlora.adapters import roles
+
+    have = set(roles(model).values())
+    wanted = [g for g in groups if any(r.split(".")[0] == g for r in have)]
+    check(model, torch.randn(2, 3, size, size), wanted, tmp_path / "adapter")

@@ -1,1 +1,5 @@
-"""Scans and labels to a cohort: index, label join, splits by patient, checks."""
+"""Cohorts: index an archive, join labels, split by patient, and check for what makes results wrong."""
+
+from medlora.cohorts.cohort import Cohort
+
+__all__ = ["Cohort"]

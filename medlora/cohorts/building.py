@@ -1,0 +1,379 @@
+"""From an archive and a table of labels to a cohort: the steps of `check`, in order."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from medlora._version import __version__
+from medlora.cohorts import folder as cohort_folder
+from medlora.cohorts import headings
+from medlora.cohorts.findings import with_findings
+from medlora.cohorts.joining import Join, identifiers, join, relative
+from medlora.cohorts.labels import LabelTable, is_missing, read_labels
+from medlora.cohorts.patients import Patients, patients_of
+from medlora.cohorts.pixels import Pixels, read_pixels
+from medlora.cohorts.source import source_check
+from medlora.cohorts.splits import split_name
+from medlora.errors import MedloraError
+from medlora.progress import say, track
+
+if TYPE_CHECKING:
+    from medlora.cohorts.cohort import Cohort
+    from medlora.scans import ScanFiles
+
+THUMBNAILS_PER_CLASS = 12
+NOT_ACQUISITION = ("PatientSex", "PatientAge")
+"""Header fields that say who the patient is, not how the image was made: no part of the source check."""
+
+
+@dataclass
+class Rows:
+    """What the table of labels says about each scan: scan_id → cell."""
+
+    label: dict[str, str] = field(default_factory=dict)
+    site: dict[str, str] = field(default_factory=dict)
+    split: dict[str, str] = field(default_factory=dict)
+    patient: dict[str, str] = field(default_factory=dict)
+
+
+class Excluded:
+    """What was left out and why: the rows of ``excluded.csv``."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[str, str, str, int]] = []
+
+    def add(self, scan_id: str, code: str, reason: str, files: int) -> None:
+        """One scan (or, without ``scan_id``, some files) with its reason, which names no identifier."""
+        self._rows.append((scan_id, code, reason, files))
+
+    def frame(self) -> pd.DataFrame:
+        """As a table, sorted, so that the order of reading does not show."""
+        return pd.DataFrame(sorted(self._rows), columns=["scan_id", "code", "reason", "files"])
+
+
+def build(
+    cls: type[Cohort],
+    archive: str | os.PathLike[str],
+    labels: str | os.PathLike[str] | None,
+    *,
+    key: str | None,
+    label_column: str | None,
+    site: str | None,
+    split_seed: int,
+    split_column: str | None,
+    fractions: Sequence[float] | None,
+    select: str | None,
+    update: str | os.PathLike[str] | None,
+    workers: int | None,
+) -> Cohort:
+    """`Cohort.from_archive`, which documents the arguments."""
+    archive = _folder(archive)
+    table = read_labels(labels) if labels is not None else None
+    if table is None and (key or label_column or split_column):
+        raise MedloraError("there is no table of labels for --key, --label-column or --split-column", "add --labels")
+    excluded = Excluded()
+    scans, left_out = _survey(archive, excluded)
+
+    joined: Join | None = None
+    rows = Rows()
+    asked: dict[str, Any] = {"key": key, "label_column": None, "site": site, "split_column": split_column}
+    if table is not None:
+        joined = join(table, scans, left_out, archive, key)
+        for line in joined.messages():
+            say(line)
+        rows, asked = _read_rows(table, joined, asked, label_column, site, split_column)
+        scans = _labelled(scans, joined, rows, excluded)
+    elif site and site.startswith("="):
+        rows.site = {scan.scan_id: site[1:] for scan in scans}
+    patients = patients_of(scans, rows.patient)
+    scans, pixels = _read_all(scans, rows, excluded, workers)
+    frame = _table(scans, rows, patients, pixels)
+
+    salt = cohort_folder.new_salt()
+    frame["patient"] = [cohort_folder.patient_hash(salt, patients.key[scan_id]) for scan_id in frame["scan_id"]]
+    info: dict[str, Any] = {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "medlora": __version__,
+        "archive": str(archive.resolve()),
+        "labels": None if table is None else str(table.path.resolve()),
+        "labels_sha256": None if table is None else hashlib.sha256(table.path.read_bytes()).hexdigest(),
+        "labels_read_as": None if table is None else {"encoding": table.encoding, "delimiter": table.delimiter},
+        "asked": asked,
+        "join": None if joined is None else _join_info(joined),
+        "patients": {**patients.info, "from": Counter(patients.origin[scan.scan_id] for scan in scans)},
+        "issues": Counter(issue.code.name for scan in scans for issue in scan.issues),
+        "select": select,
+        "split": None,
+    }
+    info["same_image"], info["same_image_scans"] = _same_images(frame, pixels)
+    acquisition = [name for name in frame.columns if name not in cohort_folder.FIXED]
+    if rows.label and frame["label"].nunique() > 1:
+        say("checking whether the source of the images tells the classes apart")
+        info["source_check"] = source_check(
+            list(frame["scan_id"]), list(frame["patient"]), list(frame["label"]),
+            frame[[name for name in acquisition if name not in NOT_ACQUISITION]],
+            [pixels[scan_id].small for scan_id in frame["scan_id"]],
+        )  # fmt: skip
+    else:
+        info["source_check"] = []
+    cohort = cls(frame, excluded.frame(), info, _linkage(scans, archive, patients), salt)
+    cohort._files = {scan.scan_id: scan for scan in scans}
+    cohort._thumbnails = {scan_id: found.thumbnail for scan_id, found in pixels.items() if found.thumbnail}
+    return _with_splits(cohort, rows, split_seed, fractions)
+
+
+def _folder(archive: str | os.PathLike[str]) -> Path:
+    archive = Path(archive)
+    if not archive.is_dir():
+        why = "is a file, not a folder" if archive.exists() else "does not exist"
+        raise MedloraError(f"the archive {archive} {why}", "give the folder that holds the scans")
+    return archive
+
+
+def _survey(archive: Path, excluded: Excluded) -> tuple[list[ScanFiles], list[Path]]:
+    """The scans of an archive, sorted by scan_id and each once, and the files that are part of none."""
+    from medlora import scans as scans_room
+
+    say(f"looking for scans in {archive}")
+    found = scans_room.survey(archive)
+    left_out: list[Path] = []
+    for item in found.excluded:
+        excluded.add(item.scan_id or "", item.code.name, _sentence(item.code, item.reason), len(item.paths))
+        left_out.extend(Path(path) for path in item.paths)
+    unique: dict[str, ScanFiles] = {}
+    for scan in sorted(found.scans, key=lambda scan: (scan.scan_id, [str(path) for path in scan.paths])):
+        if scan.scan_id in unique:
+            excluded.add(scan.scan_id, "DuplicateScan", "a copy of another scan of the archive", len(scan.paths))
+            left_out.extend(Path(path) for path in scan.paths)
+        else:
+            unique[scan.scan_id] = scan
+    if not unique:
+        if not left_out:
+            raise MedloraError(f"the archive {archive} is empty", "give the folder that holds the scans")
+        codes = Counter(item.code.name for item in found.excluded)
+        raise MedloraError(
+            f"no scan could be found in the {len(left_out)} files of {archive}: "
+            + ", ".join(f"{code} ({n})" for code, n in codes.most_common(5)),
+            "give the folder that holds the scans (DICOM, NIfTI, PNG or JPEG)",
+        )
+    return list(unique.values()), left_out
+
+
+def _sentence(code: Any, detail: str) -> str:
+    return f"{code.sentence}{f' ({detail})' if detail else ''}"
+
+
+def _read_rows(
+    table: LabelTable,
+    joined: Join,
+    asked: dict[str, Any],
+    label_column: str | None,
+    site: str | None,
+    split_column: str | None,
+) -> tuple[Rows, dict[str, Any]]:
+    keys = headings.key_columns(table)
+    columns: dict[str, str] = {}
+    if split_column:
+        columns["split"] = table.column(split_column, "--split-column")
+    if site is None:
+        found = headings.site_column(table)
+        if found:
+            columns["site"] = found
+    elif not site.startswith("="):
+        columns["site"] = table.column(site, "--site")
+    if "patient" in keys:
+        columns["patient"] = keys["patient"]
+    if label_column:
+        columns["label"] = table.column(label_column, "--label-column")
+    else:
+        columns["label"] = headings.label_column(table, {*keys.values(), joined.column, *columns.values()})
+    _no_repeated_rows(table, joined, columns["label"])
+    rows = Rows()
+    for what, column in columns.items():
+        cells: dict[str, str] = getattr(rows, what)
+        for scan_id, numbers in joined.scans.items():
+            cell = _one_cell(table, joined, numbers, column, what)
+            if cell:
+                cells[scan_id] = cell
+    if split_column:
+        _check_splits(table, columns["split"])
+        rows.split = {scan_id: split_name(cell) or "" for scan_id, cell in rows.split.items()}
+    if site and site.startswith("="):
+        rows.site = {scan_id: site[1:] for scan_id in joined.scans}
+    named = {f"{what}_column": columns.get(what) for what in ("label", "site", "patient", "split")}
+    return rows, {**asked, "key": joined.key, "key_column": joined.column, **named}
+
+
+def _no_repeated_rows(table: LabelTable, joined: Join, label: str) -> None:
+    for numbers in joined.groups:
+        if joined.key == "patient":
+            continue  # a row per visit is usual; rows that disagree are found below
+        labels = {table.frame.at[row, label] for row in numbers}
+        if len(labels) == 1:
+            raise MedloraError(
+                f"{table.path.name}: rows {_list(numbers)} are about the same case (column {joined.column!r})",
+                "keep one of these rows",
+            )
+
+
+def _one_cell(table: LabelTable, joined: Join, numbers: Sequence[int], column: str, what: str) -> str:
+    """The cell that the rows about one scan share; "" where all are missing."""
+    cells = {row: cell for row in numbers if not is_missing(cell := table.frame.at[row, column])}
+    if len(set(cells.values())) <= 1:
+        return next(iter(cells.values()), "")
+    first, *others = cells
+    other = next(row for row in others if cells[row] != cells[first])
+    if joined.key == "patient" and what == "label":
+        raise MedloraError(
+            f"{table.path.name}: rows {first} and {other} give one patient two labels (column {column!r}), and rows "
+            "are joined by patient, so it is not known which scan has which",
+            "add a column that tells the scans apart (file, series_uid, study_uid or accession_number)",
+        )
+    raise MedloraError(
+        f"{table.path.name}: rows {first} and {other} are about the same scan, but their {column!r} differs",
+        "correct one of the rows, or remove it",
+    )
+
+
+def _check_splits(table: LabelTable, column: str) -> None:
+    for row, cell in table.frame[column].items():
+        if not is_missing(cell) and split_name(cell) is None:
+            raise MedloraError(
+                f"{table.path.name} row {row}: the split {cell!r} (column {column!r}) is not known",
+                "use train, tune (or val, validation) and test",
+            )
+
+
+def _labelled(scans: list[ScanFiles], joined: Join, rows: Rows, excluded: Excluded) -> list[ScanFiles]:
+    kept = []
+    for scan in scans:
+        if scan.scan_id in rows.label:
+            kept.append(scan)
+            continue
+        row = joined.scans.get(scan.scan_id)
+        reason = f"row {row[0]} of the table gives no label" if row else "no row of the table is about it"
+        excluded.add(scan.scan_id, "NoLabel", reason, len(scan.paths))
+    if not kept:
+        raise MedloraError(
+            f"none of the {len(joined.scans)} matched scans has a label", "check the label column (--label-column)"
+        )
+    return kept
+
+
+def _read_all(
+    scans: list[ScanFiles], rows: Rows, excluded: Excluded, workers: int | None
+) -> tuple[list[ScanFiles], dict[str, Pixels]]:
+    """Read all pixels once; scans that cannot be read are excluded."""
+    shown: Counter[str] = Counter()
+    wanted = []
+    for scan in scans:
+        label = rows.label.get(scan.scan_id, "")
+        if shown[label] < THUMBNAILS_PER_CLASS and str(scan.header.get("BurnedInAnnotation", "")).upper() != "YES":
+            shown[label] += 1
+            wanted.append(scan.scan_id)
+    pixels: dict[str, Pixels] = {}
+    kept = []
+    reading = read_pixels(scans, wanted, workers)
+    for scan, found in zip(scans, track(reading, "reading scans", len(scans)), strict=True):
+        if found.problem is not None:
+            excluded.add(scan.scan_id, *found.problem, len(scan.paths))
+        else:
+            kept.append(scan)
+            pixels[scan.scan_id] = found
+    if not kept:
+        code, reason = found.problem or ("", "")
+        raise MedloraError(f"none of the {len(scans)} scans could be read; the last one: {code}: {reason}")
+    return kept, pixels
+
+
+def _table(scans: list[ScanFiles], rows: Rows, patients: Patients, pixels: dict[str, Pixels]) -> pd.DataFrame:
+    ids = [scan.scan_id for scan in scans]
+    frame = pd.DataFrame({"case_id": ids, "scan_id": ids, "patient": [patients.key[scan_id] for scan_id in ids]})
+    frame["site"] = [rows.site.get(scan_id, "") for scan_id in ids]
+    frame["label"] = [rows.label.get(scan_id, "") for scan_id in ids]
+    frame["split"] = [rows.split.get(scan_id, "") for scan_id in ids]
+    header = pd.DataFrame([{name: _cell(value) for name, value in scan.header.items()} for scan in scans])
+    for position, name in enumerate(("Columns", "Rows", "Slices")):
+        header[name] = [pixels[scan_id].shape[position] for scan_id in ids]
+    header = header.dropna(axis=1, how="all")
+    return pd.concat([frame, header[[name for name in header.columns if name not in frame.columns]]], axis=1)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return "\\".join(str(item) for item in value)  # as DICOM writes several values
+    return value
+
+
+def _linkage(scans: list[ScanFiles], archive: Path, patients: Patients) -> pd.DataFrame:
+    rows = []
+    for scan in scans:
+        series, study = (next(iter(identifiers(scan, kind)), "") for kind in ("series", "study"))
+        for path in scan.paths:
+            rows.append(
+                (scan.scan_id, relative(path, archive), str(Path(path).stat().st_size), series, study,
+                 patients.key[scan.scan_id])
+            )  # fmt: skip
+    return pd.DataFrame(rows, columns=list(cohort_folder.LINKAGE), dtype=str)
+
+
+def _join_info(joined: Join) -> dict[str, Any]:
+    return {
+        "key": joined.key,
+        "column": joined.column,
+        "rows": joined.rows,
+        "matched": joined.matched,
+        "scans": len(joined.scans),
+        "unmatched_rows": joined.unmatched[:1000],
+        "unmatched": len(joined.unmatched),
+        "left_out_rows": joined.left_out[:1000],
+        "messages": joined.messages(),
+    }
+
+
+def _same_images(frame: pd.DataFrame, pixels: dict[str, Pixels]) -> tuple[list[list[str]], list[list[str]]]:
+    """Groups of patients that share an image, and of scans that are the same image."""
+    by_digest: dict[str, list[str]] = {}
+    for scan_id in frame["scan_id"]:
+        by_digest.setdefault(pixels[scan_id].digest, []).append(scan_id)
+    scans = [group for group in by_digest.values() if len(group) > 1]
+    patient = dict(zip(frame["scan_id"], frame["patient"], strict=True))
+    groups: list[set[str]] = []
+    for group in scans:
+        together = {patient[scan_id] for scan_id in group}
+        apart = [other for other in groups if not other & together]
+        groups = [*apart, together.union(*(other for other in groups if other & together))]
+    return sorted(sorted(group) for group in groups if len(group) > 1), scans
+
+
+def _with_splits(cohort: Cohort, rows: Rows, seed: int, fractions: Sequence[float] | None) -> Cohort:
+    if rows.split:
+        without = cohort.table["split"] == ""
+        if without.any():
+            raise MedloraError(
+                f"{int(without.sum())} labelled scans have no split in the split column",
+                "fill the column in for every labelled row, or leave --split-column out",
+            )
+        cohort.info["split"] = {"by": "column"}
+    elif rows.label and fractions is not None:
+        if len(cohort.classes) < 2 and fractions[0] > 0:
+            raise MedloraError(
+                f"all {len(cohort)} labelled scans have the same label, {cohort.classes[0]!r}",
+                "two classes at least are needed; check the label column (--label-column)",
+            )
+        return cohort.split(seed, fractions)
+    return with_findings(cohort)
+
+
+def _list(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:5]))
+    return f"{shown} and {len(numbers) - 5} more" if len(numbers) > 5 else shown

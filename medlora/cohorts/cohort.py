@@ -1,0 +1,257 @@
+"""The cohort: the table of cases, and the list of what was left out and why."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from medlora.cohorts import folder as cohort_folder
+from medlora.cohorts.splits import SPLITS, split_patients
+from medlora.errors import MedloraError
+
+if TYPE_CHECKING:
+    from medlora.scans import Scan, ScanFiles
+
+
+class Cohort:
+    """A table of cases with label, scan, patient, site and split; made by `from_archive` or `load`.
+
+    Attributes:
+        table: one row per case: ``case_id``, ``scan_id``, ``patient``, ``site``, ``label``, ``split``, ``x``, ``y``,
+            ``z`` (RAS millimetres) where a case is a place, then acquisition columns.
+        excluded: what was left out: ``scan_id`` (empty where there is none), ``code``, ``reason``, ``files``.
+        info: what was asked, the archive's root, counts, findings, versions (``cohort.json``).
+        folder: where it was loaded from or saved to, or None.
+    """
+
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        excluded: pd.DataFrame,
+        info: dict[str, Any],
+        linkage: pd.DataFrame,
+        salt: bytes,
+    ) -> None:
+        self.table = table
+        self.excluded = excluded
+        self.info = info
+        self.folder: Path | None = None
+        self._linkage = linkage
+        self._salt = salt
+        self._files: dict[str, ScanFiles] = {}
+        self._thumbnails: dict[str, bytes] = {}
+
+    # --- making ---
+
+    @classmethod
+    def from_archive(
+        cls,
+        archive: str | os.PathLike[str],
+        labels: str | os.PathLike[str] | None = None,
+        *,
+        key: str | None = None,
+        label_column: str | None = None,
+        site: str | None = None,
+        split_seed: int = 0,
+        split_column: str | None = None,
+        fractions: Sequence[float] | None = (0.6, 0.2, 0.2),
+        select: str | None = None,
+        update: str | os.PathLike[str] | None = None,
+        workers: int | None = None,
+    ) -> Cohort:
+        """Make a cohort from a folder of scans and a table of labels, and check it.
+
+        Args:
+            archive: the folder of scans.
+            labels: a CSV file; without one the cohort has no labels and no splits.
+            key: how rows are joined to scans: ``file``, ``sop``, ``series``, ``study``, ``accession``, ``patient``,
+                a heading of the table, or ``kind=heading``; the first of these that matches where None.
+            label_column: heading of the labels; told by its name where None.
+            site: heading of the sites, or ``=NAME`` for one site of that name; told by its name where None.
+            split_seed: of the draw of the splits.
+            split_column: heading of splits that the user has made, instead of a draw.
+            fractions: of cases in ``train``, ``tune`` and ``test``; None for no splits.
+            select: rule that picks one scan of each study (see `medlora.cohorts.selection`).
+            update: an earlier cohort folder, whose salt and index are used again.
+            workers: number of processes; as many as there are processors, at most 8, where None.
+
+        Raises:
+            MedloraError: the archive or the table cannot be used; the message says why and what to do.
+        """
+        from medlora.cohorts.building import build
+
+        return build(
+            cls, archive, labels, key=key, label_column=label_column, site=site, split_seed=split_seed,
+            split_column=split_column, fractions=fractions, select=select, update=update, workers=workers,
+        )  # fmt: skip
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Cohort:
+        """Load a cohort folder.
+
+        Raises:
+            MedloraError: it is not one, or is damaged.
+        """
+        contents = cohort_folder.read(folder)
+        cohort = cls(contents.table, contents.excluded, contents.info, contents.linkage, contents.salt)
+        cohort.folder = Path(folder)
+        return cohort
+
+    # --- asking ---
+
+    @property
+    def classes(self) -> list[str]:
+        """The labels that occur, sorted."""
+        return sorted({label for label in self.table["label"] if label})
+
+    @property
+    def warnings(self) -> list[str]:
+        """What check found worth saying, one sentence each."""
+        return list(self.info.get("warnings", []))
+
+    @property
+    def errors(self) -> list[str]:
+        """What check found that makes results wrong (a patient in two splits), one sentence each."""
+        return list(self.info.get("errors", []))
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{label}: {n}" for label, n in self.table["label"].value_counts().sort_index().items())
+        patients = self.table["patient"].nunique()
+        return f"Cohort({len(self)} cases of {patients} patients{f' ({counts})' if self.classes else ''})"
+
+    def _repr_html_(self) -> str:
+        from medlora.cohorts.page import summary_html
+
+        return summary_html(self)
+
+    # --- splits ---
+
+    def split(self, seed: int = 0, fractions: Sequence[float] = (0.6, 0.2, 0.2)) -> Cohort:
+        """A copy with splits drawn by patient, stratified by label (see `splits.split_patients`).
+
+        Raises:
+            MedloraError: the cohort has no labels, or a class has too few patients.
+        """
+        if not self.classes:
+            raise MedloraError("a cohort without labels cannot be split", "give labels to from_archive")
+        from medlora.cohorts.findings import with_findings
+
+        table = self.table.copy()
+        table["split"] = split_patients(
+            table["scan_id"], self._groups(), table["label"], seed=seed, fractions=fractions
+        )
+        asked = {"by": "draw", "seed": seed, "fractions": list(fractions)}
+        return with_findings(self._with(table, {**self.info, "split": asked}))
+
+    def subset(self, split: str) -> Cohort:
+        """A copy with the cases of one split.
+
+        Raises:
+            MedloraError: there is no such split.
+        """
+        table = self.table[self.table["split"] == split].reset_index(drop=True)
+        if table.empty:
+            there = [name for name in SPLITS if (self.table["split"] == name).any()]
+            raise MedloraError(
+                f"the cohort has no cases of the split {split!r}", f"it has: {', '.join(there) or 'none'}"
+            )
+        return self._with(table, self.info)
+
+    def _groups(self) -> list[str]:
+        """For each case the group that must not be cut by a split: its patient, and patients with the same image."""
+        together = self.info.get("same_image", [])
+        group = {patient: min(patients) for patients in together for patient in patients}
+        return [group.get(patient, patient) for patient in self.table["patient"]]
+
+    def _with(self, table: pd.DataFrame, info: dict[str, Any]) -> Cohort:
+        cohort = Cohort(table, self.excluded, info, self._linkage, self._salt)
+        cohort._files, cohort._thumbnails = self._files, self._thumbnails
+        return cohort
+
+    # --- scans ---
+
+    def files(self, scan_id: str) -> ScanFiles:
+        """The files of a scan, found again in the archive.
+
+        Raises:
+            MedloraError: they are gone or have changed.
+        """
+        if scan_id in self._files:
+            return self._files[scan_id]
+        from medlora import scans
+
+        rows = self._linkage[self._linkage["scan_id"] == scan_id]
+        if rows.empty:
+            raise MedloraError(f"the cohort has no scan {scan_id}")
+        root = Path(self.info["archive"])
+        fix = f"bring the archive back to {root}, or run medlora check again"
+        paths = [root / path for path in rows["path"]]
+        for path, size in zip(paths, rows["size"], strict=True):
+            try:
+                same = path.stat().st_size == int(size)
+            except OSError:
+                raise MedloraError(f"a file of scan {scan_id} is gone from the archive", fix) from None
+            if not same:
+                raise MedloraError(f"a file of scan {scan_id} is no longer what it was when it was checked", fix)
+        found = [scan for scan in scans.survey(paths).scans if scan.scan_id == scan_id]
+        if not found:
+            raise MedloraError(f"the files of scan {scan_id} are no longer what they were when checked", fix)
+        self._files[scan_id] = found[0]
+        return found[0]
+
+    def scan(self, scan_id: str) -> Scan:
+        """Load a scan.
+
+        Raises:
+            MedloraError: its files are gone or have changed.
+            medlora.scans.ScanError: its pixels cannot be read.
+        """
+        return self.files(scan_id).load()
+
+    # --- keeping ---
+
+    def save(self, folder: str | os.PathLike[str], overwrite: bool = False) -> Path:
+        """Write the cohort folder, whole or not at all; an earlier cohort there is updated and keeps its salt.
+
+        Raises:
+            MedloraError: ``folder`` holds something else and ``overwrite`` is not given, holds the archive or the
+                labels, or cannot be written.
+        """
+        from medlora.cohorts.page import render
+
+        folder = Path(folder)
+        for name in ("archive", "labels"):
+            inside = self.info.get(name)
+            if inside and Path(inside).resolve().is_relative_to(folder.resolve()):
+                raise MedloraError(f"{folder} holds the {name}; the cohort must not be written over it",
+                                   "choose another -o/--output")  # fmt: skip
+        if cohort_folder.is_cohort(folder):
+            self._take_salt(folder)
+        contents = cohort_folder.Contents(self.table, self.excluded, self.info, self._linkage, self._salt)
+        cohort_folder.write(folder, contents, render(self), overwrite=overwrite)
+        self.folder = folder
+        return folder
+
+    def _take_salt(self, folder: Path) -> None:
+        """Name the patients as the earlier cohort in ``folder`` does."""
+        try:
+            salt = bytes.fromhex((folder / "private" / "salt").read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return  # damaged; it is replaced
+        if len(salt) != len(self._salt) or salt == self._salt:
+            return
+        names = {
+            cohort_folder.patient_hash(self._salt, patient): cohort_folder.patient_hash(salt, patient)
+            for patient in self._linkage["patient_id"].unique()
+        }
+        self.table = self.table.assign(patient=self.table["patient"].map(names))
+        together = [sorted(names[patient] for patient in group) for group in self.info.get("same_image", [])]
+        self.info = {**self.info, "same_image": together}
+        self._salt = salt

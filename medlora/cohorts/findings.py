@@ -1,0 +1,164 @@
+"""What check says about a cohort: warnings, and errors that make results wrong, one sentence each."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from medlora.cohorts.source import source_warnings
+from medlora.cohorts.splits import SPLITS
+
+if TYPE_CHECKING:
+    from medlora.cohorts.cohort import Cohort
+
+FEW = 10  # patients of a class in a split, below which an interval says next to nothing
+
+
+def with_findings(cohort: Cohort) -> Cohort:
+    """``cohort`` with its counts, warnings and errors brought up to date."""
+    cohort.info = {
+        **cohort.info,
+        "classes": cohort.classes,
+        "counts": _counts(cohort),
+        "warnings": _warnings(cohort),
+        "errors": _errors(cohort),
+    }
+    return cohort
+
+
+def _counts(cohort: Cohort) -> dict[str, Any]:
+    table = cohort.table
+    by = [
+        {"label": label, "split": split, "cases": len(part), "patients": int(part["patient"].nunique())}
+        for (label, split), part in table.groupby(["label", "split"])
+    ]
+    return {
+        "cases": len(table),
+        "scans": int(table["scan_id"].nunique()),
+        "patients": int(table["patient"].nunique()),
+        "excluded": {code: int(n) for code, n in cohort.excluded["code"].value_counts().items()},
+        "by_label_and_split": by,
+    }
+
+
+def _errors(cohort: Cohort) -> list[str]:
+    table, lines = cohort.table, []
+    split = table[table["split"] != ""]
+    if split.empty:
+        return []
+    torn = int((split.groupby("patient")["split"].nunique() > 1).sum())
+    if torn:
+        lines.append(f"{torn} patients have scans in more than one split, so results would be too good to be true")
+    where = dict(zip(table["scan_id"], table["split"], strict=True))
+    across = sum(len({where.get(s, "") for s in group} - {""}) > 1 for group in cohort.info["same_image_scans"])
+    if across:
+        lines.append(f"{across} images occur in more than one split under different scans")
+    for label in cohort.classes:
+        there = set(split.loc[split["label"] == label, "split"])
+        missing = [name for name in SPLITS if name in set(split["split"]) and name not in there]
+        if missing:
+            lines.append(f"the class {label!r} has no case in {' and '.join(missing)}")
+    return lines
+
+
+def _warnings(cohort: Cohort) -> list[str]:
+    return [
+        *_about_join(cohort),
+        *_about_patients(cohort),
+        *_about_classes(cohort),
+        *_about_sites(cohort),
+        *_about_images(cohort),
+        *source_warnings(cohort.info["source_check"]),
+    ]
+
+
+def _about_join(cohort: Cohort) -> list[str]:
+    joined = cohort.info["join"]
+    return joined["messages"][1:] if joined else []
+
+
+def _about_patients(cohort: Cohort) -> list[str]:
+    info, lines = cohort.info["patients"], []
+    origin = info["from"]
+    if origin.get("none"):
+        lines.append(
+            f"{origin['none']} scans have no patient ID, neither in the file nor in the table: each counts as its own "
+            "patient, so the same patient may be in several splits"
+        )
+    if info["placeholders"]:
+        lines.append(f"{info['placeholders']} scans have a placeholder as Patient ID, which was taken as none")
+    if info["alike"]:
+        lines.append(
+            f"{info['alike']} patient IDs differ from another one only by leading zeros, a trailing .0 or case; "
+            "they count as different patients"
+        )
+    if info["shortened"]:
+        lines.append(
+            f"{info['shortened']} patient IDs of the table are numbers that a spreadsheet has shortened (as in "
+            "1.23E+08); scans that share one count as one patient"
+        )
+    if info["disagree"]:
+        lines.append(
+            f"{info['disagree']} patients of the table have scans under several DICOM Patient IDs; "
+            "the Patient ID was followed"
+        )
+    return lines
+
+
+def _about_classes(cohort: Cohort) -> list[str]:
+    lines = []
+    alike: dict[str, list[str]] = defaultdict(list)
+    for label in cohort.classes:
+        alike[_folded(label)].append(label)
+    for labels in alike.values():
+        if len(labels) > 1:
+            lines.append(f"the classes {' and '.join(map(repr, labels))} differ only in writing; they are kept apart")
+    table = cohort.table
+    for split in ("tune", "test"):
+        part = table[table["split"] == split]
+        few = [f"{label!r} ({n})" for label, n in part.groupby("label")["patient"].nunique().items() if 0 < n < FEW]
+        if few:
+            lines.append(f"fewer than {FEW} patients in {split}, so intervals will be wide: {', '.join(few)}")
+    return lines
+
+
+def _folded(label: str) -> str:
+    try:
+        return repr(float(label))
+    except ValueError:
+        return " ".join(label.casefold().split())
+
+
+def _about_sites(cohort: Cohort) -> list[str]:
+    table = cohort.table[cohort.table["site"] != ""]
+    lines = []
+    if table["site"].nunique() > 1:
+        several = int((table.groupby("patient")["site"].nunique() > 1).sum())
+        if several:
+            lines.append(f"{several} patients have scans at more than one site; each counts as one patient")
+        for label, part in table[table["label"] != ""].groupby("label"):
+            if part["site"].nunique() == 1 and len(cohort.classes) > 1:
+                lines.append(f"all scans with the label {label!r} come from the site {part['site'].iloc[0]!r}")
+    return lines
+
+
+def _about_images(cohort: Cohort) -> list[str]:
+    lines = []
+    table = cohort.table
+    label = dict(zip(table["scan_id"], table["label"], strict=True))
+    groups = cohort.info["same_image_scans"]
+    if groups:
+        lines.append(f"{sum(map(len, groups)) - len(groups)} scans are pixel for pixel the same as another one")
+    if cohort.info["same_image"]:
+        lines.append(
+            f"{sum(map(len, cohort.info['same_image']))} patients share an image with another patient; "
+            "they are kept in one split"
+        )
+    conflicts = sum(len({label.get(scan_id, "") for scan_id in group} - {""}) > 1 for group in groups)
+    if conflicts:
+        lines.append(f"{conflicts} images occur with different labels")
+    if "Modality" in table and table["Modality"].nunique() > 1:
+        lines.append(f"the cohort mixes modalities: {', '.join(sorted(table['Modality'].dropna().unique()))}")
+    for code, n in sorted(cohort.info["issues"].items()):
+        lines.append(f"{n} scans have the issue {code}")
+    return lines

@@ -1,0 +1,151 @@
+"""The cohort folder: what others may rely on, and the one place with identifiers (``private/``)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from medlora import files
+from medlora.errors import MedloraError
+
+FORMAT = "medlora cohort"
+VERSION = 1
+CHECKED = ("cohort.csv", "excluded.csv", "private/linkage.csv", "private/salt")
+"""Files whose SHA-256 ``cohort.json`` records."""
+OURS = frozenset({"cohort.csv", "excluded.csv", "check.html", "cohort.json", "private"})
+TEXT = ("case_id", "scan_id", "patient", "site", "label", "split")
+PLACE = ("x", "y", "z")
+FIXED = (*TEXT, *PLACE)
+"""Columns of ``cohort.csv`` that are no acquisition columns."""
+LINKAGE = ("scan_id", "path", "size", "series_uid", "study_uid", "patient_id")
+"""Columns of ``private/linkage.csv``; ``path`` is relative to the archive."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a cohort folder holds.
+
+    Attributes:
+        table: one row per case, as ``cohort.csv``.
+        excluded: what was left out and why, as ``excluded.csv``.
+        info: ``cohort.json`` without the checksums.
+        linkage: one row per file, with identifiers.
+        salt: of the patients' hashes.
+    """
+
+    table: pd.DataFrame
+    excluded: pd.DataFrame
+    info: dict[str, Any]
+    linkage: pd.DataFrame
+    salt: bytes
+
+
+def new_salt() -> bytes:
+    """A salt for a new cohort."""
+    return secrets.token_bytes(32)
+
+
+def patient_hash(salt: bytes, patient: str) -> str:
+    """The name under which a patient appears: 16 hex digits of a keyed hash (HMAC-SHA256, RFC 2104)."""
+    return hmac.new(salt, patient.encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def is_cohort(folder: str | os.PathLike[str]) -> bool:
+    """Whether ``folder`` is, or claims to be, a cohort folder."""
+    try:
+        return json.loads((Path(folder) / "cohort.json").read_bytes()).get("format") == FORMAT
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def write(folder: str | os.PathLike[str], contents: Contents, page: str, overwrite: bool = False) -> None:
+    """Write a cohort folder, whole or not at all. An earlier cohort folder without other files is replaced.
+
+    Raises:
+        MedloraError: ``folder`` holds something else and ``overwrite`` is not given, or cannot be written.
+    """
+    folder = Path(folder)
+    if is_cohort(folder):
+        foreign = sorted(p.name for p in folder.iterdir() if p.name not in OURS and not p.name.startswith("."))
+        if foreign and not overwrite:
+            raise MedloraError(
+                f"{folder} is an earlier cohort, but also holds {', '.join(foreign[:3])}, which updating would remove",
+                "move that elsewhere, choose another -o/--output, or add --overwrite",
+            )
+        overwrite = True
+    with files.new_folder(folder, "the cohort", overwrite=overwrite) as partial:
+        private = partial / "private"
+        private.mkdir(mode=0o700)
+        private.chmod(0o700)
+        cache = folder / "private" / "index.sqlite"
+        if cache.is_file() and not cache.is_symlink():
+            shutil.copyfile(cache, private / cache.name)
+        contents.table.to_csv(partial / "cohort.csv", index=False, lineterminator="\n")
+        contents.excluded.to_csv(partial / "excluded.csv", index=False, lineterminator="\n")
+        contents.linkage.to_csv(private / "linkage.csv", index=False, lineterminator="\n")
+        (private / "salt").write_text(contents.salt.hex() + "\n", encoding="ascii")
+        (partial / "check.html").write_text(page, encoding="utf-8", newline="\n")
+        checksums = {name: _digest(partial / name) for name in CHECKED}
+        files.write_json(
+            partial / "cohort.json",
+            {"format": FORMAT, "version": VERSION, **contents.info, "sha256": checksums},
+        )
+
+
+def read(folder: str | os.PathLike[str]) -> Contents:
+    """Read a cohort folder and check it against its checksums.
+
+    Raises:
+        MedloraError: ``folder`` is no cohort folder, is damaged, or was written by a later version.
+    """
+    folder = Path(folder)
+    again = "make it again with: medlora check ARCHIVE --labels CSV -o COHORT"
+    if not is_cohort(folder):
+        why = "there is no such folder" if not folder.exists() else "it has no cohort.json that check wrote"
+        raise MedloraError(f"{folder} is not a cohort folder: {why}", again)
+    info = json.loads((folder / "cohort.json").read_bytes())
+    if info.pop("format", None) != FORMAT or info.pop("version", None) != VERSION:
+        raise MedloraError(f"{folder} was written by another version of medlora", again)
+    checksums = info.pop("sha256", {})
+    for name in CHECKED:
+        try:
+            whole = _digest(folder / name) == checksums.get(name)
+        except OSError as error:
+            raise MedloraError(
+                f"{folder} is not a whole cohort folder: cannot read {name} ({error.strerror})", again
+            ) from None
+        if not whole:
+            raise MedloraError(f"{folder} is damaged or was changed by hand: {name} is not what check wrote", again)
+    return Contents(
+        table=_read_table(folder / "cohort.csv", TEXT),
+        excluded=_read_table(folder / "excluded.csv", ("scan_id", "code", "reason")),
+        info=info,
+        linkage=pd.read_csv(folder / "private" / "linkage.csv", dtype=str, keep_default_na=False),
+        salt=bytes.fromhex((folder / "private" / "salt").read_text(encoding="ascii")),
+    )
+
+
+def _read_table(path: Path, text: Sequence[str]) -> pd.DataFrame:
+    """A CSV file of ours: the ``text`` columns as written, an empty cell elsewhere as missing."""
+    columns = pd.read_csv(path, nrows=0).columns
+    return pd.read_csv(
+        path,
+        dtype={name: str for name in text if name in columns},
+        keep_default_na=False,
+        na_values={name: [""] for name in columns if name not in text},
+        float_precision="round_trip",
+    )
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,95 @@
+"""Which column of a hospital's table is what, told by its heading."""
+
+from __future__ import annotations
+
+from medlora.cohorts.labels import LabelTable, plain
+from medlora.errors import MedloraError
+
+KEYS: dict[str, tuple[str, ...]] = {
+    "file": (
+        "file", "path", "filename", "filepath", "image", "imagepath", "imagefile", "imageindex", "imagename", "imageid",
+        "dicom", "dicompath", "dicomfile", "dcm", "dcmpath", "nifti", "niftipath", "ファイル", "ファイル名",
+    ),
+    "sop": ("sopinstanceuid", "sopuid", "instanceuid", "imageuid"),
+    "series": ("seriesinstanceuid", "seriesuid", "series"),
+    "study": ("studyinstanceuid", "studyuid", "study"),
+    "accession": ("accessionnumber", "accession", "accessionno", "accno", "accnum", "acc", "検査番号", "受付番号"),
+    "patient": ("patientid", "patient", "subjectid", "subject", "patid", "pid", "mrn", "patientnumber", "患者id", "患者番号"),
+}  # fmt: skip
+"""Headings (in lower case, letters and digits only) by kind of key, in the order in which keys are tried."""
+
+SITES = ("site", "hospital", "centre", "center", "institution", "施設", "病院")
+LABELS = ("label", "labels", "class", "diagnosis", "finding", "findings", "findinglabels", "target", "category", "診断", "ラベル")  # fmt: skip
+SPLITS = ("split", "fold", "set", "subset", "partition")
+
+
+def key_columns(table: LabelTable) -> dict[str, str]:
+    """The columns that can join rows to scans: kind of key → heading, in the order in which they are tried."""
+    found = {}
+    for kind, names in KEYS.items():
+        column = _first(table, names)
+        if column is not None:
+            found[kind] = column
+    return found
+
+
+def asked_key(table: LabelTable, key: str) -> tuple[str, str]:
+    """What ``--key`` means: a kind (``patient``), a heading (``PatientID``), or both (``patient=Case no.``).
+
+    Returns:
+        The kind of key and the heading.
+
+    Raises:
+        MedloraError: it means neither.
+    """
+    kinds = ", ".join(KEYS)
+    kind, equals, name = key.partition("=")
+    if equals and kind in KEYS:
+        return kind, table.column(name, f"--key {key}")
+    columns = key_columns(table)
+    if key in KEYS and key in columns:
+        return key, columns[key]
+    if key in KEYS and not any(plain(heading) == plain(key) for heading in table.frame.columns):
+        raise MedloraError(
+            f"--key {key}: no column of {table.path.name} has a heading known for that",
+            f"name it: --key {key}=COLUMN, one of {', '.join(map(repr, table.frame.columns))}",
+        )
+    column = table.column(key, "--key")
+    for known, names in KEYS.items():
+        if plain(column) in names:
+            return known, column
+    raise MedloraError(
+        f"--key {key}: what the column {column!r} identifies is not clear from its heading",
+        f"say which of {kinds} it is, e.g. --key patient={column}",
+    )
+
+
+def site_column(table: LabelTable) -> str | None:
+    """The column of sites, or None."""
+    return _first(table, SITES)
+
+
+def label_column(table: LabelTable, taken: set[str]) -> str:
+    """The column of labels: by its heading, else the only one that is nothing else.
+
+    Raises:
+        MedloraError: no column, or more than one, may be meant.
+    """
+    found = [heading for heading in table.frame.columns if plain(heading) in LABELS and heading not in taken]
+    rest = [heading for heading in table.frame.columns if heading not in taken]
+    if len(found) != 1 and len(rest) == 1:
+        found = rest
+    if len(found) != 1:
+        raise MedloraError(
+            f"which column of {table.path.name} holds the labels is not clear",
+            f"name it with --label-column, one of {', '.join(map(repr, rest)) or '(none is left)'}",
+        )
+    return found[0]
+
+
+def _first(table: LabelTable, names: tuple[str, ...]) -> str | None:
+    for name in names:
+        for heading in table.frame.columns:
+            if plain(heading) == name:
+                return heading
+    return None

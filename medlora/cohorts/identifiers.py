@@ -1,0 +1,107 @@
+"""Matching identifiers that went through a spreadsheet: only where one, and only one, can be meant."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from decimal import ROUND_HALF_UP, Decimal
+
+_SHORTENED = re.compile(r"([+-]?\d)(?:[.,](\d{1,15}))?E\+?(\d{1,9})", re.IGNORECASE)
+
+
+@dataclass
+class Matches:
+    """Which identifier of the archive each identifier of a table means.
+
+    Attributes:
+        to: table's identifier → archive's identifier.
+        repaired: how an identifier had to be read → the table's identifiers so read.
+        ambiguous: the table's identifiers that may mean several of the archive's, or share one with another.
+    """
+
+    to: dict[str, str] = field(default_factory=dict)
+    repaired: dict[str, list[str]] = field(default_factory=dict)
+    ambiguous: set[str] = field(default_factory=set)
+
+
+def is_shortened(value: str) -> bool:
+    """Whether a spreadsheet wrote a long number in short (``1.23E+08``), so that its last digits are lost."""
+    return _SHORTENED.fullmatch(value) is not None
+
+
+def without_damage(value: str) -> str:
+    """``value`` without what spreadsheets add to or take from numbers: ``"00123"`` and ``"123.0"`` are ``"123"``."""
+    value = re.sub(r"^(\d+)[.,]0+$", r"\1", value)
+    return value.lstrip("0") or "0" if value.isdecimal() else value
+
+
+def match_identifiers(values: Iterable[str], known: Iterable[str]) -> Matches:
+    """Match the identifiers of a table to those of an archive.
+
+    First exactly; then those left over without regard to lost leading zeros and an added ``.0``, then to upper and
+    lower case, then by the digits that a shortened number (``1.23E+08``) still shows. A match is only taken when
+    neither side has a second candidate.
+
+    Args:
+        values: the table's identifiers.
+        known: the archive's identifiers.
+    """
+    values, archive = set(values), set(known)
+    found = Matches()
+    stripped = _by(archive, without_damage)
+    zeros_lost = not any(value.isdecimal() and value.startswith("0") for value in values)
+    for value in values & archive:
+        # "123" in a table that has lost its leading zeros may as well be the archive's "0123"
+        if zeros_lost and value.isdecimal() and len(stripped[without_damage(value)]) > 1:
+            found.ambiguous.add(value)
+        else:
+            found.to[value] = value
+    folded = _by(archive, str.casefold)
+    digits = [name for name in archive if name.isdecimal()]
+    _take(found, "leading zeros or a trailing .0 disregarded", values, lambda v: stripped.get(without_damage(v), []))
+    _take(found, "upper and lower case disregarded", values, lambda v: folded.get(v.casefold(), []))
+    _take(
+        found,
+        "the leading digits of a shortened number",
+        {value for value in values if is_shortened(value)},
+        lambda value: [name for name in digits if _shows(value, name)],
+    )
+    return found
+
+
+def _by(names: Iterable[str], canonical: Callable[[str], str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[canonical(name)].append(name)
+    return groups
+
+
+def _take(found: Matches, how: str, values: set[str], candidates: Callable[[str], list[str]]) -> None:
+    claims: dict[str, list[str]] = defaultdict(list)
+    for name, value in [(name, value) for value, name in found.to.items()]:
+        claims[name].append(value)
+    meant = {}
+    for value in values - found.to.keys() - found.ambiguous:
+        meant[value] = candidates(value)
+        for name in meant[value]:
+            claims[name].append(value)
+    for value, names in meant.items():
+        if len(names) == 1 and len(claims[names[0]]) == 1:
+            found.to[value] = names[0]
+            found.repaired.setdefault(how, []).append(value)
+        elif names:
+            found.ambiguous.add(value)
+
+
+def _shows(short: str, digits: str) -> bool:
+    """Whether the number ``digits`` rounds to what the shortened number still shows."""
+    parts = _SHORTENED.fullmatch(short)
+    if parts is None:
+        return False
+    whole, decimals, exponent = parts.group(1), parts.group(2) or "", int(parts.group(3))
+    if exponent > 64 or len(digits) > 64:  # a DICOM identifier has at most 64 characters (PS3.5 6.2)
+        return False
+    value = Decimal(int(digits)).scaleb(-exponent)
+    return value.quantize(Decimal(1).scaleb(-len(decimals)), ROUND_HALF_UP) == Decimal(f"{whole}.{decimals or 0}")

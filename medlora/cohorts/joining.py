@@ -1,0 +1,205 @@
+"""Joining the rows of a table of labels to the scans of an archive."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medlora.cohorts.headings import asked_key, key_columns
+from medlora.cohorts.identifiers import match_identifiers
+from medlora.cohorts.labels import LabelTable, is_missing
+from medlora.cohorts.paths import match_paths
+from medlora.errors import MedloraError
+
+if TYPE_CHECKING:
+    from medlora.scans import ScanFiles
+
+ONE_SCAN = ("file", "sop", "series")
+"""Keys that mean one scan; a row with another key is about all the scans of a study or patient."""
+
+NAMES = {
+    "file": "file path",
+    "sop": "SOP Instance UID",
+    "series": "Series Instance UID",
+    "study": "Study Instance UID",
+    "accession": "accession number",
+    "patient": "patient ID",
+}
+
+
+@dataclass
+class Join:
+    """What came of joining a table to an archive. Rows are numbered as a spreadsheet shows them.
+
+    Attributes:
+        key: the kind of key.
+        column: its heading.
+        rows: number of rows of the table.
+        scans: scan_id → rows that are about it.
+        unmatched: rows about no scan of the archive.
+        ambiguous: the rows among them whose identifier may mean several scans.
+        left_out: rows about files that could not be taken as a scan.
+        repaired: how an identifier had to be read → rows.
+        groups: rows of the same identifier (more than one).
+    """
+
+    key: str
+    column: str
+    rows: int
+    scans: dict[str, list[int]] = field(default_factory=dict)
+    unmatched: list[int] = field(default_factory=list)
+    ambiguous: list[int] = field(default_factory=list)
+    left_out: list[int] = field(default_factory=list)
+    repaired: dict[str, list[int]] = field(default_factory=dict)
+    groups: list[list[int]] = field(default_factory=list)
+
+    @property
+    def matched(self) -> int:
+        """How many rows are about a scan of the archive."""
+        return len({row for rows in self.scans.values() for row in rows})
+
+    @property
+    def whole_study(self) -> bool:
+        """Whether a row is about a study or patient, not one scan."""
+        return self.key not in ONE_SCAN
+
+    def messages(self) -> list[str]:
+        """One sentence each: what matched, what did not, what had to be repaired."""
+        name = NAMES[self.key]
+        lines = [
+            f"{self.matched} of {self.rows} rows matched {len(self.scans)} scans by {name} (column {self.column!r})"
+        ]
+        if self.unmatched:
+            why = " (its value may mean several)" if self.unmatched[0] in self.ambiguous else ""
+            lines.append(
+                f"{_rows(self.unmatched)} matched no scan; the first is row {self.unmatched[0]}, "
+                f"column {self.column!r}{why}"
+            )
+        if self.left_out:
+            lines.append(
+                f"{_rows(self.left_out)} matched files that were left out (see excluded.csv); "
+                f"the first is row {self.left_out[0]}"
+            )
+        lines += [
+            f"{_rows(rows)} matched with {how}; the first is row {rows[0]}, column {self.column!r}"
+            for how, rows in self.repaired.items()
+        ]
+        return lines
+
+
+def _rows(rows: Sequence[int]) -> str:
+    return f"{len(rows)} row{'s' if len(rows) != 1 else ''}"
+
+
+def join(
+    table: LabelTable,
+    scans: Sequence[ScanFiles],
+    left_out: Iterable[str | Path],
+    archive: Path,
+    key: str | None = None,
+) -> Join:
+    """Join by the first key that matches anything: file path, SOP, series or study UID, accession number, patient.
+
+    Args:
+        table: the labels.
+        scans: those of the archive.
+        left_out: files of the archive that are part of no scan.
+        archive: its root.
+        key: a kind of key, a heading, or ``kind=heading``, to take no other.
+
+    Raises:
+        MedloraError: there is no key, or it matches nothing.
+    """
+    columns = dict([asked_key(table, key)]) if key else key_columns(table)
+    if not columns:
+        raise MedloraError(
+            f"{table.path.name} has no column that tells which scan a row is about; its columns are: "
+            + ", ".join(map(repr, table.frame.columns)),
+            "add a column 'file' (path in the archive), 'series_uid', 'study_uid', 'accession_number' or "
+            "'patient_id', or name it with --key, e.g. --key patient=COLUMN",
+        )
+    tried = [_join_by(kind, column, table, scans, left_out, archive) for kind, column in columns.items()]
+    for joined in tried:
+        if joined.scans:
+            return joined
+    raise MedloraError(
+        f"none of the {len(table.frame)} rows of {table.path.name} matched one of the {len(scans)} scans; compared: "
+        + "; ".join(f"column {joined.column!r} as {NAMES[joined.key]}" for joined in tried)
+        + f". The first row is row {table.frame.index[0]}",
+        "check that the table belongs to this archive, or name the right column with --key",
+    )
+
+
+def _join_by(
+    kind: str,
+    column: str,
+    table: LabelTable,
+    scans: Sequence[ScanFiles],
+    left_out: Iterable[str | Path],
+    archive: Path,
+) -> Join:
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    result = Join(kind, column, len(table.frame))
+    for row, value in table.frame[column].items():
+        if is_missing(value):
+            result.unmatched.append(row)
+        else:
+            rows_of[value].append(row)
+    scans_of: dict[str, list[str]] = defaultdict(list)  # archive's identifier → scan_ids
+    if kind == "file":
+        for scan in scans:
+            for path in scan.paths:
+                scans_of[relative(path, archive)].append(scan.scan_id)
+        outside = [relative(path, archive) for path in left_out]
+        found = match_paths(rows_of, [*scans_of, *outside], archive, table.path.parent)
+        meant = found.to
+    else:
+        for scan in scans:
+            for name in identifiers(scan, kind):
+                scans_of[name].append(scan.scan_id)
+        found = match_identifiers(rows_of, scans_of)
+        meant = {value: [name] for value, name in found.to.items()}
+    by_target: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for value, rows in rows_of.items():
+        targets = meant.get(value, [])
+        scan_ids = sorted({scan_id for name in targets for scan_id in scans_of.get(name, [])})
+        for scan_id in scan_ids:
+            result.scans.setdefault(scan_id, []).extend(rows)
+        if targets:
+            by_target[tuple(sorted(targets))].extend(rows)
+        if not scan_ids:
+            (result.left_out if targets else result.unmatched).extend(rows)
+    for value in found.ambiguous:
+        result.ambiguous.extend(rows_of[value])
+    result.repaired = {
+        how: sorted(row for value in values for row in rows_of[value]) for how, values in found.repaired.items()
+    }
+    result.groups = sorted(sorted(rows) for rows in by_target.values() if len(rows) > 1)
+    for rows in (result.unmatched, result.ambiguous, result.left_out, *result.scans.values()):
+        rows.sort()
+    return result
+
+
+def identifiers(scan: ScanFiles, kind: str) -> list[str]:
+    """The identifiers of ``scan`` that a key of this kind compares, without the empty ones."""
+    identity = scan.identity
+    found = {
+        "sop": list(identity.sop_uids or ()),
+        "series": [identity.series_uid],
+        "study": [identity.study_uid],
+        "accession": [identity.accession_number],
+        "patient": [identity.patient_id],
+    }[kind]
+    return [name.strip() for name in found if name and name.strip()]
+
+
+def relative(path: str | Path, archive: Path) -> str:
+    """``path`` relative to the archive, with forward slashes."""
+    path = Path(path)
+    try:
+        return path.relative_to(archive).as_posix()
+    except ValueError:
+        return path.resolve().relative_to(archive.resolve()).as_posix()

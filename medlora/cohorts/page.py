@@ -1,0 +1,134 @@
+"""``check.html``: what was found, for a reader; and the short form that Jupyter shows. Loads nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader
+
+from medlora.cohorts.folder import FIXED
+from medlora.cohorts.pixels import data_uri
+from medlora.cohorts.splits import SPLITS
+
+if TYPE_CHECKING:
+    from medlora.cohorts.cohort import Cohort
+
+MOST_VALUES = 6
+MOST_EXCLUDED = 200
+
+
+def render(cohort: Cohort) -> str:
+    """The whole page."""
+    return _template("check.html.jinja").render(
+        cohort=cohort,
+        info=cohort.info,
+        classes=cohort.classes,
+        counts=counts(cohort),
+        splits=[split for split in SPLITS if (cohort.table["split"] == split).any()],
+        codes=_codes(cohort),
+        excluded=cohort.excluded.head(MOST_EXCLUDED).to_dict("records"),
+        mix=acquisition_mix(cohort),
+        sites=_sites(cohort),
+        thumbnails=_thumbnails(cohort),
+        same=_same(cohort),
+    )
+
+
+def summary_html(cohort: Cohort) -> str:
+    """The short form for Jupyter: counts, warnings, the first cases."""
+    return _template("summary.html.jinja").render(
+        cohort=cohort,
+        counts=counts(cohort),
+        splits=[split for split in SPLITS if (cohort.table["split"] == split).any()],
+        rows=cohort.table.head(8).to_dict("records"),
+        columns=[name for name in cohort.table.columns if name in FIXED],
+    )
+
+
+def counts(cohort: Cohort) -> list[dict[str, Any]]:
+    """One row per label: cases and patients, in all and by split."""
+    rows = []
+    for label, part in cohort.table.groupby("label"):
+        by_split = {name: (len(sub), sub["patient"].nunique()) for name, sub in part.groupby("split")}
+        rows.append({"label": label or "(none)", "all": (len(part), part["patient"].nunique()), "by_split": by_split})
+    return rows
+
+
+def acquisition_mix(cohort: Cohort) -> list[dict[str, Any]]:
+    """For each acquisition field what it holds, by label: shares of the commonest values, or median and range."""
+    table = cohort.table
+    groups = [(label, table[table["label"] == label]) for label in cohort.classes] or [("all", table)]
+    fields = []
+    for name in [name for name in table.columns if name not in FIXED]:
+        values = table[name]
+        numeric = pd.api.types.is_numeric_dtype(values) and values.nunique() > MOST_VALUES
+        rows = _quantiles(name, groups) if numeric else _shares(name, values, groups)
+        fields.append({"name": name, "rows": rows, "varies": values.nunique(dropna=False) > 1})
+    return sorted(fields, key=lambda field: not field["varies"])
+
+
+def _quantiles(name: str, groups: list[tuple[str, pd.DataFrame]]) -> list[dict[str, Any]]:
+    cells = []
+    for _, part in groups:
+        known = part[name].dropna()
+        cells.append(f"{known.median():g} ({known.min():g} to {known.max():g})" if len(known) else "–")
+    return [{"value": "median (range)", "cells": cells}]
+
+
+def _shares(name: str, values: pd.Series, groups: list[tuple[str, pd.DataFrame]]) -> list[dict[str, Any]]:
+    text = values.astype("string").fillna("(not given)")
+    common = list(text.value_counts().index[:MOST_VALUES])
+    rows = []
+    for value in common:
+        parts = [(text.loc[part.index] == value).mean() for _, part in groups]
+        rows.append({"value": value, "cells": [f"{part:.0%}" for part in parts]})
+    rest = text.nunique() - len(common)
+    if rest > 0:
+        parts = [(~text.loc[part.index].isin(common)).mean() for _, part in groups]
+        rows.append({"value": f"{rest} other values", "cells": [f"{part:.0%}" for part in parts]})
+    return rows
+
+
+def _codes(cohort: Cohort) -> list[dict[str, Any]]:
+    frame = cohort.excluded
+    return [
+        {"code": code, "n": len(part), "files": int(part["files"].sum()), "reason": part["reason"].iloc[0]}
+        for code, part in sorted(frame.groupby("code"), key=lambda item: -len(item[1]))
+    ]
+
+
+def _sites(cohort: Cohort) -> dict[str, Any]:
+    table = cohort.table
+    if (table["site"] == "").all():
+        return {}
+    cross = pd.crosstab(table["site"], table["label"])
+    return {"labels": list(cross.columns), "rows": [(site, list(cross.loc[site])) for site in cross.index]}
+
+
+def _thumbnails(cohort: Cohort) -> list[dict[str, Any]]:
+    groups = []
+    for label, part in cohort.table.drop_duplicates("scan_id").groupby("label"):
+        images = [
+            {"scan_id": scan_id, "uri": data_uri(cohort._thumbnails[scan_id])}
+            for scan_id in part["scan_id"]
+            if scan_id in cohort._thumbnails
+        ]
+        if images:
+            groups.append({"label": label or "(no label)", "images": images})
+    return groups
+
+
+def _same(cohort: Cohort) -> list[list[dict[str, Any]]]:
+    rows = cohort.table.drop_duplicates("scan_id").set_index("scan_id")
+    return [
+        [{"scan_id": s, **rows.loc[s, ["patient", "label", "split"]].to_dict()} for s in group if s in rows.index]
+        for group in cohort.info["same_image_scans"][:50]
+    ]
+
+
+def _template(name: str) -> Any:
+    environment = Environment(
+        loader=PackageLoader("medlora.cohorts", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(name)

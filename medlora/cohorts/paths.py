@@ -1,0 +1,123 @@
+"""Matching the paths that a table names to the files of an archive: only where one, and only one, can be meant."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_EXTENSION = re.compile(r"\.(dcm|dicom|ima|nii|nii\.gz|png|jpe?g)$", re.IGNORECASE)
+
+
+@dataclass
+class PathMatches:
+    """Which files of the archive each path of a table means.
+
+    Attributes:
+        to: table's path → files, relative to the archive; several where the table names a folder.
+        repaired: how a path had to be read → the table's paths so read.
+        ambiguous: the table's paths that may mean several files, or share one with another.
+    """
+
+    to: dict[str, list[str]] = field(default_factory=dict)
+    repaired: dict[str, list[str]] = field(default_factory=dict)
+    ambiguous: set[str] = field(default_factory=set)
+
+
+def match_paths(values: Iterable[str], files: Iterable[str], archive: Path, beside: Path) -> PathMatches:
+    """Match the paths of a table to the files of an archive.
+
+    In this order, each over what is left: relative to the archive, or to the table's folder, or absolute; a folder
+    of the archive that holds files; the end of one file's path, or a path that ends in one file's path; the same
+    without a file's extension; the same without regard to upper and lower case. Either slash is understood. Apart
+    from the first two a match is only taken when neither side has a second candidate.
+
+    Args:
+        values: the table's paths.
+        files: the archive's files, relative to it, with forward slashes.
+        archive: its root.
+        beside: the folder of the table.
+    """
+    files = list(files)
+    left = {value: _clean(value) for value in set(values)}
+    found = PathMatches()
+    exact = {_clean(name): name for name in files}
+    folders: dict[str, list[str]] = defaultdict(list)
+    for clean, name in exact.items():
+        if "/" in clean:
+            folders[clean.rsplit("/", 1)[0]].append(name)
+    for value, clean in list(left.items()):
+        for place in (clean, _within(archive, beside, clean)):
+            if place in exact:
+                found.to[value] = [exact[place]]
+            elif place in folders:
+                found.to[value] = folders[place]
+            if value in found.to:
+                del left[value]
+                break
+    for how, whole, fold in (
+        ("by the end of the path", True, False),
+        ("without the file's extension", False, False),
+        ("upper and lower case disregarded", True, True),
+        ("upper and lower case and the file's extension disregarded", False, True),
+    ):
+        _by_ending(found, how, left, exact, whole, fold)
+    return found
+
+
+def _by_ending(
+    found: PathMatches, how: str, left: dict[str, str], exact: dict[str, str], whole: bool, fold: bool
+) -> None:
+    """Take the matches of what is ``left`` with the ends of paths, whole or without extension, folded or not."""
+
+    def canonical(path: str) -> str:
+        path = path if whole else _EXTENSION.sub("", path)
+        return path.casefold() if fold else path
+
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for clean in exact:
+        by_name[canonical(clean).rsplit("/", 1)[-1]].append(clean)
+    claims: dict[str, set[str]] = defaultdict(set)
+    for value, names in found.to.items():
+        for name in names:
+            claims[_clean(name)].add(value)
+    meant: dict[str, list[str]] = {}
+    for value, clean in left.items():
+        if not whole and _EXTENSION.search(clean):
+            continue
+        path = clean.casefold() if fold else clean
+        candidates = by_name.get(path.rsplit("/", 1)[-1], [])
+        meant[value] = [name for name in candidates if _ends_alike(path, canonical(name))]
+        for name in meant[value]:
+            claims[name].add(value)
+    for value, names in meant.items():
+        if len(names) == 1 and len(claims[names[0]]) == 1:
+            found.to[value] = [exact[names[0]]]
+            found.repaired.setdefault(how, []).append(value)
+            del left[value]
+        elif names:
+            found.ambiguous.add(value)
+            del left[value]
+
+
+def _ends_alike(one: str, other: str) -> bool:
+    """Whether one path, as a whole, is the end of the other."""
+    return one == other or one.endswith(f"/{other}") or other.endswith(f"/{one}")
+
+
+def _clean(path: str) -> str:
+    path = unicodedata.normalize("NFC", path.strip().strip("'\"")).replace("\\", "/")
+    return re.sub(r"/{2,}", "/", re.sub(r"^(\./)+", "", path)).rstrip("/")
+
+
+def _within(archive: Path, beside: Path, clean: str) -> str | None:
+    """``clean``, taken from the table's folder (or absolute), relative to the archive; None where it is outside."""
+    full = os.path.normpath(os.path.join(os.path.abspath(beside), clean))  # noqa: PTH118 - links stay as they are
+    try:
+        return _clean(os.path.relpath(full, os.path.abspath(archive))) if clean else None
+    except ValueError:  # another drive
+        return None

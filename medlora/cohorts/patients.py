@@ -1,0 +1,74 @@
+"""Which patient a scan is of: by DICOM's Patient ID, else by the table of labels, else nobody knows."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from medlora.cohorts.identifiers import is_shortened, without_damage
+from medlora.cohorts.labels import is_missing, plain
+
+if TYPE_CHECKING:
+    from medlora.scans import ScanFiles
+
+PLACEHOLDERS = frozenset(
+    {"anonymous", "anonymized", "anonymised", "anon", "unknown", "none", "noid", "deidentified", "removed", "0", "xxx"}
+)
+"""What de-identification leaves as Patient ID of everyone (letters and digits only, lower case)."""
+
+
+@dataclass
+class Patients:
+    """The patient of each scan.
+
+    Attributes:
+        key: scan_id → identifier of the patient; goes nowhere but into the salted hash and ``private/``.
+        origin: scan_id → ``dicom``, ``table`` or ``none`` (each such scan is its own patient).
+        info: counts of what deserves a word, without identifiers.
+    """
+
+    key: dict[str, str] = field(default_factory=dict)
+    origin: dict[str, str] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+def patients_of(scans: Sequence[ScanFiles], table: Mapping[str, str]) -> Patients:
+    """The patient of each scan: DICOM's Patient ID unless it is empty or a placeholder, else the table's.
+
+    Args:
+        scans: the scans.
+        table: scan_id → cell of the table's patient column.
+    """
+    found = Patients()
+    for scan in scans:
+        dicom = (scan.identity.patient_id or "").strip()
+        cell = table.get(scan.scan_id, "")
+        if dicom and plain(dicom) not in PLACEHOLDERS:
+            found.key[scan.scan_id], found.origin[scan.scan_id] = dicom, "dicom"
+        elif not is_missing(cell):
+            found.key[scan.scan_id], found.origin[scan.scan_id] = cell, "table"
+        else:
+            found.key[scan.scan_id], found.origin[scan.scan_id] = f"scan {scan.scan_id}", "none"
+    alike: dict[str, set[str]] = defaultdict(set)
+    for key in found.key.values():
+        alike[without_damage(key).casefold()].add(key)
+    tables = Counter(found.key[scan_id] for scan_id, origin in found.origin.items() if origin == "table")
+    found.info = {
+        "placeholders": sum(plain(scan.identity.patient_id or "") in PLACEHOLDERS for scan in scans),
+        "alike": sum(len(keys) for keys in alike.values() if len(keys) > 1),
+        "shortened": sum(is_shortened(key) for key in tables),
+        "disagree": _disagreements(scans, found, table),
+    }
+    return found
+
+
+def _disagreements(scans: Sequence[ScanFiles], found: Patients, table: Mapping[str, str]) -> int:
+    """How many of the table's patients have scans under several Patient IDs."""
+    by_cell: dict[str, set[str]] = defaultdict(set)
+    for scan in scans:
+        cell = table.get(scan.scan_id, "")
+        if found.origin[scan.scan_id] == "dicom" and not is_missing(cell) and not is_shortened(cell):
+            by_cell[cell].add(found.key[scan.scan_id])
+    return sum(len(keys) > 1 for keys in by_cell.values())

@@ -1,0 +1,331 @@
+"""Stored pixels of a DICOM file, frame by frame: native or encapsulated (PS3.5 8 and Annex A).
+
+What comes out are the integers (or floats) of the pixel cells as the file holds them; `values` makes modality units of them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import imagecodecs
+import numpy as np
+from pydicom.encaps import generate_frames
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
+
+from medlora.scans.codes import Code, Issue
+from medlora.scans.header import Header, Values
+from medlora.scans.scan import ScanError
+
+_NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
+_PREFIX = "1.2.840.10008.1.2.4."
+_JPEG = {_PREFIX + n for n in ("50", "51", "57", "70")}  # baseline, extended, lossless, lossless first-order
+_JPEG_LS = {_PREFIX + n for n in ("80", "81")}
+_JPEG_2000 = {_PREFIX + n for n in ("90", "91", "201", "202", "203")}  # and its high-throughput form, HTJ2K
+_MOST_DECODED = 4 << 30  # bytes; what a file that is small by comparison may claim
+_MOST_RATIO = 500
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The shape and type of one frame as stored.
+
+    Args:
+        rows, columns, samples: as the header says.
+        bits: allocated per sample.
+        keyword: the element that holds the pixels.
+        frames: number of frames in the file.
+    """
+
+    rows: int
+    columns: int
+    samples: int
+    bits: int
+    keyword: str
+    frames: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of all frames, uncompressed (one-bit cells are packed, PS3.5 8.1.1)."""
+        return (self.frames * self.rows * self.columns * self.samples * self.bits + 7) // 8
+
+
+def cells_of(values: Values, keyword: str) -> Cells | None:
+    """How the pixels are stored; None where the header does not say, or says what cannot be."""
+    rows, columns = values.get("Rows"), values.get("Columns")
+    samples, frames = values.get("SamplesPerPixel", 1), values.get("NumberOfFrames", 1)
+    bits = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}.get(keyword, values.get("BitsAllocated"))
+    numbers = (rows, columns, samples, bits, frames)
+    if (
+        not all(isinstance(n, int) and n > 0 for n in numbers)
+        or samples not in (1, 3)
+        or bits not in (1, 8, 16, 32, 64)
+    ):
+        return None
+    assert isinstance(rows, int) and isinstance(columns, int) and isinstance(samples, int)
+    return Cells(rows, columns, samples, int(bits), keyword, frames)
+
+
+def check_pixels(header: Header) -> Issue | None:
+    """What the header and the size of the file alone tell about the pixels."""
+    if header.pixels is None:
+        return Issue(Code.NoPixelData)
+    keyword, offset, length = header.pixels
+    cells = cells_of(header.values, keyword)
+    if cells is None:
+        return Issue(Code.UnknownPixelFormat)
+    syntax = header.values["TransferSyntaxUID"]
+    if syntax not in _NATIVE and syntax not in _JPEG | _JPEG_LS | _JPEG_2000 and syntax != RLELossless:
+        return Issue(Code.UnsupportedTransferSyntax, syntax if syntax.startswith("1.2.840.10008.") else "a private one")
+    if syntax == DeflatedExplicitVRLittleEndian or syntax not in _NATIVE:
+        if cells.size > max(_MOST_DECODED // 16, header.size * _MOST_RATIO):
+            return Issue(Code.TooLarge, f"{cells.size / 1e9:.1f} GB from a file of {header.size / 1e6:.1f} MB")
+        if syntax == DeflatedExplicitVRLittleEndian:
+            return None
+        return Issue(Code.TruncatedPixelData) if offset >= header.size else None
+    needed = _native_size(cells, header.values)
+    there = min(length if length >= 0 else header.size, header.size - offset)
+    if there < needed:
+        return Issue(Code.TruncatedPixelData, f"{max(there, 0)} of {needed} bytes")
+    return None
+
+
+def _native_size(cells: Cells, values: Values) -> int:
+    if values.get("PhotometricInterpretation") == "YBR_FULL_422":
+        return cells.frames * cells.rows * cells.columns * 2
+    return cells.size
+
+
+class Frames:
+    """The stored frames of one open file, one at a time.
+
+    Args:
+        header: of the file.
+        file: it, open for reading in binary mode.
+
+    Raises:
+        ScanError: the pixels cannot be had; its code says why.
+    """
+
+    def __init__(self, header: Header, file: BinaryIO) -> None:
+        problem = check_pixels(header)
+        if problem is not None:
+            raise ScanError(problem)
+        assert header.pixels is not None
+        keyword, offset, length = header.pixels
+        cells = cells_of(header.values, keyword)
+        assert cells is not None
+        self.cells = cells
+        self._values = header.values
+        self._file = file
+        self._offset = offset
+        self._syntax: str = header.values["TransferSyntaxUID"]
+        self._encoded: list[bytes] | None = None
+        if self._syntax == DeflatedExplicitVRLittleEndian:
+            self._inflate(header)
+        elif self._syntax not in _NATIVE:
+            file.seek(offset)
+            self._encoded = _encapsulated(file.read(header.size - offset if length < 0 else length), cells.frames)
+
+    def _inflate(self, header: Header) -> None:
+        import io
+
+        from medlora.scans.dicom import dataset
+
+        data = dataset(header.path, pixels=True)
+        stored = data[self.cells.keyword].value
+        if len(stored) < _native_size(self.cells, header.values):
+            raise ScanError(Issue(Code.TruncatedPixelData))
+        self._file, self._offset = io.BytesIO(stored), 0
+
+    def __getitem__(self, index: int) -> np.ndarray[Any, Any]:
+        """Frame ``index``, shape (rows, columns) or (rows, columns, 3); RGB where the file is coloured, but for palettes."""
+        if not 0 <= index < self.cells.frames:
+            raise ScanError(Issue(Code.TruncatedPixelData, f"no frame {index + 1}"))
+        return self._native(index) if self._encoded is None else self._decoded(self._encoded[index])
+
+    def _native(self, index: int) -> np.ndarray[Any, Any]:
+        cells = self.cells
+        count = cells.rows * cells.columns * cells.samples
+        if cells.bits == 1:
+            first, last = index * count, (index + 1) * count
+            packed = np.frombuffer(self._read(first // 8, (last + 7) // 8 - first // 8), np.uint8)
+            unpacked = np.unpackbits(packed, bitorder="little")[first % 8 : first % 8 + count]
+            return unpacked.reshape(cells.rows, cells.columns)
+        if self._values.get("PhotometricInterpretation") == "YBR_FULL_422" and cells.samples == 3:
+            return self._ybr_422(index)
+        order = ">" if self._syntax == ExplicitVRBigEndian else "<"
+        kind = "f" if cells.keyword != "PixelData" else "u"
+        size = count * cells.bits // 8
+        raw = self._read(index * size, size)
+        if order == ">" and cells.bits == 8:
+            raw = self._words_swapped(index * size, size, raw)
+        frame = np.frombuffer(raw, f"{order}{kind}{cells.bits // 8}")
+        if cells.samples == 1:
+            return frame.reshape(cells.rows, cells.columns)
+        if self._values.get("PlanarConfiguration", 0) == 1:
+            frame = frame.reshape(3, cells.rows, cells.columns).transpose(1, 2, 0)
+        else:
+            frame = frame.reshape(cells.rows, cells.columns, 3)
+        return _to_rgb(frame, str(self._values.get("PhotometricInterpretation")))
+
+    def _words_swapped(self, start: int, size: int, raw: bytes) -> bytes:
+        """Eight-bit cells in a big-endian OW element lie in swapped pairs (PS3.5 8.1.1 and Annex A.3); OB ones do not."""
+        self._file.seek(self._offset - 8)
+        if self._file.read(2) != b"OW":
+            return raw
+        first, last = start - start % 2, start + size + (start + size) % 2
+        words = np.frombuffer(self._read(first, last - first), "<u2").byteswap().tobytes()
+        return words[start - first : start - first + size]
+
+    def _ybr_422(self, index: int) -> np.ndarray[Any, Any]:
+        """Y1 Y2 Cb Cr for each pair of pixels of a row (PS3.3 C.7.6.3.1.2)."""
+        cells = self.cells
+        size = cells.rows * cells.columns * 2
+        if cells.columns % 2 or cells.bits != 8:
+            raise ScanError(Issue(Code.UnknownPixelFormat, "YBR_FULL_422 of odd width"))
+        pairs = np.frombuffer(self._read(index * size, size), np.uint8).reshape(cells.rows, cells.columns // 2, 4)
+        frame = np.empty((cells.rows, cells.columns, 3), np.uint8)
+        frame[:, 0::2, 0], frame[:, 1::2, 0] = pairs[..., 0], pairs[..., 1]
+        frame[..., 1], frame[..., 2] = np.repeat(pairs[..., 2], 2, axis=1), np.repeat(pairs[..., 3], 2, axis=1)
+        return _to_rgb(frame, "YBR_FULL")
+
+    def _read(self, start: int, size: int) -> bytes:
+        self._file.seek(self._offset + start)
+        raw = self._file.read(size)
+        if len(raw) < size:
+            raise ScanError(Issue(Code.TruncatedPixelData))
+        return raw
+
+    def _decoded(self, encoded: bytes) -> np.ndarray[Any, Any]:
+        cells, photometric = self.cells, str(self._values.get("PhotometricInterpretation"))
+        try:
+            if self._syntax == RLELossless:
+                dtype = np.dtype(f"<u{cells.bits // 8}" if cells.bits > 1 else "u1")
+                frame = np.frombuffer(imagecodecs.dicomrle_decode(encoded, dtype), dtype)
+                frame = frame.reshape(cells.samples, cells.rows, cells.columns).transpose(1, 2, 0)
+                frame = frame[..., 0] if cells.samples == 1 else _to_rgb(frame, photometric)
+            else:
+                frame = self._codestream(encoded, photometric)
+        except ScanError:
+            raise
+        except Exception as error:  # the codecs raise classes of their own, Runtime-, Value- and others
+            raise ScanError(Issue(Code.DamagedPixelData, type(error).__name__)) from error
+        if frame.shape[:2] != (cells.rows, cells.columns) or (3 if frame.ndim == 3 else 1) != cells.samples:
+            raise ScanError(Issue(Code.DamagedPixelData, "another size than the header says"))
+        if frame.dtype.kind not in "iu" or 8 * frame.itemsize > max(cells.bits, 8):
+            raise ScanError(Issue(Code.DamagedPixelData, "more bits than the header says"))
+        return frame.astype(f"{frame.dtype.kind}{max(cells.bits, 8) // 8}", copy=False)
+
+    def _codestream(self, encoded: bytes, photometric: str) -> np.ndarray[Any, Any]:
+        cells = self.cells
+        if b"\xff\xd9" not in encoded[-16:]:
+            raise ScanError(Issue(Code.TruncatedPixelData, "the codestream has no end"))
+        stream = _Codestream(encoded)
+        if (stream.rows, stream.columns, stream.samples) != (cells.rows, cells.columns, cells.samples):
+            raise ScanError(Issue(Code.DamagedPixelData, "another size than the header says"))
+        decode: Callable[..., np.ndarray[Any, Any]]
+        if self._syntax in _JPEG_2000:
+            frame = imagecodecs.jpeg2k_decode(encoded)
+            # OpenJPEG undoes the component transform (YBR_RCT, YBR_ICT) itself.
+            photometric = "RGB" if photometric in ("YBR_RCT", "YBR_ICT") else photometric
+        elif self._syntax in _JPEG_LS:
+            frame = imagecodecs.jpegls_decode(encoded)
+        elif cells.samples == 1:
+            frame = imagecodecs.jpeg8_decode(encoded)
+        else:
+            space = "YCBCR" if stream.is_ycbcr(photometric) else "RGB"
+            return imagecodecs.jpeg8_decode(encoded, colorspace=space, outcolorspace="RGB")
+        return frame if frame.ndim == 2 else _to_rgb(frame, photometric)
+
+
+def _to_rgb(frame: np.ndarray[Any, Any], photometric: str) -> np.ndarray[Any, Any]:
+    """RGB of full-range YCbCr of 8 bits (PS3.3 C.7.6.3.1.2); other colours pass."""
+    if photometric == "RGB":
+        return frame
+    if photometric not in ("YBR_FULL", "YBR_FULL_422") or frame.dtype != np.uint8:
+        raise ScanError(Issue(Code.UnknownPixelFormat, "colours in a space that medlora does not read"))
+    from pydicom.pixels import convert_color_space
+
+    return convert_color_space(frame, "YBR_FULL", "RGB")
+
+
+def _encapsulated(element: bytes, frames: int) -> list[bytes]:
+    """The encoded frames of an encapsulated pixel element (PS3.5 A.4).
+
+    Raises:
+        ScanError: an item runs past the end of the file, or frames are missing.
+    """
+    position, fragments = 0, 0
+    while position + 8 <= len(element):
+        group, number, length = struct.unpack_from("<HHI", element, position)
+        if (group, number) == (0xFFFE, 0xE0DD):
+            break
+        if (group, number) != (0xFFFE, 0xE000):
+            raise ScanError(Issue(Code.DamagedPixelData, "a fragment does not begin where it should"))
+        position += 8 + length
+        fragments += 1
+        if position > len(element):
+            raise ScanError(Issue(Code.TruncatedPixelData, "a fragment runs past the end of the file"))
+    if fragments < 2:
+        raise ScanError(Issue(Code.TruncatedPixelData, "no fragment"))
+    try:
+        found = list(generate_frames(element[:position], number_of_frames=frames))
+    except Exception as error:
+        raise ScanError(Issue(Code.DamagedPixelData, type(error).__name__)) from error
+    if len(found) < frames:
+        raise ScanError(Issue(Code.TruncatedPixelData, f"{len(found)} of {frames} frames"))
+    return found
+
+
+class _Codestream:
+    """Size and colour marks of a JPEG, JPEG-LS or JPEG 2000 codestream, before anything is decoded from it.
+
+    JPEG: ITU-T T.81 B.2; JPEG-LS: T.87 C.2; JPEG 2000: T.800 A.5.1, bare or in a JP2 box.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.rows = self.columns = self.samples = 0
+        self.adobe: int | None = None
+        self.component_ids: tuple[int, ...] = ()
+        with suppress(struct.error, IndexError):
+            start = data.find(b"\xff\x4f\xff\x51", 0, 4096)
+            if start >= 0 and (start == 0 or data[4:8] == b"jP  "):
+                right, bottom, left, top = struct.unpack_from(">4I", data, start + 8)
+                self.columns, self.rows = right - left, bottom - top
+                (self.samples,) = struct.unpack_from(">H", data, start + 40)
+            else:
+                self._jpeg(data)
+
+    def _jpeg(self, data: bytes) -> None:
+        position = 2
+        while True:
+            while data[position] == 0xFF:
+                position += 1
+            marker = data[position]
+            (length,) = struct.unpack_from(">H", data, position + 1)
+            if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
+                self.rows, self.columns, self.samples = struct.unpack_from(">HHB", data, position + 4)
+                self.component_ids = tuple(data[position + 9 + 3 * i] for i in range(self.samples))
+                return
+            if marker == 0xEE and data[position + 3 : position + 8] == b"Adobe":
+                self.adobe = data[position + 14]
+            position += 1 + length
+
+    def is_ycbcr(self, photometric: str) -> bool:
+        """Whether the components are YCbCr: the Adobe marker decides where there is one, else the header.
+
+        A header of RGB over a stream without the marker is believed: DICOM's own word (PS3.5 8.2.1).
+        """
+        if self.adobe is not None:
+            return self.adobe == 1
+        return photometric != "RGB"

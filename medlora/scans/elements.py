@@ -1,0 +1,57 @@
+"""The data elements that medlora reads from a DICOM header, and which of them may be shown.
+
+The whitelist follows PS3.15 Annex E: attributes of acquisition and image description that Table E.1-1 (Application
+Level Confidentiality Profile Attributes) does not name, plus sex and age, which its Retain Patient Characteristics
+Option keeps. Left out because the table names them: UIDs, dates and times, institution, station, device serial
+number, operators, and free text (descriptions, protocol name, comments), which may hold a name.
+"""
+
+from __future__ import annotations
+
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+
+#: Shown in `Scan.header`.
+ACQUISITION = (
+    "Modality", "SOPClassUID", "ImageType", "Manufacturer", "ManufacturerModelName", "PatientSex", "PatientAge",
+    "BodyPartExamined", "ViewPosition", "Laterality", "ImageLaterality", "PatientOrientation", "PatientPosition",
+    "PresentationIntentType", "PixelIntensityRelationship", "PixelIntensityRelationshipSign", "DetectorType",
+    "ConvolutionKernel", "ReconstructionAlgorithm", "FilterType", "KVP", "Exposure", "ExposureInuAs", "ExposureTime", "XRayTubeCurrent",
+    "ExposureIndex", "DeviationIndex", "Grid", "DistanceSourceToDetector", "DistanceSourceToPatient",
+    "SliceThickness", "SpacingBetweenSlices", "GantryDetectorTilt", "SpiralPitchFactor", "ReconstructionDiameter",
+    "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelSpacingCalibrationType",
+    "EstimatedRadiographicMagnificationFactor",
+    "MagneticFieldStrength", "ScanningSequence", "SequenceVariant", "ScanOptions", "MRAcquisitionType", "SequenceName",
+    "RepetitionTime", "EchoTime", "EchoNumbers", "EchoTrainLength", "InversionTime", "FlipAngle", "DiffusionBValue",
+    "Units", "DecayCorrection",
+    "PhotometricInterpretation", "PresentationLUTShape", "BitsStored", "LossyImageCompression",
+    "LossyImageCompressionRatio", "LossyImageCompressionMethod", "BurnedInAnnotation", "QualityControlImage",
+    "WindowCenter", "WindowWidth", "VOILUTFunction", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleType",
+    "TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber", "ComplexImageComponent",
+)  # fmt: skip
+
+#: Read for `Identity` only.
+IDENTIFYING = (
+    "PatientID", "PatientName", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "AccessionNumber",
+    "StudyDate", "FrameOfReferenceUID",
+)  # fmt: skip
+
+#: Read to put images together and to make values of their pixels.
+TECHNICAL = (
+    "SpecificCharacterSet", "SamplesPerPixel", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated",
+    "HighBit", "PixelRepresentation", "RescaleIntercept", "RescaleSlope", "DoseGridScaling", "GridFrameOffsetVector",
+    "PixelAspectRatio", "ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber", "ImagesInAcquisition", "NumberOfSlices",
+    "NumberOfTemporalPositions", "AcquisitionTime", "ContentTime", "AcquisitionDate", "ContentDate",
+    "FrameReferenceTime", "DiffusionGradientOrientation", "StackID", "InStackPositionNumber",
+)  # fmt: skip
+
+#: Sequences whose presence changes how the file is read.
+SEQUENCES = (
+    "ModalityLUTSequence", "VOILUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+)  # fmt: skip
+
+WANTED: dict[int, tuple[str, str]] = {}
+for _keyword in (*ACQUISITION, *IDENTIFYING, *TECHNICAL):
+    _tag = tag_for_keyword(_keyword)
+    assert _tag is not None, _keyword
+    WANTED[int(_tag)] = (_keyword, dictionary_VR(_tag))
+PRESENT: dict[int, str] = {int(tag_for_keyword(keyword) or 0): keyword for keyword in SEQUENCES}

@@ -1,0 +1,145 @@
+"""Files of many planes: enhanced multi-frame objects, dose grids, Siemens mosaics. Each plane gets values of its own."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pydicom
+
+from medlora.scans.codes import Code
+from medlora.scans.header import Header, Values
+
+# Macro (functional group sequence) → keywords of its item, and the keyword of the classic object that means the same.
+_GROUPS: dict[str, dict[str, str]] = {
+    "PlanePositionSequence": {"ImagePositionPatient": "ImagePositionPatient"},
+    "PlaneOrientationSequence": {"ImageOrientationPatient": "ImageOrientationPatient"},
+    "PixelMeasuresSequence": {
+        "PixelSpacing": "PixelSpacing",
+        "SliceThickness": "SliceThickness",
+        "SpacingBetweenSlices": "SpacingBetweenSlices",
+    },
+    "PixelValueTransformationSequence": {
+        "RescaleIntercept": "RescaleIntercept",
+        "RescaleSlope": "RescaleSlope",
+        "RescaleType": "RescaleType",
+    },
+    "FrameVOILUTSequence": {"WindowCenter": "WindowCenter", "WindowWidth": "WindowWidth"},
+    "FrameContentSequence": {
+        "StackID": "StackID",
+        "InStackPositionNumber": "InStackPositionNumber",
+        "TemporalPositionIndex": "TemporalPositionIdentifier",
+        "FrameAcquisitionNumber": "AcquisitionNumber",
+        "FrameAcquisitionDateTime": "AcquisitionTime",
+    },
+    "MREchoSequence": {"EffectiveEchoTime": "EchoTime"},
+    "MRDiffusionSequence": {"DiffusionBValue": "DiffusionBValue"},
+    "MRImageFrameTypeSequence": {"FrameType": "ImageType", "ComplexImageComponent": "ComplexImageComponent"},
+    "CTImageFrameTypeSequence": {"FrameType": "ImageType"},
+    "CTReconstructionSequence": {"ConvolutionKernel": "ConvolutionKernel"},
+    "CTXRayDetailsSequence": {"KVP": "KVP"},
+    "CardiacSynchronizationSequence": {"NominalCardiacTriggerDelayTime": "TriggerTime"},
+    "MRTimingAndRelatedParametersSequence": {"RepetitionTime": "RepetitionTime", "FlipAngle": "FlipAngle"},
+}
+_MOST_FRAMES = 100_000
+
+
+def add(header: Header) -> None:
+    """Fill ``header.frames`` where the file holds several planes with places of their own.
+
+    Raises:
+        ValueError: the functional groups do not fit the number of frames (PS3.3 C.7.6.16).
+    """
+    values = header.values
+    image_type = values.get("ImageType") or []
+    if values.get("PerFrameFunctionalGroupsSequence"):
+        _enhanced(header)
+    elif "GridFrameOffsetVector" in values and values.get("NumberOfFrames", 1) > 1:
+        _dose(header)
+    elif "MOSAIC" in image_type and values.get("NumberOfFrames", 1) == 1:
+        _mosaic(header)
+
+
+def _enhanced(header: Header) -> None:
+    from medlora.scans.dicom import dataset
+
+    data = dataset(header.path)
+    count = int(header.values.get("NumberOfFrames", 1))
+    items = data.PerFrameFunctionalGroupsSequence
+    if len(items) != count or not 0 < count <= _MOST_FRAMES:
+        raise ValueError
+    shared_items = data.get("SharedFunctionalGroupsSequence")
+    shared = _group_values(shared_items[0]) if shared_items else {}
+    header.values.update(shared)
+    header.frames = [_group_values(item) for item in items]
+
+
+def _group_values(item: pydicom.Dataset) -> Values:
+    from medlora.scans.dicom import plain_of
+
+    values: Values = {}
+    for sequence, keywords in _GROUPS.items():
+        macro = item.get(sequence)
+        if not macro:
+            continue
+        for keyword, classic in keywords.items():
+            value = plain_of(macro[0], keyword) if keyword in macro[0] else None
+            if value is not None:
+                values[classic] = value
+        if sequence == "MRDiffusionSequence" and macro[0].get("DiffusionGradientDirectionSequence"):
+            direction = plain_of(macro[0].DiffusionGradientDirectionSequence[0], "DiffusionGradientOrientation")
+            if direction is not None:
+                values["DiffusionGradientOrientation"] = direction
+    return values
+
+
+def _dose(header: Header) -> None:
+    """RT Dose: offsets of the planes along the normal (PS3.3 C.8.8.3.2)."""
+    values = header.values
+    offsets = np.atleast_1d(np.asarray(values["GridFrameOffsetVector"], float))
+    if len(offsets) != values["NumberOfFrames"]:
+        raise ValueError
+    orientation = np.asarray(values["ImageOrientationPatient"], float)
+    position = np.asarray(values["ImagePositionPatient"], float)
+    normal = np.cross(orientation[:3], orientation[3:])
+    if offsets[0] != 0:  # type B: patient coordinates along the normal, for axial grids only
+        if not np.allclose(np.abs(normal), [0, 0, 1], atol=1e-4):
+            raise ValueError
+        offsets = (offsets - position[2]) * normal[2]
+    header.frames = [{"ImagePositionPatient": (position + offset * normal).tolist()} for offset in offsets]
+
+
+def _mosaic(header: Header) -> None:
+    """Siemens mosaic: slices as tiles of one image; number and normal come from the private CSA header.
+
+    The stored position is that of the corner of the whole mosaic, as if it were one large image around the first tile's
+    centre (nibabel, "Siemens mosaic format").
+    """
+    from nibabel.nicom import csareader
+
+    from medlora.scans.dicom import dataset
+
+    values = header.values
+    data = dataset(header.path)
+    csa: dict[str, Any] | None = csareader.get_csa_header(data, "image")
+    count = csareader.get_n_mosaic(csa) if csa is not None else None
+    normal = csareader.get_slice_normal(csa) if csa is not None else None
+    spacing = values.get("SpacingBetweenSlices", values.get("SliceThickness"))
+    if not count or normal is None or spacing is None:
+        header.problem = (Code.UnknownMosaic.name, "")
+        return
+    tiles = math.ceil(math.sqrt(count))
+    if values["Rows"] % tiles or values["Columns"] % tiles:
+        header.problem = (Code.UnknownMosaic.name, "")
+        return
+    orientation = np.asarray(values["ImageOrientationPatient"], float)
+    rows, columns = values["Rows"] // tiles, values["Columns"] // tiles
+    between_rows, between_columns = values["PixelSpacing"]
+    corner = np.asarray(values["ImagePositionPatient"], float)
+    corner = corner + orientation[:3] * between_columns * (values["Columns"] - columns) / 2
+    corner = corner + orientation[3:] * between_rows * (values["Rows"] - rows) / 2
+    values["MosaicTiles"] = tiles
+    header.frames = [
+        {"ImagePositionPatient": (corner + k * spacing * np.asarray(normal, float)).tolist()} for k in range(count)
+    ]

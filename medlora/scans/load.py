@@ -1,0 +1,181 @@
+"""From the files of a DICOM scan to its voxels."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medlora.scans.codes import Code, Issue
+from medlora.scans.decode import Frames
+from medlora.scans.geometry import affine as affine_of
+from medlora.scans.geometry import check_stack, flat_affine
+from medlora.scans.header import Header, Values, read_header
+from medlora.scans.scan import ScanError
+from medlora.scans.series import Plane, planes_of
+from medlora.scans.values import polarity, rescale_of
+
+Voxels = tuple[NDArray[np.float32], NDArray[np.float64], list[Issue], dict]
+
+
+def load(planes: Sequence[tuple[Path, int]]) -> Voxels:
+    """Voxels and affine of the planes, in order.
+
+    Args:
+        planes: file and frame; -1 is the whole file, all of whose frames then lie along the third axis.
+
+    Returns:
+        the array, the affine, issues that only the pixels show, and further fields of the `Scan`.
+
+    Raises:
+        ScanError: the pixels cannot be had, or the files are no longer what the survey saw.
+    """
+    headers: dict[Path, Header] = {}
+    for path, _ in planes:
+        if path not in headers:
+            headers[path] = _read(path)
+    placed = [_plane(headers[path], frame) for path, frame in planes]
+    array, stray = _array(placed)
+    first = placed[0].values
+    inverted, conflict = polarity(first)
+    issues = [issue for issue in (conflict,) if issue]
+    if stray:
+        issues.append(Issue(Code.UnusedBitsSet))
+    matrix, positions = place(placed, array.shape[2])
+    extra = {"slice_positions": positions, "windows": _windows(first, inverted), "inverted": inverted}
+    return array, matrix, issues, extra
+
+
+def _read(path: Path) -> Header:
+    header = read_header(path)
+    if header.problem is not None:
+        raise ScanError(Issue(Code[header.problem[0]], header.problem[1]))
+    return header
+
+
+def _plane(header: Header, frame: int) -> Plane:
+    planes = planes_of(header)
+    if (frame < 0) != (not header.frames) or frame >= len(planes):
+        raise ScanError(Issue(Code.DamagedHeader, "the file has changed since it was surveyed"))
+    return planes[max(frame, 0)]
+
+
+def _array(planes: list[Plane]) -> tuple[NDArray[np.float32], bool]:
+    """The voxels, shape (x, y, z[, channel]), filled slice by slice so that no second copy of the volume exists."""
+    volume: NDArray[np.float32] | None = None  # (z, y, x[, channel]): each slice is written in one piece
+    stray = False
+    where: dict[Path, list[tuple[int, Plane]]] = {}
+    for z, plane in enumerate(planes):
+        where.setdefault(plane.header.path, []).append((z, plane))
+    for path, members in where.items():
+        header = members[0][1].header
+        try:
+            file = path.open("rb")
+        except OSError as error:
+            raise ScanError(Issue(Code.CannotOpen, error.strerror or "")) from error
+        with file:
+            stored = Frames(header, file)
+            table = _tables(header)
+            for z, plane in members:
+                scale = rescale_of(plane.values, table, polarity(plane.values)[0])
+                frames = range(stored.cells.frames) if plane.frame < 0 else (plane.frame,)
+                for k in frames:
+                    cells = _tile(stored, plane, k)
+                    cells = _palette(cells, header)
+                    if volume is None:
+                        depth = len(planes) if len(frames) == 1 else len(frames)
+                        volume = np.empty((depth, *cells.shape), np.float32)
+                    if cells.shape != volume.shape[1:]:
+                        raise ScanError(Issue(Code.DamagedPixelData, "another size than its neighbours"))
+                    stray |= scale.apply(cells, volume[z if len(frames) == 1 else k])
+    assert volume is not None
+    axes = (2, 1, 0, 3) if volume.ndim == 4 else (2, 1, 0)
+    return volume.transpose(axes), stray
+
+
+def _tile(stored: Frames, plane: Plane, frame: int) -> np.ndarray:
+    """One frame, or one tile of a mosaic."""
+    tiles = plane.values.get("MosaicTiles")
+    if not tiles:
+        return stored[frame]
+    mosaic = stored[0]
+    rows, columns = mosaic.shape[0] // tiles, mosaic.shape[1] // tiles
+    down, across = divmod(frame, tiles)
+    return mosaic[down * rows : (down + 1) * rows, across * columns : (across + 1) * columns]
+
+
+def _tables(header: Header) -> tuple[NDArray[np.float32], int] | None:
+    """The modality LUT, where the file has one (PS3.3 C.11.1.1): its entries and the first stored value it maps."""
+    if not header.values.get("ModalityLUTSequence"):
+        return None
+    from medlora.scans.dicom import dataset
+
+    item = dataset(header.path).ModalityLUTSequence[0]
+    count, first, bits = (int(n) for n in item.LUTDescriptor)
+    if header.values.get("PixelRepresentation", 0) == 1 and first >= 1 << 15:
+        first -= 1 << 16
+    data = item.LUTData
+    entries = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.atleast_1d(np.asarray(data, np.int64))
+    if len(entries) < (count or 1 << 16) or bits not in (8, 16):
+        raise ScanError(Issue(Code.DamagedHeader, "the modality LUT is shorter than it says"))
+    return entries[: count or 1 << 16].astype(np.float32), first
+
+
+def _palette(cells: np.ndarray, header: Header) -> np.ndarray:
+    if header.values.get("PhotometricInterpretation") != "PALETTE COLOR":
+        return cells
+    from pydicom.pixels import apply_color_lut
+
+    from medlora.scans.dicom import dataset
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return apply_color_lut(cells, dataset(header.path))[..., :3]
+    except Exception as error:
+        raise ScanError(Issue(Code.UnknownPixelFormat, "the colour palette cannot be read")) from error
+
+
+def _windows(values: Values, inverted: bool) -> tuple[tuple[float, float], ...]:
+    """Window centres and widths in the units of the array (PS3.3 C.11.2.1.2)."""
+    centres, widths = (values.get(word, []) for word in ("WindowCenter", "WindowWidth"))
+    centres, widths = (v if isinstance(v, list) else [v] for v in (centres, widths))
+    flip = 0.0
+    if inverted:
+        scale = rescale_of(values)
+        bits, _, signed = scale.stored
+        flip = scale.slope * (-1 if signed else (1 << bits) - 1) + 2 * scale.intercept
+    pairs = [
+        (c, w) for c, w in zip(centres, widths, strict=False) if isinstance(c, float) and isinstance(w, float) and w > 0
+    ]
+    return tuple((flip - c if inverted else c, w) for c, w in pairs)
+
+
+def place(planes: list[Plane], depth: int) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """The affine, and the places of slices along the normal where they are not even."""
+    values = planes[0].values
+    spacing = spacing_of(values) or (1.0, 1.0)
+    directions, position = planes[0].directions, planes[0].position
+    between = values.get("SpacingBetweenSlices", values.get("SliceThickness"))
+    thickness = float(between) if isinstance(between, (int, float)) and between > 0 else 1.0
+    if directions is None or position is None:
+        return flat_affine(spacing, thickness), None
+    if len(planes) == 1:
+        return affine_of(directions, spacing, position, directions[2] * thickness), None
+    positions = np.array([plane.position for plane in planes])
+    step, issues = check_stack(positions, directions)
+    uneven = any(issue.code is Code.NonUniformSpacing for issue in issues)
+    along = (positions - positions[0]) @ directions[2]
+    return affine_of(directions, spacing, position, step), along if uneven else None
+
+
+def spacing_of(values: Values) -> tuple[float, float] | None:
+    """Millimetres between rows and between columns; at the detector where the patient's is not known (PS3.3 10.7)."""
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        pair = values.get(keyword)
+        if isinstance(pair, list) and len(pair) == 2 and all(isinstance(n, (int, float)) and n > 0 for n in pair):
+            return float(pair[0]), float(pair[1])
+    return None

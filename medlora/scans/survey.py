@@ -1,0 +1,321 @@
+"""What scans there are, from headers alone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median_low
+from typing import Any
+
+from medlora.scans import image, nifti
+from medlora.scans.codes import Code, Issue, Severity, severity
+from medlora.scans.decode import check_pixels
+from medlora.scans.elements import ACQUISITION
+from medlora.scans.folder import list_files
+from medlora.scans.header import Header, Values, read_header
+from medlora.scans.load import load, spacing_of
+from medlora.scans.scan import Excluded, Scan, ScanError
+from medlora.scans.series import PROJECTIONS, Plane, Refused, Volume, assemble, is_localizer, planes_of
+
+#: SOP classes with pixels that are no image of a patient: segmentations, and their label map form (PS3.4 B.5).
+_NO_IMAGES = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
+_IMAGE_SIGNS = ("Rows", "Columns", "PhotometricInterpretation", "SamplesPerPixel")
+
+Severities = Mapping[Code, Severity | str]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who and what a scan is of: the only place with identifiers. Its repr shows nothing."""
+
+    patient_id: str = field(default="", repr=False)
+    patient_name: str = field(default="", repr=False)
+    study_uid: str = field(default="", repr=False)
+    series_uid: str = field(default="", repr=False)
+    sop_uids: tuple[str, ...] = field(default=(), repr=False)
+    accession_number: str = field(default="", repr=False)
+    study_date: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class ScanFiles:
+    """A scan that has not been loaded: its files and what their headers say. Picklable.
+
+    Args:
+        scan_id: see DESIGN; the same wherever the scan is read, and no identifier.
+        paths: the files, in the order of the slices; hidden from repr.
+        kind: ``"dicom"``, ``"nifti"`` or ``"image"``.
+        modality: DICOM modality; empty where the file does not say.
+        header: whitelisted acquisition fields by DICOM keyword, as in `Scan.header`.
+        identity: patient, study, series.
+        issues: what was found and let pass.
+        planes: index into ``paths`` and frame (-1: the whole file) of each slice, in order.
+        severities: the caller's changes.
+    """
+
+    scan_id: str
+    paths: tuple[Path, ...] = field(repr=False)
+    kind: str
+    modality: str
+    header: Values = field(repr=False)
+    identity: Identity = field(repr=False)
+    issues: tuple[Issue, ...] = ()
+    planes: tuple[tuple[int, int], ...] = field(default=(), repr=False)
+    severities: Severities = field(default_factory=dict, repr=False)
+
+    def load(self) -> Scan:
+        """Decode the pixels.
+
+        Raises:
+            ScanError: they cannot be decoded; its ``code`` says why.
+        """
+        extra: dict[str, Any] = {}
+        try:
+            if self.kind == "dicom":
+                array, affine, found, extra = load([(self.paths[i], frame) for i, frame in self.planes])
+            elif self.kind == "nifti":
+                (array, affine), found = nifti.load(self.paths[0]), []
+            else:
+                (array, affine), found = image.load(self.paths[0]), []
+        except ScanError as error:
+            raise ScanError(error.issue, self.scan_id) from error
+        except OSError as error:
+            raise ScanError(Issue(Code.CannotOpen, error.strerror or type(error).__name__), self.scan_id) from error
+        for issue in found:
+            if severity(issue.code, self.severities) is Severity.REFUSE:
+                raise ScanError(issue, self.scan_id)
+        issues = (*self.issues, *(issue for issue in found if issue not in self.issues))
+        return Scan(array, affine, dict(self.header), self.paths, issues, self.scan_id, self.modality, **extra)
+
+
+@dataclass
+class Survey:
+    """The scans of a place, and what was left out, and why."""
+
+    scans: list[ScanFiles]
+    excluded: list[Excluded]
+
+    def __repr__(self) -> str:
+        return f"Survey({len(self.scans)} scans, {len(self.excluded)} excluded)"
+
+
+def survey(
+    path: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    headers: Iterable[Header] | None = None,
+    severities: Severities | None = None,
+) -> Survey:
+    """List the scans of a file, a folder, or several of them, without decoding pixels.
+
+    Args:
+        path: where to look; with several, all are one archive (a series may be spread over them).
+        headers: of the files, where they have been read already; ``path`` is then not looked at.
+        severities: changes to what each `Code` does: ``{Code.MissingSlices: "refuse"}``.
+    """
+    excluded: list[Excluded] = []
+    if headers is None:
+        places = [path] if isinstance(path, (str, os.PathLike)) else list(path)
+        files = [file for place in places for file in list_files(place, excluded)]
+        headers = [read_header(file) for file in dict.fromkeys(files)]
+    found = Survey([], excluded)
+    series: dict[str, list[Header]] = defaultdict(list)
+    pairs = _images_of_pairs(headers := list(headers))
+    for header in headers:
+        if header.path in pairs:
+            continue
+        issue = _unusable(header)
+        if issue is not None and not _let_pass(issue, severities):
+            excluded.append(Excluded((header.path,), issue.code, issue.detail))
+        elif header.kind == "dicom":
+            series[header.values.get("SeriesInstanceUID") or f"file {len(series)}"].append(header)
+        else:
+            _add_file(header, found, severities)
+    for members in series.values():
+        _add_series(members, found, severities)
+    found.scans.sort(
+        key=lambda scan: (scan.identity.patient_id, scan.identity.study_uid, scan.identity.series_uid, scan.paths[:1])
+    )
+    return found
+
+
+def scan_id_of(parts: Iterable[str]) -> str:
+    """First 16 hexadecimal digits of the SHA-256 over the sorted parts, joined by a line feed."""
+    return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:16]
+
+
+def _unusable(header: Header) -> Issue | None:
+    if header.problem is not None:
+        return Issue(Code[header.problem[0]], header.problem[1])
+    if header.kind != "dicom":
+        return None
+    values = header.values
+    if values.get("SOPClassUID") in _NO_IMAGES or (
+        header.pixels is None and not any(word in values for word in _IMAGE_SIGNS)
+    ):
+        return Issue(Code.NotAnImage, str(values.get("Modality", "")))
+    return check_pixels(header)
+
+
+def _let_pass(issue: Issue, severities: Severities | None) -> bool:
+    """Refusals of a file can not be lifted: nothing could be made of it."""
+    return severity(issue.code, severities) is Severity.FLAG and issue.code.severity is Severity.FLAG
+
+
+def _images_of_pairs(headers: list[Header]) -> set[Path]:
+    """The .img files of NIfTI pairs; they belong to their .hdr."""
+    pairs = {other for header in headers if header.kind == "nifti" for other in nifti.files_of(header.path)[1:]}
+    return pairs
+
+
+def _add_file(header: Header, found: Survey, severities: Severities | None) -> None:
+    scan_id = header.digest[:16]
+    issues: list[Issue] = []
+    if header.kind == "nifti":
+        try:
+            issues = nifti.check(header.path, header.size)[0]
+        except ScanError as error:
+            found.excluded.append(Excluded((header.path,), error.code, error.issue.detail, scan_id))
+            return
+        except OSError as error:
+            found.excluded.append(Excluded((header.path,), Code.CannotOpen, error.strerror or "", scan_id))
+            return
+    paths = tuple(nifti.files_of(header.path)) if header.kind == "nifti" else (header.path,)
+    _keep(ScanFiles(scan_id, paths, header.kind, "", {}, Identity(), tuple(issues)), found, severities)
+
+
+def _add_series(members: list[Header], found: Survey, severities: Severities | None) -> None:
+    members = _one_of_each(sorted(members, key=lambda header: str(header.path)), found)
+    flat = [h for h in members if _is_projection(h)]
+    results: list[Volume | Refused] = [Volume(planes_of(h)) for h in flat]
+    results += assemble([h for h in members if not _is_projection(h)])
+    owners = Counter(plane.header.path for result in results for plane in _one_per_file(result.planes))
+    for result in results:
+        parts = []
+        for plane in result.planes:
+            shared = owners[plane.header.path] > 1
+            parts.append(f"{plane.uid}#{plane.frame}" if shared and plane.frame >= 0 else plane.uid)
+        scan_id = scan_id_of(dict.fromkeys(parts))
+        paths = tuple(dict.fromkeys(plane.header.path for plane in result.planes))
+        if isinstance(result, Refused):
+            found.excluded.append(Excluded(paths, result.issue.code, result.issue.detail, scan_id))
+            continue
+        values = _common(result.planes)
+        index = {path: i for i, path in enumerate(paths)}
+        scan = ScanFiles(
+            scan_id,
+            paths,
+            "dicom",
+            str(values.get("Modality", "")),
+            whitelisted(values),
+            _identity(result.planes),
+            (*result.issues, *_issues_of_values(values)),
+            tuple((index[plane.header.path], plane.frame) for plane in result.planes),
+        )
+        _keep(scan, found, severities)
+
+
+def _one_per_file(planes: list[Plane]) -> list[Plane]:
+    return list({plane.header.path: plane for plane in planes}.values())
+
+
+def _is_projection(header: Header) -> bool:
+    return header.values.get("Modality") in PROJECTIONS
+
+
+def _keep(scan: ScanFiles, found: Survey, severities: Severities | None) -> None:
+    """Into the scans, or, where an issue of it refuses, into what is excluded."""
+    for issue in scan.issues:
+        if severity(issue.code, severities) is Severity.REFUSE:
+            found.excluded.append(Excluded(scan.paths, issue.code, issue.detail, scan.scan_id))
+            return
+    found.scans.append(replace(scan, severities=dict(severities or {})))
+
+
+def _one_of_each(members: list[Header], found: Survey) -> list[Header]:
+    """Headers of different images: a file that was copied counts once; different images under one UID count not at all."""
+    by_uid: dict[str, list[Header]] = defaultdict(list)
+    for header in members:
+        by_uid[header.values.get("SOPInstanceUID") or header.digest].append(header)
+    kept = []
+    for uid, same in by_uid.items():
+        if all(_same_image(same[0], other) for other in same[1:]):
+            kept.append(same[0])
+            if len(same) > 1:
+                copies = tuple(header.path for header in same[1:])
+                found.excluded.append(Excluded(copies, Code.DuplicateFile, "", scan_id_of([uid])))
+        else:
+            paths = tuple(header.path for header in same)
+            found.excluded.append(Excluded(paths, Code.RepeatedInstance, f"{len(same)} files", scan_id_of([uid])))
+    return kept
+
+
+def _same_image(one: Header, other: Header) -> bool:
+    """Whether two files of one SOP Instance UID hold the same image, perhaps in another transfer syntax."""
+    loose = ("TransferSyntaxUID", "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
+             "PhotometricInterpretation", "PlanarConfiguration")  # fmt: skip
+    left, right = ({k: v for k, v in h.values.items() if k not in loose} for h in (one, other))
+    return left == right and one.frames == other.frames
+
+
+def _common(planes: list[Plane]) -> Values:
+    """One value per keyword: of numbers that vary the lower median, of others the most frequent."""
+    values: Values = {}
+    for keyword in dict.fromkeys(keyword for plane in planes for keyword in plane.values):
+        seen = [plane.values[keyword] for plane in planes if keyword in plane.values]
+        first = seen[0]
+        if all(value == first for value in seen):
+            values[keyword] = first
+        elif all(isinstance(value, (int, float)) for value in seen):
+            values[keyword] = median_low(seen)
+        else:
+            values[keyword] = Counter(map(repr, seen)).most_common(1)[0][0]
+            values[keyword] = next(value for value in seen if repr(value) == values[keyword])
+    return values
+
+
+def whitelisted(values: Values) -> Values:
+    """The acquisition fields among ``values`` (`elements.ACQUISITION`), and the transfer syntax.
+
+    Ages above 89 years are given as 090Y: HIPAA's Safe Harbor, 45 CFR 164.514(b)(2)(i)(C), counts them as identifiers.
+    """
+    header = {keyword: values[keyword] for keyword in (*ACQUISITION, "TransferSyntaxUID") if keyword in values}
+    age = str(header.get("PatientAge", ""))
+    if age.endswith("Y") and age[:-1].isdigit() and int(age[:-1]) > 89:
+        header["PatientAge"] = "090Y"
+    return header
+
+
+def _identity(planes: list[Plane]) -> Identity:
+    first = planes[0].header.values
+    text = {
+        name: str(first.get(keyword, ""))
+        for name, keyword in (
+            ("patient_id", "PatientID"),
+            ("patient_name", "PatientName"),
+            ("study_uid", "StudyInstanceUID"),
+            ("series_uid", "SeriesInstanceUID"),
+            ("accession_number", "AccessionNumber"),
+            ("study_date", "StudyDate"),
+        )
+    }
+    return Identity(**text, sop_uids=tuple(dict.fromkeys(plane.uid for plane in planes)))
+
+
+def _issues_of_values(values: Values) -> list[Issue]:
+    """What the merged header of a scan says that a user must know."""
+    issues = []
+    if values.get("BurnedInAnnotation") == "YES":
+        issues.append(Issue(Code.BurnedInAnnotation))
+    if values.get("PresentationIntentType") == "FOR PROCESSING":
+        issues.append(Issue(Code.ForProcessing))
+    volumetric = values.get("Modality") in ("CT", "MR", "PT", "NM")
+    if volumetric and "ImagePositionPatient" in values and spacing_of(values) is None:
+        issues.append(Issue(Code.UnknownSpacing))
+    if values.get("Modality") == "CT" and not is_localizer(values) and not values.get("ModalityLUTSequence"):
+        missing = [word for word in ("RescaleSlope", "RescaleIntercept") if word not in values]
+        if missing:
+            issues.append(Issue(Code.UnknownUnits, f"no {' and no '.join(missing)}"))
+    return issues

@@ -1,0 +1,124 @@
+"""From stored cells to the units of the modality (PS3.3 C.11.1, C.7.6.3; PS3.5 8.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medlora.scans.codes import Code, Issue
+from medlora.scans.header import Values
+from medlora.scans.scan import ScanError
+from medlora.scans.series import PROJECTIONS
+
+#: Modalities whose values are measured quantities: MONOCHROME1 only says how to show them, so they are never inverted.
+_QUANTITATIVE = {"CT", "MR", "PT", "NM", "RTDOSE"}
+
+
+@dataclass
+class Rescale:
+    """How one plane's stored cells become values.
+
+    Args:
+        slope, intercept: PS3.3 C.11.1; Dose Grid Scaling is a slope.
+        table: modality LUT, which then replaces the two; with the first stored value it maps.
+        stored: bits that count, the highest of them, and whether they are signed.
+        inverted: dark and bright are exchanged within the range that the stored bits span.
+    """
+
+    slope: float
+    intercept: float
+    table: tuple[NDArray[np.float32], int] | None
+    stored: tuple[int, int, bool]
+    inverted: bool
+
+    def apply(self, frame: np.ndarray[Any, Any], out: NDArray[np.float32]) -> bool:
+        """Write the values of ``frame`` (rows, columns[, samples]) into ``out``; whether stray bits were masked away."""
+        if frame.dtype.kind == "f":
+            np.copyto(out, frame, casting="same_kind" if frame.itemsize <= 4 else "unsafe")
+            self._scale(out)
+            return False
+        cells, dirty = self._integers(frame)
+        if self.inverted:
+            bits, _, signed = self.stored
+            ends = -1 if signed else (1 << bits) - 1  # smallest plus largest of the range
+            cells = ends - cells.astype(np.int64 if bits > 30 else np.int32)
+        if self.table is not None:
+            entries, first = self.table
+            np.take(entries, np.clip(cells.astype(np.int64) - first, 0, len(entries) - 1), out=out)
+        elif self.slope == 1 and float(self.intercept).is_integer():
+            np.add(
+                cells,
+                np.float32(self.intercept),
+                out=out,
+                casting="unsafe",
+                dtype=np.float32 if cells.itemsize < 4 else np.float64,
+            )
+        else:
+            np.copyto(out, cells * np.float64(self.slope) + self.intercept, casting="unsafe")
+        return dirty
+
+    def _scale(self, out: NDArray[np.float32]) -> None:
+        if self.slope != 1:
+            out *= np.float32(self.slope)
+        if self.intercept != 0:
+            out += np.float32(self.intercept)
+
+    def _integers(self, frame: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], bool]:
+        """The value of each cell: the stored bits alone, with their sign (PS3.5 8.1.1); whether others were set."""
+        bits, high, signed = self.stored
+        width = 8 * frame.itemsize
+        cells = frame.astype(f"u{frame.itemsize}", copy=False)  # of signed ones the same bits
+        kind = np.dtype(f"i{frame.itemsize}" if signed else cells.dtype)
+        if bits >= width:
+            return cells.view(kind), False
+        if not signed and high == bits - 1 and cells.max(initial=0) >> bits == 0:
+            return cells, False
+        # Up to the top of the cell and down again drops what lies outside, and extends the sign of signed types.
+        clean = (cells << cells.dtype.type(width - 1 - high)).view(kind) >> kind.type(width - bits)
+        above = cells >> cells.dtype.type(high + 1) if high + 1 < width else np.zeros_like(cells)
+        stray = (above != 0) & (clean.view(cells.dtype) != cells)  # zeros or copies of the sign are no stray bits
+        return clean, bool(stray.any())
+
+
+def rescale_of(values: Values, table: tuple[NDArray[np.float32], int] | None = None, inverted: bool = False) -> Rescale:
+    """How the cells of a plane with these header values become numbers.
+
+    Raises:
+        ScanError: the bits contradict each other, or the scaling is none.
+    """
+    allocated = values.get("BitsAllocated", 32)
+    stored = values.get("BitsStored", allocated)
+    high = values.get("HighBit", stored - 1 if isinstance(stored, int) else None)
+    if not (
+        isinstance(stored, int) and isinstance(high, int) and 0 < stored <= allocated and stored - 1 <= high < allocated
+    ):
+        raise ScanError(
+            Issue(Code.UnknownPixelFormat, "Bits Stored, High Bit and Bits Allocated contradict each other")
+        )
+    slope, intercept = values.get("RescaleSlope", 1.0), values.get("RescaleIntercept", 0.0)
+    if values.get("Modality") == "RTDOSE":
+        slope, intercept = values.get("DoseGridScaling", 1.0), 0.0
+    if not all(isinstance(n, (int, float)) and np.isfinite(n) for n in (slope, intercept)) or slope == 0:
+        raise ScanError(Issue(Code.UnknownPixelFormat, "Rescale Slope or Intercept is not one usable number"))
+    signed = values.get("PixelRepresentation", 0) == 1
+    return Rescale(float(slope), float(intercept), table, (stored, high, signed), inverted)
+
+
+def polarity(values: Values) -> tuple[bool, Issue | None]:
+    """Whether bright and dark must be exchanged so that dense is bright, and whether the header contradicts itself.
+
+    MONOCHROME1 shows its lowest value white (PS3.3 C.7.6.3.1.2), and Presentation LUT Shape says the same of DX (C.8.11.3.1.2:
+    INVERSE with MONOCHROME1, IDENTITY with MONOCHROME2). Detector values that are FOR PROCESSING say it by Pixel Intensity
+    Relationship Sign (C.8.11.3.1.2): 1 where less intensity, so more tissue, gives lower values.
+    """
+    if values.get("Modality") in _QUANTITATIVE or values.get("SamplesPerPixel", 1) != 1:
+        return False, None
+    first = values.get("PhotometricInterpretation") == "MONOCHROME1"
+    shape, sign = values.get("PresentationLUTShape"), values.get("PixelIntensityRelationshipSign")
+    if values.get("PresentationIntentType") == "FOR PROCESSING" and sign in (1, -1):
+        return sign == 1, None
+    conflict = shape in ("IDENTITY", "INVERSE") and (shape == "INVERSE") != first
+    return first, Issue(Code.ConflictingPolarity) if conflict and values.get("Modality") in PROJECTIONS else None

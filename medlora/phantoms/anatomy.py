@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
 
+Triple = tuple[float, float, float]
+
 RIGHT, LEFT = -1, 1  # sign of x
 APEX = 122.0  # z of the top of the lungs before scaling, mm
 WIDEST = -80.0  # z where the chest is widest, mm
@@ -30,6 +32,12 @@ class Tissues(NamedTuple):
 def _solid(inside: Array, softness: float) -> Array:
     """Turn a depth below a surface in mm (positive inside) into a fraction, the surface smeared over ``softness`` mm."""
     return np.clip(inside * np.float32(1 / softness) + np.float32(0.5), 0, 1)
+
+
+def _ellipsoid(x: Array, y: Array, z: Array, centre: Triple, half: Triple) -> Array:
+    """Depth below the surface of an ellipsoid, mm, to first order; negative outside."""
+    r = sum(((v - np.float32(c)) * np.float32(1 / a)) ** 2 for v, c, a in zip((x, y, z), centre, half, strict=True))
+    return (1 - r) * np.float32(0.5 * min(half))
 
 
 def _curve(z: Array, knots: list[tuple[float, float]]) -> Array:
@@ -90,7 +98,7 @@ class Chest:
             aorta=float(rng.uniform(11, 16)),
             scoliosis=float(rng.normal(0, 5)),
             asymmetry=float(rng.normal(0.96, 0.025)),
-            stomach=float(rng.uniform(14, 30)) if rng.random() < 0.6 else 0.0,
+            stomach=float(rng.uniform(14, 26)) if rng.random() < 0.4 else 0.0,
             air=float(rng.uniform(0.2, 0.29)),
         )
 
@@ -132,33 +140,40 @@ class Chest:
         h, w, wall = self.height, self.width, self.wall
         half_width = _curve(
             z / h,
-            [(-320, 134 * w + wall), (-120, 134 * w + wall), (-40, 136 * w + wall), (30, 140 * w + wall),
-             (80, 165 * w + wall), (105, 172 * w + wall), (128, 150 * w + wall), (146, 96 * w + 0.6 * wall),
-             (164, 56 * w + 0.3 * wall), (260, 52 * w + 0.3 * wall)],
-        )  # fmt: skip
-        half_depth = _curve(
-            z / h, [(-320, 106), (-60, 104), (40, 96), (100, 82), (140, 68), (170, 58), (260, 56)]
-        )  # fmt: skip
+            [
+                (-320, 134 * w + wall),
+                (-40, 136 * w + wall),
+                (30, 134 * w + wall),
+                (75, 116 * w + wall),
+                (105, 92 * w + 0.9 * wall),
+                (130, 72 * w + 0.7 * wall),
+                (150, 58 * w + 0.45 * wall),
+                (175, 50 * w + 0.3 * wall),
+                (260, 50 * w + 0.3 * wall),
+            ],
+        )
+        half_depth = _curve(z / h, [(-320, 106), (-60, 104), (40, 98), (100, 88), (140, 68), (170, 58), (260, 56)])
         return half_width, half_depth * self.depth + np.float32(0.55 * wall)
 
-    def body(self, x: Array, y: Array, z: Array, softness: float) -> Array:
-        """Fraction of space inside the skin; arguments broadcast."""
+    def body_depth(self, x: Array, y: Array, z: Array) -> Array:
+        """Depth below the skin, mm, negative outside; arguments broadcast."""
         half_width, half_depth = self.outline(z)
-        r = (x / half_width) ** 2 + ((y - 6) / half_depth) ** 2
-        inside = (1 - r) * (0.5 * half_depth)
-        body = _solid(inside, softness)
+        side = np.abs(x)
+        trunk = (1 - (x / half_width) ** 2 - ((y - 6) / half_depth) ** 2) * (0.5 * half_depth)
+        w, h, wall = self.width, self.height, self.wall
+        shoulder = _ellipsoid(side, y, z, (122 * w, 8.0, 76 * h), (98 * w + wall, 52 + 0.4 * wall, 44 + 0.3 * wall))
+        arm = _ellipsoid(side, y, z, (214 * w + wall, 10.0, -10 * h), (34 + 0.4 * wall, 40 + 0.4 * wall, 150 * h))
+        depth = np.maximum(np.maximum(trunk, shoulder), arm)
         if self.breast:
-            for side in (RIGHT, LEFT):
-                c = (side * 78 * self.width, -92 * self.depth - 0.3 * self.wall, self.breast_z)
-                r = ((x - np.float32(c[0])) ** 2 + (z - np.float32(c[2])) ** 2) / np.float32(self.breast**2)
-                r = r + (y - np.float32(c[1])) ** 2 / np.float32((0.75 * self.breast) ** 2)
-                body = np.maximum(body, _solid((1 - r) * np.float32(0.4 * self.breast), softness))
-        return body
+            r = self.breast
+            front = 6 - 0.9 * (104 * self.depth + 0.55 * wall)
+            depth = np.maximum(depth, _ellipsoid(side, y, z, (76 * w, front, self.breast_z), (r, 0.45 * r, r)))
+        return depth
 
     def heart_depth(self, x: Array, y: Array, z: Array) -> Array:
         """Depth below the surface of the heart (ventricles; right atrium), mm, negative outside."""
         squash = 1 + 0.12 * (1 - self.breath)
-        base = self.dome_top(LEFT) + 0.62 * self.heart
+        base = self.dome_top(LEFT) + 0.5 * self.heart
         x0, y0, z0 = 0.36 * self.heart * self.width, -26 * self.depth, base + 2
         c, s = np.cos(self.heart_tilt), np.sin(self.heart_tilt)
         a, b, d = self.heart * squash, 0.72 * self.heart, 0.7 * self.heart
@@ -186,15 +201,18 @@ class Chest:
         aorta = np.where(z < 62, aorta, -50)
         knob = 1.35 * self.aorta - np.sqrt((x - np.float32(0.95 * self.mediastinum)) ** 2 + (z - 52) ** 2
                                            + (0.6 * (y - 15)) ** 2)  # fmt: skip
-        between = np.maximum(np.maximum(np.maximum(heart, column), np.maximum(back, aorta)), knob)
+        trunk = _ellipsoid(x, y, z, (0.9 * self.mediastinum, -8.0, 22.0), (20.0, 30.0, 26.0))  # pulmonary trunk
+        between = np.maximum(np.maximum(np.maximum(heart, column), np.maximum(back, aorta)), np.maximum(knob, trunk))
         lungs = []
         for side in (RIGHT, LEFT):
             cx, a, cy, b = self.lung_profile(z, side)
             p, q = ((x - cx) / a) ** 2, ((y - cy) / b) ** 2
-            shell = (1 - (p + q - 0.35 * p * q)) * (0.5 * a)
+            shell = (1 - (p + q - np.float32(0.35) * np.minimum(p, 1) * np.minimum(q, 1))) * (
+                0.5 * a
+            )  # squarer than an ellipse
             top, curve = np.float32(self.dome_top(side)), np.float32(self.dome_curve)
             centre = np.float32(side * 66 * self.width)
-            dome = z - top + curve * ((x - centre) ** 2 * np.float32(1 / 118) + (y + 12) ** 2 * np.float32(1 / 165))
+            dome = z - top + curve * ((x - centre) ** 2 * np.float32(1 / 140) + (y + 12) ** 2 * np.float32(1 / 170))
             lungs.append(np.minimum(shell, dome))
         return _solid(np.minimum(np.maximum(*lungs), -between), softness)
 
@@ -205,11 +223,13 @@ class Chest:
             x, y, z: positions in mm, any shapes that broadcast together.
             softness: width over which a surface is smeared, mm; about the sampling step.
         """
-        body = self.body(x, y, z, softness)
-        lung = self.lung(x, y, z, softness)
+        depth = self.body_depth(x, y, z)
+        body = _solid(depth, softness)
+        lung = np.minimum(self.lung(x, y, z, softness), body)
         if self.stomach:
-            centre = (62 * self.width, -5.0, self.dome_top(LEFT) - 10 - self.stomach)
-            r = ((x - np.float32(centre[0])) * np.float32(0.62)) ** 2 + (y - np.float32(centre[1])) ** 2
-            r = r + (z - np.float32(centre[2])) ** 2
-            body = body * (1 - _solid(np.float32(self.stomach) - np.sqrt(r), softness))
+            r = self.stomach
+            gas = _ellipsoid(
+                x, y, z, (62 * self.width, -5.0, self.dome_top(LEFT) - 12 - 0.8 * r), (1.5 * r, r, 0.8 * r)
+            )
+            body = body * (1 - _solid(gas, 3 * softness))
         return Tissues(body, lung)

@@ -55,13 +55,13 @@ class View:
         magnification = self.source_distance / (self.source_distance - self.gap - sign * by)
         u, v = (bx + np.float32(self.shift[0])) * magnification, (z + np.float32(self.shift[1])) * magnification
         c, s = np.float32(np.cos(self.roll)), np.float32(np.sin(self.roll))
-        u, v = c * u + s * v, c * v - s * u
+        u, v = c * u - s * v, c * v + s * u
         columns = u / detector.pitch + (detector.shape[1] - 1) / 2
         rows = (detector.shape[0] - 1) / 2 - v / detector.pitch
         return tubes.project(columns, rows, magnification, detector.shape, detector.pitch)
 
 
-def water_path(chest: Chest, tubes: Tubes, view: View, detector: Detector, coarse: float = 3.4) -> Array:
+def water_path(chest: Chest, tubes: Tubes, view: View, detector: Detector, coarse: float = 4.0) -> Array:
     """Integrate attenuation along every ray from the focus to a pixel.
 
     The soft parts are sampled on rays ``coarse`` mm apart and interpolated; tubes are drawn at full resolution.
@@ -81,7 +81,7 @@ def water_path(chest: Chest, tubes: Tubes, view: View, detector: Detector, coars
     rows, columns = (int(np.ceil(1.12 * extent / coarse)) for extent in (height, width))
     v = ((rows - 1) / 2 - np.arange(rows, dtype=np.float32)) * np.float32(coarse)
     u = (np.arange(columns, dtype=np.float32) - (columns - 1) / 2) * np.float32(coarse)
-    step = 5.0
+    step = 6.0
     depth = np.arange(-130, 130, step, dtype=np.float32) + np.float32(step / 2)  # from the patient's centre to the back
     sign = 1 if view.position == "PA" else -1
     shrink = 1 - (view.gap + sign * depth) / view.source_distance

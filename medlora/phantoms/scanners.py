@@ -98,9 +98,9 @@ def expose(path: Array, scanner: Scanner, exposure: Exposure, pitch: float, rng:
     # The system finds the anatomy in its histogram and fits its display range to it.
     height, width = path.shape
     inner = attenuation[height // 8 : -height // 8, width // 8 : -width // 8]
-    low, high = np.percentile(inner, [4, 93])
+    low, high = np.percentile(inner, [3, 97])
     span = high - low
-    shown = (attenuation - (low - 0.12 * span)) / (1.24 * span)
+    shown = (attenuation - (low - 0.15 * span)) / (1.25 * span)
     if scanner.curve:
         shown = 0.5 + 0.5 * np.tanh(scanner.curve * (shown - 0.5)) / np.tanh(0.5 * scanner.curve)
     return np.clip(np.where(open_field, shown, 1.0), 0, 1)

@@ -21,7 +21,7 @@ def _bone(path: Array, radius: float | Array, cortex: float, mineral: float) -> 
 def _rib(chest: Chest, number: int, side: int, jitter: float) -> Array:
     """Centre line of a rib (1 to 11) from the spine round to its cartilage."""
     start = (130 - 21.5 * (number - 1)) * chest.height + jitter
-    drop = np.interp(number, [1, 3, 7, 11], [34, 68, 96, 90]) * chest.height
+    drop = np.interp(number, [1, 3, 7, 11], [48, 74, 96, 90]) * chest.height
     end = np.interp(number, [1, 5, 8, 11], [2.7, 2.5, 2.1, 1.4])  # radians round the chest from the back
     angle = np.linspace(0.16, end, 40)
     z = start + 8 * np.sin(np.minimum(angle * 3, np.pi)) - drop * (angle / np.pi) ** 1.35
@@ -94,12 +94,12 @@ def _spine(chest: Chest, mineral: float) -> list[Tubes]:
             parts.append(Tubes.along(body, 0.72 * r, 0.55 * mineral))
         for end in (z - half, z + half):  # end plates
             plate = np.array([[x - 0.9 * r, y, end], [x + 0.9 * r, y, end]])
-            parts.append(Tubes.along(plate, 1.3, 1.6 * mineral * 6))
+            parts.append(Tubes.along(plate, 1.3, 4.0 * mineral))
         for side in (RIGHT, LEFT):
             pedicle = np.array([[x + side * 0.8 * r, y + 14, z + 2], [x + side * 0.8 * r, y + 30, z + 2]])
-            parts += _bone(pedicle, 4.2, 1.2, mineral)
+            parts += _bone(pedicle, 4.2, 1.2, 0.55 * mineral)
         process = np.array([[x, y + 28, z], [x, y + 48, z - 12]])
-        parts += _bone(process, 3.6, 1.0, mineral)
+        parts += _bone(process, 3.6, 1.0, 0.6 * mineral)
     return parts
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import scipy.fft
@@ -12,8 +13,9 @@ from scipy.special import j1
 
 Array = NDArray[np.floating]
 
-# Radii are rounded to this ladder (13 % apart), so that one transform serves all tubes of a step.
-_RADII = 0.5 * 1.13 ** np.arange(31)
+# Radii are rounded to this ladder (18 % apart), so that one transform serves all tubes of a step.
+_STEP = 1.18
+_RADII = 0.5 * _STEP ** np.arange(24)
 
 
 @dataclass(frozen=True)
@@ -83,24 +85,24 @@ class Tubes:
         fc, fr, c0, r0 = (c - c0)[keep], (r - r0)[keep], c0[keep], r0[keep]
         # Magnified, a tube covers more pixels, but rays cross it over the same thickness.
         radius = self.radius[keep] * magnification[keep]
-        rung = np.clip(np.rint(np.log(radius / _RADII[0]) / np.log(1.13)), 0, len(_RADII) - 1).astype(np.int64)
+        rung = np.clip(np.rint(np.log(radius / _RADII[0]) / np.log(_STEP)), 0, len(_RADII) - 1).astype(np.int64)
         mass = self.density[keep] * self.length[keep] * (radius / _RADII[rung]) ** 2 / (pitch * pitch)
-        where = rung * (height * width) + r0 * width + c0
-        planes = len(_RADII) * height * width
-        drawn = np.zeros(planes, np.float32)
-        for dr, dc, weight in (
-            (0, 0, (1 - fr) * (1 - fc)),
-            (0, 1, (1 - fr) * fc),
-            (1, 0, fr * (1 - fc)),
-            (1, 1, fr * fc),
-        ):
-            drawn += np.bincount(where + (dr * width + dc), mass * weight, planes).astype(np.float32)
-        drawn = drawn.reshape(len(_RADII), height, width)
-        fy, fx = np.meshgrid(np.fft.fftfreq(height, pitch), np.fft.rfftfreq(width, pitch), indexing="ij")
-        frequency = np.hypot(fy, fx).astype(np.float32)
-        spectrum = np.zeros(frequency.shape, np.complex64)
+        where = r0 * width + c0
+        spectrum: NDArray[np.complexfloating] = np.zeros((height, width // 2 + 1), np.complex64)
         for k in np.unique(rung):
-            q = np.maximum(2 * np.pi * _RADII[k] * frequency, 1e-6)
-            spectrum += scipy.fft.rfft2(drawn[k]) * (2 * np.pi * _RADII[k] ** 2 * j1(q) / q)
+            of = np.flatnonzero(rung == k)
+            at, x, y, m = where[of], fc[of], fr[of], mass[of]
+            corners = np.concatenate([at, at + 1, at + width, at + width + 1])
+            shares = np.concatenate([m * (1 - y) * (1 - x), m * (1 - y) * x, m * y * (1 - x), m * y * x])
+            drawn = np.bincount(corners, shares, height * width).astype(np.float32).reshape(height, width)
+            spectrum += scipy.fft.rfft2(drawn) * _disc(float(_RADII[k]), height, width, pitch)
         image = scipy.fft.irfft2(spectrum, s=(height, width))
         return image[margin : margin + shape[0], margin : margin + shape[1]].astype(np.float32)
+
+
+@lru_cache(maxsize=256)
+def _disc(radius: float, height: int, width: int, pitch: float) -> Array:
+    """Fourier transform of a uniform disc, mm², at the frequencies of ``rfft2``."""
+    fy, fx = np.meshgrid(np.fft.fftfreq(height, pitch), np.fft.rfftfreq(width, pitch), indexing="ij")
+    q = np.maximum(2 * np.pi * radius * np.hypot(fy, fx), 1e-6)
+    return (2 * np.pi * radius**2 * j1(q) / q).astype(np.float32)

@@ -1,5 +1,6 @@
 """Cohorts: index an archive, join labels, split by patient, and check for what makes results wrong."""
 
 from medlora.cohorts.cohort import Cohort
+from medlora.cohorts.index import Index, index
 
-__all__ = ["Cohort"]
+__all__ = ["Cohort", "Index", "index"]

@@ -17,6 +17,7 @@ from medlora._version import __version__
 from medlora.cohorts import folder as cohort_folder
 from medlora.cohorts import headings
 from medlora.cohorts.findings import with_findings
+from medlora.cohorts.index import Index, index_again
 from medlora.cohorts.joining import Join, identifiers, join, relative
 from medlora.cohorts.labels import LabelTable, is_missing, read_labels
 from medlora.cohorts.patients import Patients, patients_of
@@ -81,7 +82,10 @@ def build(
     if table is None and (key or label_column or split_column):
         raise MedloraError("there is no table of labels for --key, --label-column or --split-column", "add --labels")
     excluded = Excluded()
-    scans, left_out = _survey(archive, excluded)
+    known = None if update is None else Path(update) / "private" / "index.sqlite"
+    say(f"looking for scans in {archive}")
+    headers = index_again(archive, known, workers)
+    scans, left_out = _survey(archive, headers, excluded)
 
     joined: Join | None = None
     rows = Rows()
@@ -90,7 +94,7 @@ def build(
         joined = join(table, scans, left_out, archive, key)
         for line in joined.messages():
             say(line)
-        rows, asked = _read_rows(table, joined, asked, label_column, site, split_column)
+        rows, asked = _read_rows(table, joined, asked, label_column=label_column, site=site, split_column=split_column)
         scans = _labelled(scans, joined, rows, excluded)
     elif site and site.startswith("="):
         rows.site = {scan.scan_id: site[1:] for scan in scans}
@@ -126,27 +130,27 @@ def build(
     else:
         info["source_check"] = []
     cohort = cls(frame, excluded.frame(), info, _linkage(scans, archive, patients), salt)
+    cohort._index = headers
     cohort._files = {scan.scan_id: scan for scan in scans}
     cohort._thumbnails = {scan_id: found.thumbnail for scan_id, found in pixels.items() if found.thumbnail}
     return _with_splits(cohort, rows, split_seed, fractions)
 
 
 def _folder(archive: str | os.PathLike[str]) -> Path:
-    archive = Path(archive)
+    archive = Path(archive).absolute()
     if not archive.is_dir():
         why = "is a file, not a folder" if archive.exists() else "does not exist"
         raise MedloraError(f"the archive {archive} {why}", "give the folder that holds the scans")
     return archive
 
 
-def _survey(archive: Path, excluded: Excluded) -> tuple[list[ScanFiles], list[Path]]:
+def _survey(archive: Path, headers: Index, excluded: Excluded) -> tuple[list[ScanFiles], list[Path]]:
     """The scans of an archive, sorted by scan_id and each once, and the files that are part of none."""
     from medlora import scans as scans_room
 
-    say(f"looking for scans in {archive}")
-    found = scans_room.survey(archive)
+    found = scans_room.survey(archive, headers=headers.headers())
     left_out: list[Path] = []
-    for item in found.excluded:
+    for item in (*headers.excluded, *found.excluded):
         excluded.add(item.scan_id or "", item.code.name, _sentence(item.code, item.reason), len(item.paths))
         left_out.extend(Path(path) for path in item.paths)
     unique: dict[str, ScanFiles] = {}
@@ -159,7 +163,7 @@ def _survey(archive: Path, excluded: Excluded) -> tuple[list[ScanFiles], list[Pa
     if not unique:
         if not left_out:
             raise MedloraError(f"the archive {archive} is empty", "give the folder that holds the scans")
-        codes = Counter(item.code.name for item in found.excluded)
+        codes = Counter(item.code.name for item in (*headers.excluded, *found.excluded) for _ in item.paths)
         raise MedloraError(
             f"no scan could be found in the {len(left_out)} files of {archive}: "
             + ", ".join(f"{code} ({n})" for code, n in codes.most_common(5)),
@@ -176,6 +180,7 @@ def _read_rows(
     table: LabelTable,
     joined: Join,
     asked: dict[str, Any],
+    *,
     label_column: str | None,
     site: str | None,
     split_column: str | None,
@@ -208,7 +213,7 @@ def _read_rows(
         _check_splits(table, columns["split"])
         rows.split = {scan_id: split_name(cell) or "" for scan_id, cell in rows.split.items()}
     if site and site.startswith("="):
-        rows.site = {scan_id: site[1:] for scan_id in joined.scans}
+        rows.site = dict.fromkeys(joined.scans, site[1:])
     named = {f"{what}_column": columns.get(what) for what in ("label", "site", "patient", "split")}
     return rows, {**asked, "key": joined.key, "key_column": joined.column, **named}
 

@@ -14,6 +14,7 @@ from medlora.cohorts.splits import SPLITS, split_patients
 from medlora.errors import MedloraError
 
 if TYPE_CHECKING:
+    from medlora.cohorts.index import Index
     from medlora.scans import Scan, ScanFiles
 
 
@@ -44,6 +45,10 @@ class Cohort:
         self._salt = salt
         self._files: dict[str, ScanFiles] = {}
         self._thumbnails: dict[str, bytes] = {}
+        self._index: Index | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_index": None}  # a database does not travel
 
     # --- making ---
 
@@ -172,7 +177,7 @@ class Cohort:
 
     def _with(self, table: pd.DataFrame, info: dict[str, Any]) -> Cohort:
         cohort = Cohort(table, self.excluded, info, self._linkage, self._salt)
-        cohort._files, cohort._thumbnails = self._files, self._thumbnails
+        cohort._files, cohort._thumbnails, cohort._index = self._files, self._thumbnails, self._index
         return cohort
 
     # --- scans ---
@@ -235,7 +240,8 @@ class Cohort:
         if cohort_folder.is_cohort(folder):
             self._take_salt(folder)
         contents = cohort_folder.Contents(self.table, self.excluded, self.info, self._linkage, self._salt)
-        cohort_folder.write(folder, contents, render(self), overwrite=overwrite)
+        keep_index = None if self._index is None else self._index.save
+        cohort_folder.write(folder, contents, render(self), keep_index, overwrite=overwrite)
         self.folder = folder
         return folder
 

@@ -7,8 +7,7 @@ import hmac
 import json
 import os
 import secrets
-import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,8 +67,21 @@ def is_cohort(folder: str | os.PathLike[str]) -> bool:
         return False
 
 
-def write(folder: str | os.PathLike[str], contents: Contents, page: str, overwrite: bool = False) -> None:
+def write(
+    folder: str | os.PathLike[str],
+    contents: Contents,
+    page: str,
+    keep_index: Callable[[Path], None] | None = None,
+    overwrite: bool = False,
+) -> None:
     """Write a cohort folder, whole or not at all. An earlier cohort folder without other files is replaced.
+
+    Args:
+        folder: where.
+        contents: what.
+        page: ``check.html``.
+        keep_index: writes the archive's index to the path it is given.
+        overwrite: replace whatever is there.
 
     Raises:
         MedloraError: ``folder`` holds something else and ``overwrite`` is not given, or cannot be written.
@@ -87,12 +99,11 @@ def write(folder: str | os.PathLike[str], contents: Contents, page: str, overwri
         private = partial / "private"
         private.mkdir(mode=0o700)
         private.chmod(0o700)
-        cache = folder / "private" / "index.sqlite"
-        if cache.is_file() and not cache.is_symlink():
-            shutil.copyfile(cache, private / cache.name)
+        if keep_index is not None:
+            keep_index(private / "index.sqlite")
         contents.table.to_csv(partial / "cohort.csv", index=False, lineterminator="\n")
         contents.excluded.to_csv(partial / "excluded.csv", index=False, lineterminator="\n")
-        contents.linkage.to_csv(private / "linkage.csv", index=False, lineterminator="\n")
+        contents.linkage.to_csv(private / "linkage.csv", index=False, lineterminator="\n", errors="surrogateescape")
         (private / "salt").write_text(contents.salt.hex() + "\n", encoding="ascii")
         (partial / "check.html").write_text(page, encoding="utf-8", newline="\n")
         checksums = {name: _digest(partial / name) for name in CHECKED}
@@ -130,7 +141,9 @@ def read(folder: str | os.PathLike[str]) -> Contents:
         table=_read_table(folder / "cohort.csv", TEXT),
         excluded=_read_table(folder / "excluded.csv", ("scan_id", "code", "reason")),
         info=info,
-        linkage=pd.read_csv(folder / "private" / "linkage.csv", dtype=str, keep_default_na=False),
+        linkage=pd.read_csv(
+            folder / "private" / "linkage.csv", dtype=str, keep_default_na=False, encoding_errors="surrogateescape"
+        ),
         salt=bytes.fromhex((folder / "private" / "salt").read_text(encoding="ascii")),
     )
 

@@ -44,6 +44,7 @@ class Join:
         left_out: rows about files that could not be taken as a scan.
         repaired: how an identifier had to be read → rows.
         groups: rows of the same identifier (more than one).
+        better: a key further down in the order that would have matched more rows.
     """
 
     key: str
@@ -55,6 +56,7 @@ class Join:
     left_out: list[int] = field(default_factory=list)
     repaired: dict[str, list[int]] = field(default_factory=dict)
     groups: list[list[int]] = field(default_factory=list)
+    better: Join | None = None
 
     @property
     def matched(self) -> int:
@@ -87,6 +89,11 @@ class Join:
             f"{_rows(rows)} matched with {how}; the first is row {rows[0]}, column {self.column!r}"
             for how, rows in self.repaired.items()
         ]
+        if self.better is not None:
+            lines.append(
+                f"{self.better.matched} rows would match by {NAMES[self.better.key]} (column {self.better.column!r}): "
+                f"--key {self.better.key}"
+            )
         return lines
 
 
@@ -124,6 +131,8 @@ def join(
     tried = [_join_by(kind, column, table, scans, left_out, archive) for kind, column in columns.items()]
     for joined in tried:
         if joined.scans:
+            best = max(tried, key=lambda other: other.matched)
+            joined.better = best if best.matched > joined.matched else None
             return joined
     raise MedloraError(
         f"none of the {len(table.frame)} rows of {table.path.name} matched one of the {len(scans)} scans; compared: "

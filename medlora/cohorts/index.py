@@ -1,0 +1,246 @@
+"""The series of an archive of any size, from headers alone; the second time only what has changed is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from medlora._version import __version__
+from medlora.errors import MedloraError
+from medlora.files import cannot_write
+from medlora.progress import say, track
+
+if TYPE_CHECKING:
+    from medlora.scans import Excluded, Header
+
+BATCH = 200
+IN_PROCESS = 5000  # with fewer files than this, starting workers takes longer than it saves
+SHOWN = (
+    "Modality", "Manufacturer", "ManufacturerModelName", "BodyPartExamined", "ViewPosition", "ConvolutionKernel",
+    "SliceThickness", "Rows", "Columns", "TransferSyntaxUID",
+)  # fmt: skip
+"""Header fields that the table of series shows, from its first file."""
+
+_SCHEMA = f"""
+CREATE TABLE files (
+    path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, kind TEXT, problem TEXT,
+    patient TEXT, study TEXT, series TEXT, header TEXT, {", ".join(f'"{name}"' for name in SHOWN)}
+) WITHOUT ROWID;
+CREATE TABLE meta (made_with TEXT);
+"""
+
+
+@dataclass
+class Index:
+    """What the headers of an archive say.
+
+    Attributes:
+        folder: the archive.
+        series: one row per series (or file without one): ``series`` and ``study`` (hashes of their UIDs), ``patient``
+            (a running number), ``kind``, ``files``, ``bytes``, then header fields of its first file. No identifiers.
+        problems: how many files cannot be used, by code.
+        excluded: folders and links that could not be followed, and files that vanished.
+        files: how many there are.
+        read: how many of them were read this time; the others were known.
+    """
+
+    folder: Path
+    series: pd.DataFrame
+    problems: dict[str, int]
+    excluded: list[Excluded]
+    files: int
+    read: int
+    _database: sqlite3.Connection = field(repr=False)
+
+    def headers(self) -> Iterator[Header]:
+        """The header of every file, in the order of their paths. They hold identifiers."""
+        from medlora.scans import Header
+
+        for path, header in self._database.execute("SELECT path, header FROM files ORDER BY path"):
+            yield Header.from_dict({**json.loads(header), "path": self.folder / os.fsdecode(path)})
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Keep what is known for the next time. The file holds identifiers, and is for its owner's eyes only."""
+        path = Path(path)
+        path.unlink(missing_ok=True)
+        with closing(sqlite3.connect(path)) as kept:
+            self._database.backup(kept)
+        path.chmod(0o600)
+
+    def close(self) -> None:
+        """Let go of the cache file."""
+        self._database.close()
+
+
+def index(
+    folder: str | os.PathLike[str], cache: str | os.PathLike[str] | None = None, workers: int | None = None
+) -> Index:
+    """List the series of an archive without decoding pixels, in several processes.
+
+    Files that cannot be read, folders that may not be entered, links in circles and files that vanish meanwhile are
+    counted and named in the result; none of them ends the work.
+
+    Args:
+        folder: the archive.
+        cache: file that keeps the headers (SQLite); where it exists, a file of the same path, size and modification
+            time is not read again. It holds identifiers. None keeps nothing.
+        workers: number of processes; as many as there are processors, at most 8, where None.
+
+    Raises:
+        MedloraError: ``folder`` is no folder, or the cache cannot be written.
+    """
+    return _index(folder, _open(cache), workers)
+
+
+def index_again(folder: str | os.PathLike[str], known: Path | None, workers: int | None = None) -> Index:
+    """As `index`, with what ``known`` holds (if anything) to begin with, and nothing written but by `Index.save`."""
+    database = _open(None)
+    if known is not None and known.is_file() and not known.is_symlink():
+        with closing(_open(known)) as earlier:
+            earlier.backup(database)
+    return _index(folder, database, workers)
+
+
+def _index(folder: str | os.PathLike[str], database: sqlite3.Connection, workers: int | None) -> Index:
+    from medlora.scans import Code, Excluded, list_files
+
+    folder = Path(folder).absolute()
+    if not folder.is_dir():
+        raise MedloraError(f"{folder} is not a folder", "give the folder that holds the scans")
+    excluded: list[Excluded] = []
+    now: dict[bytes, tuple[int, int]] = {}  # as bytes, since a name need not be valid text
+    cut = len(os.path.join(folder, ""))  # noqa: PTH118 - with the closing separator
+    for path in list_files(folder, excluded):
+        name = os.fspath(path)
+        try:
+            status = os.stat(name)  # noqa: PTH116 - called for every file
+        except OSError as error:
+            excluded.append(Excluded((path,), Code.CannotOpen, error.strerror or ""))
+        else:
+            now[os.fsencode(name[cut:])] = (status.st_size, status.st_mtime_ns)
+    before = {path: (size, mtime) for path, size, mtime in database.execute("SELECT path, size, mtime FROM files")}
+    gone = [path for path in before if path not in now]
+    changed = [path for path, signature in now.items() if before.get(path) != signature]
+    with database:
+        database.executemany("DELETE FROM files WHERE path = ?", [(path,) for path in gone])
+        marks = ", ".join("?" * (9 + len(SHOWN)))
+        for rows in _read(folder, changed, workers):
+            stamped = [(row[0], *now[row[0]], *row[1:]) for row in rows]
+            database.executemany(f"INSERT OR REPLACE INTO files VALUES ({marks})", stamped)  # noqa: S608 - no values
+    problems = dict(
+        database.execute("SELECT problem, COUNT(*) FROM files WHERE problem <> '' GROUP BY problem ORDER BY problem")
+    )
+    with database:  # what could not be opened is tried again the next time
+        database.execute("UPDATE files SET mtime = -1 WHERE problem = ?", (Code.CannotOpen.name,))
+    return Index(folder, _series(database), problems, excluded, len(now), len(changed), database)
+
+
+def _open(cache: str | os.PathLike[str] | None) -> sqlite3.Connection:
+    """The database: the cache where there is one of this version, a new one otherwise."""
+    made_with = f"{__version__} {_fields()}"
+    if cache is not None:
+        cache = Path(cache)
+        try:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            cache.touch(mode=0o600)
+        except OSError as error:
+            raise cannot_write(cache, error) from error
+    for attempt in range(2):
+        database = sqlite3.connect(cache or ":memory:")
+        try:
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+            if "meta" in tables and database.execute("SELECT made_with FROM meta").fetchone() == (made_with,):
+                return database
+            if not tables:
+                database.executescript(_SCHEMA)
+                with database:
+                    database.execute("INSERT INTO meta VALUES (?)", (made_with,))
+                return database
+        except sqlite3.OperationalError as error:
+            database.close()
+            raise MedloraError(f"the cache {cache} cannot be written: {error}", "choose another place for it") from None
+        except sqlite3.DatabaseError:
+            pass
+        database.close()
+        if cache is None or attempt:
+            break
+        say("the cache of headers is of another version, or damaged: all headers are read again")
+        cache.unlink()
+    raise MedloraError(f"the cache {cache} cannot be used", "remove it, or choose another place for it")
+
+
+def _fields() -> str:
+    """A name for the set of elements that headers hold, so that another version's cache is not taken for ours."""
+    from dataclasses import fields
+
+    from medlora.scans import Header
+    from medlora.scans.elements import PRESENT, WANTED
+
+    held = [sorted(WANTED.values()), sorted(PRESENT.values()), [f.name for f in fields(Header)], SHOWN]
+    return hashlib.sha256(json.dumps(held).encode()).hexdigest()[:16]
+
+
+def _read(folder: Path, paths: Sequence[bytes], workers: int | None) -> Iterator[list[tuple[Any, ...]]]:
+    from joblib import Parallel, delayed
+
+    root = os.fspath(folder)
+    batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
+    workers = 1 if len(paths) < IN_PROCESS else workers or min(os.cpu_count() or 1, 8)
+    if not batches:
+        return
+    results = Parallel(n_jobs=workers, return_as="generator_unordered", pre_dispatch="4*n_jobs")(
+        delayed(read_batch)(root, batch) for batch in batches
+    )
+    yield from track(results, f"reading the headers of {len(paths)} files, in batches of {BATCH}", len(batches))
+
+
+def read_batch(root: str, paths: Sequence[bytes]) -> list[tuple[Any, ...]]:
+    """Rows of the table ``files`` (without size and time) for some paths below ``root``."""
+    from medlora.scans import read_header
+
+    rows = []
+    for path in paths:
+        header = read_header(os.path.join(root, os.fsdecode(path)))  # noqa: PTH118 - called for every file
+        plain = header.to_dict()
+        del plain["path"]
+        values = header.values
+        rows.append(
+            (
+                path,
+                header.kind,
+                header.problem[0] if header.problem else "",
+                _text(values.get("PatientID")),
+                _text(values.get("StudyInstanceUID")),
+                _text(values.get("SeriesInstanceUID")),
+                json.dumps(plain, separators=(",", ":")),
+                *(_text(values.get(name)) for name in SHOWN),
+            )
+        )
+    return rows
+
+
+def _text(value: Any) -> Any:
+    return "\\".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _series(database: sqlite3.Connection) -> pd.DataFrame:
+    shown = ", ".join(f'"{name}"' for name in SHOWN)
+    # Of bare columns SQLite takes the values from the row that has the minimum
+    found = pd.read_sql_query(
+        f"SELECT series, study, patient, kind, COUNT(*) AS files, SUM(size) AS bytes, MIN(path) AS first, {shown} "  # noqa: S608
+        "FROM files WHERE problem = '' GROUP BY COALESCE(series, path) ORDER BY first",
+        database,
+    )
+    for name in ("series", "study"):
+        found[name] = [hashlib.sha256(uid.encode()).hexdigest()[:16] if uid else "" for uid in found[name]]
+    found["patient"] = pd.factorize(found["patient"])[0] + 1  # 0: not known
+    return found.drop(columns="first").dropna(axis=1, how="all")

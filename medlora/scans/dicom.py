@@ -6,6 +6,7 @@ anything else it gives up, and pydicom reads the file. Both paths end in the sam
 
 from __future__ import annotations
 
+import math
 import struct
 import warnings
 import zlib
@@ -16,11 +17,12 @@ import pydicom
 from pydicom.charset import convert_encodings
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.filereader import read_partial
+from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from medlora.scans.codes import Code
-from medlora.scans.elements import PRESENT, SEQUENCES, WANTED
+from medlora.scans.elements import NO_IMAGES, PRESENT, SEQUENCES, STRUCTURAL, WANTED
 from medlora.scans.header import Header, Values, digest_of
 
 FIRST_BYTES = 16 * 1024
@@ -29,9 +31,22 @@ _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7
 _SHORT = {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS",
           b"ST", b"TM", b"UI", b"UL", b"US"}  # fmt: skip
 _LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
-_STRINGS = {"AE", "AS", "CS", "DA", "DT", "LO", "SH", "TM", "UI"}
 _BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
+_NUMBERS = {*_BINARY, "DS", "IS"}
+_PADDING = " \0"
 _UNDEFINED = 0xFFFFFFFF
+_CHARACTER_SET, _PIXEL_REPRESENTATION = 0x00080005, 0x00280103
+# What pydicom raises where an element cannot be read.
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    NotImplementedError,
+    OverflowError,
+    struct.error,
+    LookupError,
+    AttributeError,
+)
 
 
 class _Unusual(Exception):
@@ -63,9 +78,13 @@ def read(path: Path, file: BinaryIO, size: int, start: bytes) -> Header:
         except _Unusual:
             file.seek(0)
             header.values, header.pixels = _by_pydicom(file)
+        if "Unreadable" in header.values:
+            header.problem = (Code.DamagedHeader.name, header.values.pop("Unreadable"))
+            return header
         from medlora.scans import frames
 
-        frames.add(header)
+        if header.values.get("SOPClassUID") not in NO_IMAGES:
+            frames.add(header)
         if "SOPInstanceUID" not in header.values:
             header.digest = digest_of(path)
     except OSError:
@@ -224,63 +243,54 @@ def _convert(found: dict[int, tuple[bytes, bytes]], values: Values, explicit: bo
     """Plain values of the raw ones, into ``values``."""
     for tag, (written, raw) in found.items():
         keyword, vr = WANTED[tag]
-        if explicit and written != vr.encode():
+        if vr == "US or SS" and not explicit:
+            vr = "SS" if found.get(_PIXEL_REPRESENTATION, (b"", b""))[1] == b"\1\0" else "US"
+        elif explicit and written != vr.encode():
             if written not in (b"US", b"SS") or vr not in ("US", "SS", "US or SS"):
                 raise _Unusual
             vr = written.decode()
         try:
             value = _fast(vr, raw)
         except (ValueError, struct.error):
-            value = _slow(tag, vr if explicit else None, raw, found)
+            value = _slow(tag, vr, raw, found)
         if value is not None:
             values[keyword] = value
+        elif keyword in STRUCTURAL and raw.strip(b" \0"):
+            values["Unreadable"] = keyword
 
 
 def _fast(vr: str, raw: bytes) -> Any:
-    """The plain value of the common, well-formed element."""
+    """The plain value of the common, well-formed element.
+
+    Raises:
+        ValueError: it is not one of those.
+    """
     if vr in _BINARY:
         width = struct.calcsize(_BINARY[vr])
         if len(raw) % width:
             raise ValueError
-        numbers = struct.unpack(f"<{len(raw) // width}{_BINARY[vr]}", raw)
-        return _one_or_list(list(numbers))
-    if not raw.isascii() or b"\x1b" in raw:
+        return _plain(vr, list(struct.unpack(f"<{len(raw) // width}{_BINARY[vr]}", raw)))
+    if not raw.isascii() or b"\x1b" in raw or (vr == "PN" and b"=" in raw):
         raise ValueError
-    text = raw.decode("ascii")
+    texts = [text.strip(_PADDING) for text in raw.decode("ascii").split("\\")]
     if vr == "DS":
-        return _numbers(text, float)
+        return _plain(vr, [float(text) for text in texts])
     if vr == "IS":
-        return _numbers(text, int)
-    if vr in _STRINGS or vr == "PN":
-        return _plain(text.split("\\"))
-    raise ValueError
+        return _plain(vr, [int(text) for text in texts])
+    return _plain(vr, texts)
 
 
-def _numbers(text: str, kind: type) -> Any:
-    parts = [part.strip(" \0") for part in text.split("\\")]
-    if "" in parts:
-        raise ValueError
-    return _one_or_list([kind(part) for part in parts])
-
-
-def _slow(tag: int, vr: str | None, raw: bytes, found: dict[int, tuple[bytes, bytes]]) -> Any:
+def _slow(tag: int, vr: str, raw: bytes, found: dict[int, tuple[bytes, bytes]]) -> Any:
     """The plain value as pydicom converts the element."""
-    charset = found.get(0x00080005, (b"", b""))[1].decode("ascii", "replace").rstrip(" \0")
+    charset = found.get(_CHARACTER_SET, (b"", b""))[1].decode("ascii", "replace").strip(_PADDING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        encodings = convert_encodings(charset.split("\\")) if charset else ["iso8859"]
-        element = RawDataElement(BaseTag(tag), vr, len(raw), raw, 0, vr is None, True)
-        return _element(element, encodings)
-
-
-def _element(raw: Any, encodings: Any = None) -> Any:
-    try:
-        value = (
-            convert_raw_data_element(raw, encoding=encodings).value if isinstance(raw, RawDataElement) else raw.value
-        )
-    except (ValueError, TypeError, NotImplementedError, OverflowError, struct.error, LookupError, AttributeError):
-        return None  # what pydicom cannot read either counts as absent
-    return _plain(value)
+        try:
+            encodings = convert_encodings(charset.split("\\")) if charset else None
+            raw_element = RawDataElement(BaseTag(tag), vr, len(raw), raw, 0, False, True)
+            return _plain(vr, convert_raw_data_element(raw_element, encoding=encodings).value)
+        except _UNREADABLE:
+            return None  # what pydicom cannot read either counts as absent
 
 
 # --- pydicom ---
@@ -295,14 +305,18 @@ def _by_pydicom(file: BinaryIO) -> tuple[Values, tuple[str, int, int] | None]:
         pixels.append((_PIXELS[int(tag)], 0, -1 if length == _UNDEFINED else length))
         return True
 
-    tags = [Tag(tag) for tag in (*WANTED, *PRESENT)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        tags = [Tag(tag) for tag in (*WANTED, *PRESENT)]
         data = read_partial(file, stop, force=True, specific_tags=tags)  # type: ignore[arg-type]
         values: Values = {keyword: bool(data[keyword].value) for keyword in SEQUENCES if keyword in data}
         for tag, (keyword, _) in WANTED.items():
-            if tag in data and (value := plain_of(data, tag)) is not None:
+            if tag not in data:
+                continue
+            if (value := plain_of(data, tag)) is not None:
                 values[keyword] = value
+            elif keyword in STRUCTURAL and _holds_something(data, tag):
+                values["Unreadable"] = keyword
     meta = data.file_meta
     values["TransferSyntaxUID"] = str(meta.get("TransferSyntaxUID", "") or _guessed_syntax(data))
     if "SOPInstanceUID" not in values and meta.get("MediaStorageSOPInstanceUID"):
@@ -310,17 +324,27 @@ def _by_pydicom(file: BinaryIO) -> tuple[Values, tuple[str, int, int] | None]:
     if not pixels:
         return values, None
     keyword, _, length = pixels[0]
-    inside = values["TransferSyntaxUID"] == DeflatedExplicitVRLittleEndian
-    offset = -1 if inside else file.tell() + (8 if data.original_encoding[0] else 12)
-    return values, (keyword, offset, length)
+    if values["TransferSyntaxUID"] == DeflatedExplicitVRLittleEndian:
+        return values, (keyword, -1, length)
+    # Some files are written in another VR encoding than they name, so the element itself is asked.
+    position = file.tell()
+    explicit = file.read(6)[4:] in _LONG
+    return values, (keyword, position + (12 if explicit else 8), length)
 
 
 def plain_of(data: pydicom.Dataset, tag: int | str) -> Any:
     """The plain value of one element; None where it is absent, empty or not readable."""
     try:
-        return _plain(data[tag].value)
-    except (ValueError, TypeError, NotImplementedError, OverflowError, struct.error, LookupError, AttributeError):
+        element = data[tag]
+        return _plain(element.VR, element.value)
+    except _UNREADABLE:
         return None
+
+
+def _holds_something(data: pydicom.Dataset, tag: int) -> bool:
+    raw = data.get_item(tag)
+    value = raw.value if raw is not None else None
+    return bool(value.strip(b" \0")) if isinstance(value, bytes) else value not in (None, "")
 
 
 def _guessed_syntax(data: pydicom.Dataset) -> str:
@@ -333,27 +357,17 @@ def _guessed_syntax(data: pydicom.Dataset) -> str:
 
 # --- both ---
 
-_PADDING = " \0"
 
-
-def _plain(value: Any) -> Any:
-    """str, int, float or a list of them; None where there is nothing. Numbers that are not finite count as nothing."""
-    if value is None:
-        return None
-    if isinstance(value, (list, tuple, pydicom.multival.MultiValue)):
-        return _one_or_list([_scalar(item) for item in value])
-    scalar = _scalar(value)
-    return None if scalar in ("", None) else scalar
-
-
-def _scalar(value: Any) -> Any:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        # DSfloat, IS and DSdecimal are subclasses; the plain type keeps the value and pickles small.
-        return int(value) if isinstance(value, int) else float(value)
-    return str(value).strip(_PADDING) if value is not None else ""
-
-
-def _one_or_list(items: list[Any]) -> Any:
-    if all(item == "" for item in items):
-        return None
+def _plain(vr: str, value: Any) -> Any:
+    """str, int, float or a list of them; None where there is nothing, or a number that is none."""
+    items = list(value) if isinstance(value, (list, tuple, MultiValue)) else [value]
+    if vr in _NUMBERS:
+        if not items or not all(isinstance(item, (int, float)) and math.isfinite(item) for item in items):
+            return None
+        # pydicom's own classes of numbers lose their type here, so that values pickle small and compare plainly.
+        items = [int(item) if isinstance(item, int) else float(item) for item in items]
+    else:
+        items = ["" if item is None else str(item).strip(_PADDING) for item in items]
+        if not any(items):
+            return None
     return items[0] if len(items) == 1 else items

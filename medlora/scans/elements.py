@@ -55,3 +55,13 @@ for _keyword in (*ACQUISITION, *IDENTIFYING, *TECHNICAL):
     assert _tag is not None, _keyword
     WANTED[int(_tag)] = (_keyword, dictionary_VR(_tag))
 PRESENT: dict[int, str] = {int(tag_for_keyword(keyword) or 0): keyword for keyword in SEQUENCES}
+
+#: SOP classes with pixels that are no image of a patient: segmentations, and their label map form (PS3.4 B.5).
+NO_IMAGES = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
+
+#: Elements without which pixels would be misread or misplaced: where one is there but cannot be read, the file is refused.
+STRUCTURAL = {
+    "SamplesPerPixel", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
+    "PixelRepresentation", "RescaleIntercept", "RescaleSlope", "DoseGridScaling", "GridFrameOffsetVector", "PixelSpacing",
+    "ImagePositionPatient", "ImageOrientationPatient",
+}  # fmt: skip

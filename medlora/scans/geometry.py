@@ -75,12 +75,12 @@ def decimals(positions: Array) -> int:
 
 
 def tolerance(step: float, places: int) -> float:
-    """How far a slice may lie from its ideal place: a hundredth of the step, or the rounding of the written position.
+    """How far a slice may lie from the even stack: a hundredth of the step, or the rounding of the written positions.
 
-    Scanners that write positions to 0.1 mm round a step of 1.25 mm to 1.2 and 1.3; that is no varying spacing. More
-    coarsely written positions get no more than this.
+    Scanners that write positions to 0.1 mm make steps of 1.2 and 1.3 mm of 1.25 mm; that is no varying spacing. More coarsely
+    written positions get no more than this.
     """
-    return max(0.01 * abs(step), min(0.5 * 10.0**-places, 0.05)) + 1e-6
+    return max(0.01 * abs(step), min(0.6 * 10.0**-places, 0.06)) + 1e-6
 
 
 def check_stack(positions: Array, directions: Array) -> tuple[Array, list[Issue]]:
@@ -97,17 +97,17 @@ def check_stack(positions: Array, directions: Array) -> tuple[Array, list[Issue]
     step = (positions[-1] - positions[0]) / (count - 1)
     normal = directions[2]
     along = positions @ normal
-    off = positions - positions[0] - np.arange(count)[:, None] * step
     limit = tolerance(float(step @ normal), decimals(positions))
     issues = []
-    if np.max(np.abs(off @ normal)) > limit:
+    even = np.polynomial.Polynomial.fit(np.arange(count), along, 1)(np.arange(count))
+    if np.max(np.abs(along - even)) > limit:
         gaps = np.diff(along)
         usual = float(np.median(gaps))
         multiples = np.round(gaps / usual)
         slack = 2 * tolerance(usual, decimals(positions))
         if np.all(np.abs(gaps - multiples * usual) <= slack) and np.all(multiples >= 1):
-            missing = int(np.sum(multiples - 1))
-            issues.append(Issue(Code.MissingSlices, f"{missing} between the {count} found, by position"))
+            if missing := int(np.sum(multiples - 1)):
+                issues.append(Issue(Code.MissingSlices, f"{missing} between the {count} found, by position"))
         issues.append(Issue(Code.NonUniformSpacing, f"{gaps.min():.4g} to {gaps.max():.4g} mm"))
     # Where the slices lie on a straight line, each is off it only as far as it is off along the normal.
     direction = step / np.linalg.norm(step)

@@ -84,13 +84,18 @@ def _array(planes: list[Plane]) -> tuple[NDArray[np.float32], bool]:
                 frames = range(stored.cells.frames) if plane.frame < 0 else (plane.frame,)
                 for k in frames:
                     cells = _tile(stored, plane, k)
-                    cells = _palette(cells, header)
+                    coloured = _coloured(cells, header)
+                    cells = cells if coloured is None else coloured
                     if volume is None:
                         depth = len(planes) if len(frames) == 1 else len(frames)
                         volume = np.empty((depth, *cells.shape), np.float32)
                     if cells.shape != volume.shape[1:]:
                         raise ScanError(Issue(Code.DamagedPixelData, "another size than its neighbours"))
-                    stray |= scale.apply(cells, volume[z if len(frames) == 1 else k])
+                    out = volume[z if len(frames) == 1 else k]
+                    if coloured is None:
+                        stray |= scale.apply(cells, out)
+                    else:  # the palette's entries are the values
+                        out[...] = coloured
     assert volume is not None
     axes = (2, 1, 0, 3) if volume.ndim == 4 else (2, 1, 0)
     return volume.transpose(axes), stray
@@ -124,9 +129,10 @@ def _tables(header: Header) -> tuple[NDArray[np.float32], int] | None:
     return entries[: count or 1 << 16].astype(np.float32), first
 
 
-def _palette(cells: np.ndarray, header: Header) -> np.ndarray:
+def _coloured(cells: np.ndarray, header: Header) -> np.ndarray | None:
+    """RGB from a palette, where the image has one."""
     if header.values.get("PhotometricInterpretation") != "PALETTE COLOR":
-        return cells
+        return None
     from pydicom.pixels import apply_color_lut
 
     from medlora.scans.dicom import dataset

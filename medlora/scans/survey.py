@@ -14,15 +14,14 @@ from typing import Any
 from medlora.scans import image, nifti
 from medlora.scans.codes import Code, Issue, Severity, severity
 from medlora.scans.decode import check_pixels
-from medlora.scans.elements import ACQUISITION
+from medlora.scans.elements import ACQUISITION, NO_IMAGES
 from medlora.scans.folder import list_files
+from medlora.scans.geometry import flat_affine
 from medlora.scans.header import Header, Values, read_header
 from medlora.scans.load import load, spacing_of
 from medlora.scans.scan import Excluded, Scan, ScanError
 from medlora.scans.series import PROJECTIONS, Plane, Refused, Volume, assemble, is_localizer, planes_of
 
-#: SOP classes with pixels that are no image of a patient: segmentations, and their label map form (PS3.4 B.5).
-_NO_IMAGES = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
 _IMAGE_SIGNS = ("Rows", "Columns", "PhotometricInterpretation", "SamplesPerPixel")
 
 Severities = Mapping[Code, Severity | str]
@@ -80,7 +79,7 @@ class ScanFiles:
             elif self.kind == "nifti":
                 (array, affine), found = nifti.load(self.paths[0]), []
             else:
-                (array, affine), found = image.load(self.paths[0]), []
+                array, affine, found = image.load(self.paths[0]), flat_affine((1.0, 1.0)), []
         except ScanError as error:
             raise ScanError(error.issue, self.scan_id) from error
         except OSError as error:
@@ -123,18 +122,21 @@ def survey(
     found = Survey([], excluded)
     series: dict[str, list[Header]] = defaultdict(list)
     pairs = _images_of_pairs(headers := list(headers))
+    lost: Counter[str] = Counter()
     for header in headers:
         if header.path in pairs:
             continue
         issue = _unusable(header)
-        if issue is not None and not _let_pass(issue, severities):
+        if issue is not None:
             excluded.append(Excluded((header.path,), issue.code, issue.detail))
+            if issue.code is not Code.NotAnImage:
+                lost[header.values.get("SeriesInstanceUID", "")] += 1
         elif header.kind == "dicom":
             series[header.values.get("SeriesInstanceUID") or f"file {len(series)}"].append(header)
         else:
             _add_file(header, found, severities)
-    for members in series.values():
-        _add_series(members, found, severities)
+    for uid, members in series.items():
+        _add_series(members, lost[uid], found, severities)
     found.scans.sort(
         key=lambda scan: (scan.identity.patient_id, scan.identity.study_uid, scan.identity.series_uid, scan.paths[:1])
     )
@@ -152,16 +154,11 @@ def _unusable(header: Header) -> Issue | None:
     if header.kind != "dicom":
         return None
     values = header.values
-    if values.get("SOPClassUID") in _NO_IMAGES or (
+    if values.get("SOPClassUID") in NO_IMAGES or (
         header.pixels is None and not any(word in values for word in _IMAGE_SIGNS)
     ):
         return Issue(Code.NotAnImage, str(values.get("Modality", "")))
     return check_pixels(header)
-
-
-def _let_pass(issue: Issue, severities: Severities | None) -> bool:
-    """Refusals of a file can not be lifted: nothing could be made of it."""
-    return severity(issue.code, severities) is Severity.FLAG and issue.code.severity is Severity.FLAG
 
 
 def _images_of_pairs(headers: list[Header]) -> set[Path]:
@@ -186,7 +183,7 @@ def _add_file(header: Header, found: Survey, severities: Severities | None) -> N
     _keep(ScanFiles(scan_id, paths, header.kind, "", {}, Identity(), tuple(issues)), found, severities)
 
 
-def _add_series(members: list[Header], found: Survey, severities: Severities | None) -> None:
+def _add_series(members: list[Header], lost: int, found: Survey, severities: Severities | None) -> None:
     members = _one_of_each(sorted(members, key=lambda header: str(header.path)), found)
     flat = [h for h in members if _is_projection(h)]
     results: list[Volume | Refused] = [Volume(planes_of(h)) for h in flat]
@@ -202,6 +199,9 @@ def _add_series(members: list[Header], found: Survey, severities: Severities | N
         if isinstance(result, Refused):
             found.excluded.append(Excluded(paths, result.issue.code, result.issue.detail, scan_id))
             continue
+        stacked = len(result.planes) > 1 and result.planes[0].frame < 0
+        if lost and stacked and not any(issue.code is Code.MissingSlices for issue in result.issues):
+            result.issues.append(Issue(Code.MissingSlices, f"{lost} of the files of the series cannot be used"))
         values = _common(result.planes)
         index = {path: i for i, path in enumerate(paths)}
         scan = ScanFiles(

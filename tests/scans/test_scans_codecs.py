@@ -1,0 +1,162 @@
+"""Encapsulated pixels. Lossless ones equal their uncompressed twin exactly; encoders are other programs than the decoders."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pydicom
+import pytest
+from make_dicom import AXIAL, CT, MR, SC, image, picture, save
+from pydicom.data import get_testdata_file
+from pydicom.encaps import encapsulate
+
+from medlora import scans
+from medlora.scans import Code
+
+PLACE = {"ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": list(AXIAL), "PixelSpacing": [1, 1]}
+
+
+def packaged(name: str) -> Path:
+    path = get_testdata_file(name, download=False)
+    assert path, name
+    return Path(path)
+
+
+def smooth(rows=64, columns=48, high=4095, seed=1):
+    y, x = np.mgrid[:rows, :columns]
+    noise = np.random.default_rng(seed).normal(0, high / 100, (rows, columns))
+    return np.clip((x / columns + np.sin(y / 9)) * high / 3 + noise + high / 4, 0, high).astype(int)
+
+
+@pytest.mark.parametrize(
+    "twin",
+    ["MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "MR_small_bigendian.dcm",
+     "MR_small_implicit.dcm", "MR_small_expb.dcm"],
+)  # fmt: skip
+def test_lossless_twins_of_one_real_slice(twin):
+    plain, other = (scans.read(packaged(name))[0] for name in ("MR_small.dcm", twin))
+    np.testing.assert_array_equal(other.array, plain.array)
+    np.testing.assert_array_equal(other.affine, plain.affine)
+    assert other.scan_id == plain.scan_id
+
+
+def test_jpeg_lossless_twin_of_a_real_colour_image():
+    rle, lossless = (scans.read(packaged(name))[0] for name in ("SC_rgb_rle.dcm", "SC_rgb_jpeg_gdcm.dcm"))
+    np.testing.assert_array_equal(lossless.array, rle.array)
+
+
+# Encoded here by liblj92, CharLS, OpenJPH, OpenJPEG and a hand-made RLE; decoded by libjpeg-turbo, CharLS, OpenJPEG and imcd.
+ENCODERS = {
+    "1.2.840.10008.1.2.4.57": lambda a, bits: imagecodecs.ljpeg_encode(a, bitspersample=bits),
+    "1.2.840.10008.1.2.4.70": lambda a, bits: imagecodecs.ljpeg_encode(a, bitspersample=bits),
+    "1.2.840.10008.1.2.4.80": lambda a, bits: imagecodecs.jpegls_encode(a),
+    "1.2.840.10008.1.2.4.90": lambda a, bits: imagecodecs.jpeg2k_encode(a, level=0, codecformat="j2k", reversible=True),
+    "1.2.840.10008.1.2.4.201": lambda a, bits: imagecodecs.htj2k_encode(a, reversible=True),
+    "1.2.840.10008.1.2.4.202": lambda a, bits: imagecodecs.htj2k_encode(a, reversible=True),
+}
+
+
+@pytest.mark.parametrize("syntax", ENCODERS)
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_lossless_codecs_are_exact(tmp_path, syntax, bits):
+    stored = smooth(high=2**bits - 1)
+    encoded = ENCODERS[syntax](stored.astype("u1" if bits == 8 else "u2"), bits)
+    data = image(stored, CT, syntax, stored=bits, PixelData=encapsulate([bytes(encoded)]), **PLACE)
+    save(data, tmp_path / "a")
+    scan = scans.read(tmp_path)[0]
+    np.testing.assert_array_equal(scan.to_numpy("zyx")[0], stored - 1024)
+
+
+@pytest.mark.parametrize("fragments", [2, 3, 5])
+def test_one_frame_in_several_fragments(tmp_path, fragments):
+    frames = [smooth(seed=k) for k in range(3)]
+    encoded = [bytes(imagecodecs.jpegls_encode(f.astype("u2"))) for f in frames]
+    pixels = encapsulate(encoded, fragments_per_frame=fragments)
+    data = image(np.array(frames), SC, "1.2.840.10008.1.2.4.80", stored=12, PixelData=pixels)
+    save(data, tmp_path / "a")
+    np.testing.assert_array_equal(scans.read(tmp_path)[0].to_numpy("zyx"), frames)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_signed_cells_in_codestreams_that_know_no_sign(tmp_path, signed):
+    stored = smooth() - (2000 if signed else 0)
+    cells = (stored & 0xFFFF).astype("u2")
+    data = image(stored, CT, "1.2.840.10008.1.2.4.80", signed=signed, **PLACE)
+    data.PixelData = encapsulate([bytes(imagecodecs.jpegls_encode(cells))])
+    save(data, tmp_path / "a")
+    np.testing.assert_array_equal(scans.read(tmp_path)[0].to_numpy("zyx")[0], stored - 1024)
+
+
+@pytest.mark.parametrize("name", ["JPEG2000.dcm", "693_J2KI.dcm", "J2K_pixelrep_mismatch.dcm", "JPEGLSNearLossless_16.dcm",
+                                  "JPEGLSNearLossless_08.dcm"])  # fmt: skip
+def test_against_pydicoms_decoders(name):
+    data = pydicom.dcmread(packaged(name))
+    expected = data.pixel_array * float(data.get("RescaleSlope", 1)) + float(data.get("RescaleIntercept", 0))
+    np.testing.assert_array_equal(scans.read(packaged(name))[0].to_numpy("zyx")[0], expected)
+
+
+COLOUR = ["SC_rgb_dcmtk_+eb+cr.dcm", "SC_rgb_dcmtk_+eb+cy+n1.dcm", "SC_rgb_dcmtk_+eb+cy+np.dcm", "SC_rgb_dcmtk_+eb+cy+s4.dcm",
+          "SC_rgb_gdcm_KY.dcm", "SC_rgb_jls_lossy_line.dcm", "SC_rgb_jls_lossy_sample.dcm", "SC_jpeg_no_color_transform.dcm",
+          "SC_jpeg_no_color_transform_2.dcm", "SC_rgb_jpeg_app14_dcmd.dcm", "SC_rgb_rle_16bit.dcm", "SC_ybr_full_422_uncompressed.dcm",
+          "examples_jpeg2k.dcm", "SC_rgb_small_odd.dcm", "SC_rgb_small_odd_big_endian.dcm", "ExplVR_BigEnd.dcm"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COLOUR)
+def test_real_colour_images_as_pydicom_shows_them(name):
+    scan = scans.read(packaged(name))[0]
+    expected = pydicom.dcmread(packaged(name)).pixel_array  # RGB, as pydicom converts by default
+    np.testing.assert_allclose(scan.array[:, :, 0].transpose(1, 0, 2), expected, atol=1)
+
+
+@pytest.mark.skipif(not shutil.which("dcmdjpeg"), reason="dcmtk is not installed")
+@pytest.mark.parametrize("name", ["JPGExtended.dcm", "JPEG-lossy.dcm"])
+def test_jpeg_extended_of_twelve_bits_as_dcmtk_decodes_it(tmp_path, name):
+    subprocess.run(["dcmdjpeg", packaged(name), tmp_path / "plain.dcm"], check=True)
+    expected = pydicom.dcmread(tmp_path / "plain.dcm").pixel_array
+    found = scans.read(packaged(name))[0].to_numpy("zyx")[0]
+    assert np.abs(found - expected).max() <= 1 and found.max() > 255
+
+
+@pytest.mark.skipif(not shutil.which("dcmcjpeg"), reason="dcmtk is not installed")
+@pytest.mark.parametrize(
+    "command", [["dcmcjpeg", "+e1"], ["dcmcjpeg", "+el"], ["dcmcjpls", "+el"], ["dcmcrle"]], ids=lambda c: " ".join(c)
+)
+@pytest.mark.parametrize("name", ["CT_small.dcm", "MR_small.dcm"])
+def test_lossless_as_dcmtk_encodes_it(tmp_path, command, name):
+    subprocess.run([*command, packaged(name), tmp_path / "encoded.dcm"], check=True)
+    plain, encoded = scans.read(packaged(name))[0], scans.read(tmp_path)[0]
+    np.testing.assert_array_equal(encoded.array, plain.array)
+
+
+@pytest.mark.parametrize(
+    "name", ["MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "JPGExtended.dcm"]
+)
+@pytest.mark.parametrize("kept", [0.3, 0.7, 0.95])
+def test_truncated_streams_are_refused_by_name(tmp_path, name, kept):
+    whole = packaged(name).read_bytes()
+    start = scans.read_header(packaged(name)).pixels[1]
+    path = tmp_path / "cut"
+    path.write_bytes(whole[: start + int(kept * (len(whole) - start))])
+    found = scans.survey(path)
+    assert len(found.scans) == 1
+    with pytest.raises(scans.ScanError) as error:
+        found.scans[0].load()
+    assert error.value.code in (Code.TruncatedPixelData, Code.DamagedPixelData)
+
+
+def test_a_codestream_that_lies_about_its_size_is_refused(tmp_path):
+    small = bytes(imagecodecs.jpegls_encode(smooth(32, 32).astype("u2")))
+    save(image(smooth(), CT, "1.2.840.10008.1.2.4.80", PixelData=encapsulate([small]), **PLACE), tmp_path / "a")
+    with pytest.raises(scans.ScanError) as error:
+        scans.survey(tmp_path).scans[0].load()
+    assert error.value.code is Code.DamagedPixelData
+
+
+def test_unsupported_transfer_syntax_is_named(tmp_path):
+    save(image(picture(), MR, "1.2.840.10008.1.2.4.102", PixelData=encapsulate([b"\0\0"]), **PLACE), tmp_path / "a")
+    found = scans.survey(tmp_path)
+    assert [(e.code, e.reason) for e in found.excluded] == [(Code.UnsupportedTransferSyntax, "1.2.840.10008.1.2.4.102")]

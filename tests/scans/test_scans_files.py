@@ -1,0 +1,235 @@
+"""NIfTI, plain images, folders with junk."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from make_dicom import axial, image, picture, save, series
+from PIL import Image
+from pydicom.data import get_testdata_file
+
+from medlora import scans
+from medlora.errors import MedloraError
+from medlora.scans import Code
+
+SHEARED = np.array([[2.0, 0.5, 0, -10], [0, 3, 0.25, 20], [0, 0, 4, 5], [0, 0, 0, 1]])
+
+
+def volume(*shape, seed=0):
+    return np.random.default_rng(seed).integers(-100, 1000, shape).astype(np.int16)
+
+
+def nifti(path: Path, data: np.ndarray, sform=None, qform=None, slope=None):
+    made = nibabel.Nifti1Image(data, None)
+    made.set_sform(sform, 1 if sform is not None else 0)
+    made.set_qform(qform, 1 if qform is not None else 0)
+    if slope:
+        made.header.set_slope_inter(*slope)
+    nibabel.save(made, path)
+    return path
+
+
+def codes(scan):
+    return [issue.code for issue in scan.issues]
+
+
+def test_sheared_sform_is_kept(tmp_path):
+    data = volume(4, 5, 6)
+    (scan,) = scans.read(nifti(tmp_path / "a.nii", data, sform=SHEARED))
+    np.testing.assert_allclose(scan.affine, SHEARED)
+    np.testing.assert_array_equal(scan.array, data)
+    assert scan.array.dtype == np.float32 and scan.issues == ()
+
+
+def test_qform_only_and_neither(tmp_path):
+    rotation = np.array([[0, -2.0, 0, 7], [3.0, 0, 0, 8], [0, 0, 4.0, 9], [0, 0, 0, 1]])
+    (scan,) = scans.read(nifti(tmp_path / "a.nii.gz", volume(4, 5, 6), qform=rotation))
+    np.testing.assert_allclose(scan.affine, rotation, atol=1e-5)
+    assert scan.issues == ()
+    (scan,) = scans.read(nifti(tmp_path / "b.nii.gz", volume(4, 5, 6)))
+    assert codes(scan) == [Code.NoGeometry]
+
+
+def test_forms_that_disagree_are_said(tmp_path):
+    moved = SHEARED.copy()
+    moved[0, 3] += 30
+    (scan,) = scans.read(nifti(tmp_path / "a.nii", volume(4, 5, 6), sform=moved, qform=np.diag([2.0, 3, 4, 1])))
+    np.testing.assert_allclose(scan.affine, moved)
+    assert codes(scan) == [Code.ConflictingGeometry]
+
+
+def test_slope_and_intercept(tmp_path):
+    stored = volume(4, 5, 6)
+    path = nifti(tmp_path / "a.nii", stored, sform=np.eye(4))
+    raw = bytearray(path.read_bytes())
+    raw[112:120] = np.array([0.5, -20], "<f4").tobytes()  # scl_slope, scl_inter
+    path.write_bytes(raw)
+    (scan,) = scans.read(path)
+    np.testing.assert_array_equal(scan.array, stored * np.float32(0.5) - 20)
+
+
+def test_4d_becomes_channels_and_2d_a_slice(tmp_path):
+    (scan,) = scans.read(nifti(tmp_path / "a.nii", volume(4, 5, 6, 7), sform=np.eye(4)))
+    assert scan.shape == (4, 5, 6, 7)
+    np.testing.assert_array_equal(scan.array[..., 3], volume(4, 5, 6, 7)[..., 3])
+    (scan,) = scans.read(nifti(tmp_path / "b.nii", volume(4, 5), sform=np.eye(4)))
+    assert scan.shape == (4, 5, 1)
+
+
+def test_rgb_nifti(tmp_path):
+    colours = volume(4, 5, 6, 3).astype(np.uint8)
+    packed = colours.copy().view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]
+    nibabel.save(nibabel.Nifti1Image(packed, np.eye(4)), tmp_path / "a.nii")
+    np.testing.assert_array_equal(scans.read(tmp_path)[0].array, colours)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("kept", [0.4, 0.95])
+def test_truncated_nifti_is_refused(tmp_path, suffix, kept):
+    path = nifti(tmp_path / f"a{suffix}", volume(20, 20, 20), sform=np.eye(4))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(MedloraError, match="TruncatedPixelData"):
+        scans.read(path)
+
+
+def test_nifti_is_told_by_content_and_has_an_id_by_content(tmp_path):
+    path = nifti(tmp_path / "a.nii.gz", volume(4, 5, 6), sform=SHEARED)
+    shutil.copy(path, tmp_path / "nameless")
+    found = scans.read(tmp_path)
+    assert len(found) == 2 and found[0].scan_id == found[1].scan_id
+    np.testing.assert_array_equal(found[0].array, found[1].array)
+    np.testing.assert_array_equal(found[0].affine, found[1].affine)
+
+
+def test_nifti_pair_and_nifti_2(tmp_path):
+    data = volume(4, 5, 6)
+    nibabel.save(nibabel.Nifti1Pair(data, SHEARED), tmp_path / "pair.hdr")
+    nibabel.save(nibabel.Nifti2Image(data, SHEARED), tmp_path / "two.nii")
+    found = scans.read(tmp_path)
+    assert len(found) == 2 and not found.excluded
+    for scan in found:
+        np.testing.assert_array_equal(scan.array, data)
+        np.testing.assert_allclose(scan.affine, SHEARED)
+
+
+@pytest.mark.parametrize("name", ["example4d.nii.gz", "example_nifti2.nii.gz", "anatomical.nii", "standard.nii.gz"])
+def test_nibabels_own_files(name):
+    path = Path(nibabel.__file__).parent / "tests" / "data" / name
+    expected = nibabel.load(path)
+    scan = scans.read(path)[0]
+    np.testing.assert_array_equal(np.squeeze(scan.array), np.squeeze(expected.get_fdata(dtype=np.float32)))
+    np.testing.assert_array_equal(scan.affine, expected.affine)
+
+
+@pytest.mark.parametrize(("mode", "high"), [("L", 256), ("I;16", 65536)])
+def test_grey_png(tmp_path, mode, high):
+    pixels = picture(high=high).astype("u1" if mode == "L" else "u2")
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    (scan,) = scans.read(tmp_path)
+    np.testing.assert_array_equal(scan.array[:, :, 0], pixels.T)
+    assert scan.shape == (16, 12, 1) and scan.issues == ()
+
+
+def test_grey_stored_as_rgb_and_true_colour(tmp_path):
+    grey = np.repeat(picture(high=256).astype("u1")[..., None], 3, axis=-1)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    colour = grey.copy()
+    colour[0, 0] = [255, 0, 7]
+    Image.fromarray(colour).save(tmp_path / "colour.png")
+    assert scans.read(tmp_path / "grey.png")[0].shape == (16, 12, 1)
+    np.testing.assert_array_equal(scans.read(tmp_path / "colour.png")[0].array[0, 0, 0], [255, 0, 7])
+
+
+def test_jpeg_and_truncated_jpeg(tmp_path):
+    pixels = np.tile(np.linspace(0, 255, 64), (48, 1)).astype("u1")
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=95)
+    scan = scans.read(tmp_path)[0]
+    assert np.abs(scan.to_numpy("zyx")[0] - pixels).max() < 4
+    whole = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(MedloraError, match="DamagedPixelData"):
+        scans.read(tmp_path)
+
+
+def test_junk_among_the_files_of_a_tree(tmp_path):
+    stored = series(tmp_path / "patient" / "study" / "series", axial(4), names=["1", "2", "3", "4"])  # no extensions
+    here = tmp_path / "patient"
+    for name in (".DS_Store", "Thumbs.db", "._0001.dcm", "DICOMDIR"):
+        (here / name).write_bytes(b"junk")
+    (here / "empty.dcm").touch()
+    (here / "notes.txt").write_text("Patient was asleep")
+    Image.fromarray(picture(high=256).astype("u1")).save(here / "figure.png")
+    shutil.copy(get_testdata_file("test-SR.dcm"), here / "report.dcm")
+    shutil.copy(get_testdata_file("rtstruct.dcm"), here / "study")
+    shutil.copy(get_testdata_file("liver_1frame.dcm"), here / "study" / "series")  # a segmentation
+    found = scans.read(tmp_path)
+    assert sorted(scan.shape for scan in found) == [(16, 12, 1), (16, 12, 4)]
+    volume_ = next(scan for scan in found if scan.shape[2] == 4)
+    np.testing.assert_array_equal(volume_.array, stored - 1024.0)
+    assert volume_.issues == ()
+    reasons = sorted((e.code.name, e.reason) for e in found.excluded)
+    assert reasons == [
+        ("EmptyFile", ""),
+        ("NotAnImage", ""),
+        ("NotAnImage", "RTSTRUCT"),
+        ("NotAnImage", "SEG"),
+        ("NotAnImage", "SR"),
+    ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
+def test_links_out_of_the_folder_and_in_circles(tmp_path):
+    series(tmp_path / "other" / "s", axial(3))
+    series(tmp_path / "archive" / "s", axial(3))
+    archive = tmp_path / "archive"
+    (archive / "out").symlink_to(tmp_path / "other")
+    (archive / "file out").symlink_to(tmp_path / "other" / "s" / "0000.dcm")
+    (archive / "s" / "up").symlink_to(archive)
+    (archive / "loop").symlink_to(archive / "loop")
+    (archive / "s" / "again.dcm").symlink_to(archive / "s" / "0000.dcm")
+    excluded = []
+    files = list(scans.list_files(archive, excluded))
+    assert sorted(f.name for f in files) == ["0000.dcm", "0001.dcm", "0002.dcm"]
+    assert sorted(e.code.name for e in excluded) == ["CannotOpen", "LinkLeavesFolder", "LinkLeavesFolder"]
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="needs permissions that bind")
+def test_no_permission(tmp_path):
+    series(tmp_path, axial(3))
+    (tmp_path / "0001.dcm").chmod(0)
+    found = scans.survey(tmp_path)
+    assert [e.code for e in found.excluded] == [Code.CannotOpen]
+
+
+def test_a_file_that_vanishes(tmp_path):
+    series(tmp_path, axial(3))
+    found = scans.survey(tmp_path)
+    (tmp_path / "0001.dcm").unlink()
+    with pytest.raises(scans.ScanError) as error:
+        found.scans[0].load()
+    assert error.value.code is Code.CannotOpen and error.value.scan_id == found.scans[0].scan_id
+    assert scans.read_header(tmp_path / "0001.dcm").problem == ("CannotOpen", "No such file or directory")
+
+
+@pytest.mark.parametrize("content", [None, "text"])
+def test_nothing_to_read(tmp_path, content):
+    if content:
+        (tmp_path / "a.txt").write_text(content)
+    with pytest.raises(MedloraError, match="nothing in .* can be read as an image"):
+        scans.read(tmp_path)
+    with pytest.raises(MedloraError, match="does not exist"):
+        scans.read(tmp_path / "missing")
+
+
+def test_a_dicom_that_is_gzipped_is_no_image(tmp_path):
+    path = save(image(picture()), tmp_path / "a.dcm")
+    (tmp_path / "b.gz").write_bytes(gzip.compress(path.read_bytes()))
+    assert [e.code for e in scans.survey(tmp_path).excluded] == [Code.NotAnImage]

@@ -1,0 +1,163 @@
+"""Files of many planes: enhanced objects, mosaics, cines."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from make_dicom import AXIAL, axial, image, picture, save
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from medlora import scans
+from medlora.scans import Code
+
+ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
+ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
+LEGACY_CT = "1.2.840.10008.5.1.4.1.1.2.2"
+
+
+def item(**elements) -> Dataset:
+    data = Dataset()
+    for keyword, value in elements.items():
+        setattr(data, keyword, value)
+    return data
+
+
+def macro(**elements) -> Sequence:
+    return Sequence([item(**elements)])
+
+
+def enhanced(frames: np.ndarray, positions, path: Path, extra=None, shared=None, sop_class=ENHANCED_CT, **elements):
+    """An enhanced object with positions per frame and the rest shared."""
+    modality = "MR" if sop_class == ENHANCED_MR else "CT"
+    data = image(frames, sop_class, Modality=modality, RescaleSlope=None, RescaleIntercept=None, **elements)
+    if shared is None:
+        shared = {
+            "PlaneOrientationSequence": macro(ImageOrientationPatient=list(AXIAL)),
+            "PixelMeasuresSequence": macro(PixelSpacing=[0.5, 0.75], SliceThickness=1.0),
+            "PixelValueTransformationSequence": macro(RescaleSlope=1, RescaleIntercept=-1024, RescaleType="HU"),
+        }
+    data.SharedFunctionalGroupsSequence = [item(**shared)]
+    per_frame = []
+    for k, position in enumerate(positions):
+        groups = {} if position is None else {"PlanePositionSequence": macro(ImagePositionPatient=list(position))}
+        per_frame.append(item(**groups, **((extra or [{}] * len(positions))[k])))
+    data.PerFrameFunctionalGroupsSequence = per_frame
+    return save(data, path)
+
+
+def stack(count: int) -> np.ndarray:
+    return np.stack([picture(seed=k) for k in range(count)])
+
+
+@pytest.mark.parametrize("sop_class", [ENHANCED_CT, LEGACY_CT])
+def test_frames_in_any_order_with_shared_groups(tmp_path, sop_class):
+    order = [2, 0, 4, 1, 3]
+    frames = stack(5)
+    enhanced(frames[order], axial(5)[order], tmp_path / "a", sop_class=sop_class)
+    (scan,) = scans.read(tmp_path)
+    np.testing.assert_array_equal(scan.to_numpy("zyx"), frames - 1024)
+    expected = np.diag([-0.75, -0.5, 2.5, 1])
+    expected[:3, 3] = [100, 80, 30]
+    np.testing.assert_allclose(scan.affine, expected)
+    assert scan.issues == () and scan.header["SliceThickness"] == 1.0
+
+
+def test_rescale_and_spacing_per_frame(tmp_path):
+    frames = stack(3)
+    slopes = [1.0, 2.0, 0.5]
+    extra = [
+        {
+            "PixelValueTransformationSequence": macro(RescaleSlope=s, RescaleIntercept=k),
+            "PixelMeasuresSequence": macro(PixelSpacing=[0.5, 0.75]),
+            "PlaneOrientationSequence": macro(ImageOrientationPatient=list(AXIAL)),
+        }
+        for k, s in enumerate(slopes)
+    ]
+    enhanced(frames, axial(3), tmp_path / "a", extra=extra, shared={})
+    (scan,) = scans.read(tmp_path)
+    np.testing.assert_array_equal(
+        scan.to_numpy("zyx"), frames * np.array(slopes)[:, None, None] + np.arange(3)[:, None, None]
+    )
+
+
+@pytest.mark.parametrize("kind", ["temporal", "echo", "diffusion", "stack"])
+def test_4d_in_one_file_is_one_scan_per_volume(tmp_path, kind):
+    frames = stack(6)
+    positions = np.concatenate([axial(3), axial(3)])
+
+    def group(t: int) -> dict:
+        return {
+            "temporal": {"FrameContentSequence": macro(TemporalPositionIndex=t + 1)},
+            "echo": {"MREchoSequence": macro(EffectiveEchoTime=10.0 * (t + 1))},
+            "diffusion": {"MRDiffusionSequence": macro(DiffusionBValue=1000.0 * t)},
+            "stack": {"FrameContentSequence": macro(StackID=str(t + 1), InStackPositionNumber=1)},
+        }[kind]
+
+    interleaved = [0, 3, 1, 4, 2, 5]
+    enhanced(
+        frames[interleaved],
+        positions[interleaved],
+        tmp_path / "a",
+        [group(k // 3) for k in interleaved],
+        sop_class=ENHANCED_MR,
+    )
+    found = scans.read(tmp_path)
+    assert [scan.shape for scan in found] == [(16, 12, 3)] * 2
+    assert len({scan.scan_id for scan in found}) == 2 and all(scan.issues == () for scan in found)
+    volumes = [scan.to_numpy("zyx") for scan in found]
+    for expected in (frames[:3] - 1024, frames[3:] - 1024):
+        assert sum(np.array_equal(volume, expected) for volume in volumes) == 1
+
+
+def test_enhanced_without_geometry_is_flagged(tmp_path):
+    frames = stack(4)
+    enhanced(frames, [None] * 4, tmp_path / "a", shared={})
+    (scan,) = scans.read(tmp_path)
+    np.testing.assert_array_equal(scan.to_numpy("zyx"), frames)
+    assert Code.NoGeometry in [issue.code for issue in scan.issues]
+
+
+def test_fewer_groups_than_frames_is_damage(tmp_path):
+    enhanced(stack(4), axial(3), tmp_path / "a")
+    found = scans.survey(tmp_path)
+    assert found.scans == [] and [e.code for e in found.excluded] == [Code.DamagedHeader]
+
+
+def test_frames_of_a_cine_stay_one_scan(tmp_path):
+    frames = stack(4)
+    save(image(frames, "1.2.840.10008.5.1.4.1.1.12.1", Modality="XA"), tmp_path / "a")
+    (scan,) = scans.read(tmp_path)
+    np.testing.assert_array_equal(scan.to_numpy("zyx"), frames)
+
+
+def nicom(name: str) -> bytes:
+    return gzip.decompress((Path(nibabel.__file__).parent / "nicom" / "tests" / "data" / name).read_bytes())
+
+
+@pytest.mark.parametrize("name", ["siemens_dwi_0.dcm.gz", "siemens_dwi_1000.dcm.gz"])
+def test_real_siemens_mosaic_as_nibabel_reads_it(tmp_path, name):
+    from nibabel.nicom.dicomwrappers import wrapper_from_file
+
+    (tmp_path / "mosaic.dcm").write_bytes(nicom(name))
+    wrapper = wrapper_from_file(tmp_path / "mosaic.dcm")
+    (scan,) = scans.read(tmp_path)
+    # nibabel indexes (row, column, slice) and gives LPS; here it is (column, row, slice) and RAS.
+    expected = np.asarray(wrapper.get_data(), np.float32).transpose(1, 0, 2)
+    affine = np.diag([-1, -1, 1, 1]) @ wrapper.affine[:, [1, 0, 2, 3]]
+    np.testing.assert_array_equal(scan.array, expected)
+    np.testing.assert_allclose(scan.affine, affine, atol=1e-4)
+    assert scan.issues == ()
+
+
+def test_a_mosaic_that_does_not_say_its_layout_is_refused(tmp_path):
+    save(
+        image(picture(16, 16), "1.2.840.10008.5.1.4.1.1.4", ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"],
+              ImagePositionPatient=[0, 0, 0], ImageOrientationPatient=list(AXIAL), PixelSpacing=[1, 1],
+              SliceThickness=2), tmp_path / "a")  # fmt: skip
+    found = scans.survey(tmp_path)
+    assert found.scans == [] and [e.code for e in found.excluded] == [Code.UnknownMosaic]

@@ -1,0 +1,314 @@
+"""One series and its volumes: order, completeness, geometry. Expected affines are written out from PS3.3 C.7.6.2.1.1."""
+
+from __future__ import annotations
+
+import math
+import shutil
+
+import numpy as np
+import pytest
+from make_dicom import AXIAL, CT, MR, axial, image, picture, save, series
+
+from medlora import scans
+from medlora.scans import Code
+
+RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def codes(scan):
+    return [issue.code for issue in scan.issues]
+
+
+def expected_affine(row, column, step, origin, spacing=(0.5, 0.75)):
+    """Spacing: between rows, between columns. A pixel's index along x counts columns, so it moves along the row vector."""
+    matrix = np.eye(4)
+    matrix[:3, 0] = np.array(row) * spacing[1]
+    matrix[:3, 1] = np.array(column) * spacing[0]
+    matrix[:3, 2], matrix[:3, 3] = step, origin
+    return RAS @ matrix
+
+
+def one(path, **kwargs):
+    found = scans.read(path, **kwargs)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_axial_series_with_unequal_spacing(tmp_path):
+    volume = series(tmp_path, axial(5))
+    scan = one(tmp_path)
+    np.testing.assert_array_equal(scan.array, volume - 1024.0)
+    assert scan.array.dtype == np.float32 and scan.affine.dtype == np.float64
+    np.testing.assert_allclose(
+        scan.affine, expected_affine([1, 0, 0], [0, 1, 0], [0, 0, 2.5], [-100, -80, 30]), atol=1e-12
+    )
+    assert scan.spacing == pytest.approx((0.75, 0.5, 2.5))
+    assert scan.issues == () and scan.modality == "CT" and scan.scan_id == scans.read(tmp_path)[0].scan_id
+
+
+@pytest.mark.parametrize("numbers", [None, [5, 4, 3, 2, 1], [1, 3, 5, 2, 4], [7, 7, 7, 7, 7]])
+def test_order_is_by_position_whatever_the_instance_numbers_and_names(tmp_path, numbers):
+    each = [{"InstanceNumber": numbers[k] if numbers else None} for k in range(5)]
+    volume = series(tmp_path, axial(5), names=["e", "a", "d", "b", "c"], each=each)
+    scan = one(tmp_path)
+    np.testing.assert_array_equal(scan.array, volume - 1024.0)
+    assert scan.issues == ()
+
+
+@pytest.mark.parametrize(
+    ("row", "column"),
+    [
+        ([1, 0, 0], [0, 1, 0]),
+        ([-1, 0, 0], [0, -1, 0]),  # prone or rotated by 180 degrees
+        ([-1, 0, 0], [0, 1, 0]),  # flipped: the normal points to the feet
+        ([0, 1, 0], [0, 0, -1]),  # sagittal
+        ([1, 0, 0], [0, 0, -1]),  # coronal
+        ([0.8, 0.6, 0], [-0.36, 0.48, 0.8]),  # oblique in all axes
+    ],
+)
+def test_orientations(tmp_path, row, column):
+    normal = np.cross(row, column)
+    origin = np.array([-50.0, 20.0, 10.0])
+    positions = origin + np.arange(6)[:, None] * normal * 3.0
+    order = [3, 0, 5, 1, 4, 2]
+    volume = series(tmp_path, positions[order], orientation=(*row, *column))
+    scan = one(tmp_path)
+    np.testing.assert_array_equal(scan.array, volume[:, :, np.argsort(order)] - 1024.0)
+    np.testing.assert_allclose(scan.affine, expected_affine(row, column, 3.0 * normal, origin), atol=1e-5)
+    assert scan.issues == ()
+
+
+def test_orders_along_the_normal_where_no_single_coordinate_rises(tmp_path):
+    # x rises and z falls along this normal; sorting by either alone would turn the stack round for the other sign.
+    row, column = np.array([0.0, 1.0, 0.0]), np.array([-math.sqrt(0.5), 0.0, -math.sqrt(0.5)])
+    normal = np.cross(row, column)
+    positions = np.arange(4)[:, None] * normal * 2
+    volume = series(tmp_path, positions[::-1], orientation=(*row, *column))
+    np.testing.assert_array_equal(one(tmp_path).array, volume[:, :, ::-1] - 1024.0)
+
+
+@pytest.mark.parametrize("tilt", [18.0, -18.0])
+def test_gantry_tilt_is_kept_as_shear(tmp_path, tilt):
+    # The table moves along z while the slices lean back: the step is not along their normal.
+    angle = math.radians(tilt)
+    column = (0.0, math.cos(angle), math.sin(angle))
+    volume = series(tmp_path, axial(20, step=5.0), orientation=(1, 0, 0, *column), GantryDetectorTilt=0)
+    scan = one(tmp_path)
+    np.testing.assert_array_equal(scan.array, volume - 1024.0)
+    np.testing.assert_allclose(scan.affine, expected_affine([1, 0, 0], column, [0, 0, 5.0], [-100, -80, 30]), atol=1e-5)
+    # The corner of the last slice lies where its own header puts it.
+    corner = scan.affine @ [15, 11, 19, 1]
+    by_hand = np.array([-100, -80, 30 + 19 * 5.0]) + 15 * 0.75 * np.array([1, 0, 0]) + 11 * 0.5 * np.array(column)
+    np.testing.assert_allclose(corner[:3], by_hand * [-1, -1, 1], atol=1e-5)
+    assert codes(scan) == [Code.TiltedGantry] and "18.0 degrees" in str(scan.issues[0])
+
+
+def test_tilt_with_a_step_that_is_not_uniform(tmp_path):
+    angle = math.radians(15)
+    positions = axial(10, step=5.0)
+    positions[5:, 2] += 2.5
+    series(tmp_path, positions, orientation=(1, 0, 0, 0, math.cos(angle), math.sin(angle)))
+    scan = one(tmp_path)
+    assert set(codes(scan)) == {Code.TiltedGantry, Code.NonUniformSpacing}
+    np.testing.assert_allclose(scan.slice_positions, (positions - positions[0])[:, 2] * math.cos(angle), atol=1e-5)
+
+
+@pytest.mark.parametrize(("missing", "count"), [([4], 1), ([2, 3, 4], 3), ([2, 6], 2)])
+def test_missing_slices_are_counted(tmp_path, missing, count):
+    kept = [k for k in range(10) if k not in missing]
+    series(tmp_path, axial(10)[kept])
+    scan = one(tmp_path)
+    assert Code.MissingSlices in codes(scan) and f"({count} " in str(scan.issues[0])
+    # Both ends are where their headers put them.
+    np.testing.assert_allclose(scan.affine @ [0, 0, len(kept) - 1, 1], [100, 80, 30 + 9 * 2.5, 1])
+    refused = scans.survey(tmp_path, severities={Code.MissingSlices: "refuse"})
+    assert refused.scans == [] and refused.excluded[0].code is Code.MissingSlices
+    assert refused.excluded[0].scan_id == scan.scan_id
+
+
+def test_the_first_and_the_last_slice_missing(tmp_path):
+    series(tmp_path / "first", axial(6), each=[{"InstanceNumber": k + 3} for k in range(6)])
+    series(tmp_path / "last", axial(6), ImagesInAcquisition=8, SeriesInstanceUID="1.2.3.4.6")
+    first, last = (one(tmp_path / name) for name in ("first", "last"))
+    assert [str(issue) for issue in first.issues] == [
+        "MissingSlices: Slices are missing (the first 2, by Instance Number)."
+    ]
+    assert [str(issue) for issue in last.issues] == [
+        "MissingSlices: Slices are missing (2 of 8, by Images in Acquisition)."
+    ]
+
+
+def test_spacing_is_between_slices_not_their_thickness(tmp_path):
+    series(tmp_path, axial(5, step=1.25), SliceThickness=2.5)  # overlapping reconstruction
+    scan = one(tmp_path)
+    assert scan.spacing[2] == pytest.approx(1.25) and scan.issues == () and scan.header["SliceThickness"] == 2.5
+
+
+def test_varying_spacing_is_flagged_and_rounded_positions_are_not(tmp_path):
+    positions = axial(8)
+    positions[4:, 2] += 0.4
+    series(tmp_path / "varying", positions)
+    assert codes(one(tmp_path / "varying")) == [Code.NonUniformSpacing]
+    rounded = axial(40, step=1.25)
+    rounded[:, 2] = np.round(rounded[:, 2], 1)
+    series(tmp_path / "rounded", rounded, SeriesInstanceUID="1.2.3.4.7")
+    assert one(tmp_path / "rounded").issues == ()
+
+
+def test_slices_beside_the_line_are_flagged(tmp_path):
+    positions = axial(8)
+    positions[3, 0] += 4
+    series(tmp_path, positions)
+    assert codes(one(tmp_path)) == [Code.UnalignedSlices]
+
+
+def test_a_file_copied_twice_is_no_slice(tmp_path):
+    volume = series(tmp_path, axial(5))
+    shutil.copy(tmp_path / "0002.dcm", tmp_path / "copy of 0002.dcm")
+    found = scans.read(tmp_path)
+    np.testing.assert_array_equal(found[0].array, volume - 1024.0)
+    assert found[0].issues == () and [e.code for e in found.excluded] == [Code.DuplicateFile]
+
+
+def test_a_slice_sent_twice_under_two_uids_is_no_slice(tmp_path):
+    volume = series(tmp_path, axial(5))
+    again = picture(seed=2)
+    save(
+        image(again, ImagePositionPatient=[-100, -80, 35], ImageOrientationPatient=list(AXIAL), PixelSpacing=[0.5, 0.75],
+              InstanceNumber=6), tmp_path / "again.dcm")  # fmt: skip
+    found = scans.read(tmp_path)
+    np.testing.assert_array_equal(found[0].array, volume - 1024.0)
+    assert [e.code for e in found.excluded] == [Code.DuplicateFile]
+
+
+def test_two_different_images_at_one_position_are_refused(tmp_path):
+    series(tmp_path, axial(5)[[0, 1, 2, 2, 3, 4]])
+    found = scans.survey(tmp_path)
+    assert found.scans == [] and [e.code for e in found.excluded] == [Code.DuplicatePosition]
+
+
+def test_different_images_under_one_uid_are_refused(tmp_path):
+    series(tmp_path, axial(4), each=[{"SOPInstanceUID": "1.2.3.9"}] * 4)
+    found = scans.survey(tmp_path)
+    assert found.scans == [] and [e.code for e in found.excluded] == [Code.RepeatedInstance]
+
+
+def test_slices_without_position_have_no_known_order(tmp_path):
+    series(tmp_path, axial(4), ImagePositionPatient=None)
+    found = scans.survey(tmp_path)
+    assert found.scans == [] and [(e.code, len(e.paths)) for e in found.excluded] == [(Code.UnknownOrder, 4)]
+    (tmp_path / "0000.dcm").rename(tmp_path.parent / "single.dcm")
+    assert codes(one(tmp_path.parent / "single.dcm")) == [Code.NoGeometry]
+
+
+@pytest.mark.parametrize("uid", ["1.2.3.4.5", "1.2.3.4.9"])
+def test_scout_beside_the_axials_even_under_the_same_series_uid(tmp_path, uid):
+    volume = series(tmp_path, axial(5))
+    scout = image(
+        picture(20, 24, seed=9), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], SeriesInstanceUID=uid, InstanceNumber=0,
+        ImagePositionPatient=[0, -200, 300], ImageOrientationPatient=[0, 1, 0, 0, 0, -1], PixelSpacing=[1, 1])  # fmt: skip
+    save(scout, tmp_path / "scout.dcm")
+    found = scans.read(tmp_path)
+    by_shape = {scan.shape: scan for scan in found}
+    assert set(by_shape) == {(16, 12, 5), (24, 20, 1)}
+    np.testing.assert_array_equal(by_shape[16, 12, 5].array, volume - 1024.0)
+    assert "LOCALIZER" in by_shape[24, 20, 1].header["ImageType"]
+    assert all(scan.issues == () for scan in found)
+    assert len({scan.scan_id for scan in found}) == 2
+
+
+def test_three_plane_series_is_parted_and_said(tmp_path):
+    series(tmp_path, axial(3), names=["a0", "a1", "a2"], sop_class=MR)
+    more = {"sop_class": MR, "PixelSpacing": [0.5, 0.75]}
+    for k in range(3):
+        save(image(picture(seed=10 + k), ImagePositionPatient=[10.0 * k, 0, 0], ImageOrientationPatient=[0, 1, 0, 0, 0, -1],
+                   InstanceNumber=4 + k, **more), tmp_path / f"s{k}")  # fmt: skip
+    found = scans.read(tmp_path)
+    assert [scan.shape for scan in found] == [(16, 12, 3)] * 2
+    assert all(codes(scan) == [Code.MixedOrientation] for scan in found)
+
+
+def test_series_side_by_side_stay_apart(tmp_path):
+    first = series(tmp_path, axial(4), SeriesInstanceUID="1.2.3.4.20", names=[f"x{k}" for k in range(4)])
+    second = series(
+        tmp_path, axial(6, step=1.0), SeriesInstanceUID="1.2.3.4.21", names=[f"y{k}" for k in range(6)],
+        each=[{"SOPInstanceUID": f"1.9.{k}"} for k in range(6)])  # fmt: skip
+    found = scans.survey(tmp_path)
+    by_uid = {files.identity.series_uid: files.load() for files in found.scans}
+    np.testing.assert_array_equal(by_uid["1.2.3.4.20"].array, first - 1024.0)
+    np.testing.assert_array_equal(by_uid["1.2.3.4.21"].array, second - 1024.0)
+
+
+@pytest.mark.parametrize(
+    "separator",
+    [
+        [{"TemporalPositionIdentifier": 1}, {"TemporalPositionIdentifier": 2}],
+        [{"EchoTime": 4.6, "EchoNumbers": 1}, {"EchoTime": 9.2, "EchoNumbers": 2}],
+        [{"DiffusionBValue": 0.0}, {"DiffusionBValue": 1000.0}],
+        [{"ImageType": ["ORIGINAL", "PRIMARY", "M"]}, {"ImageType": ["ORIGINAL", "PRIMARY", "P"]}],
+        [{"AcquisitionNumber": 1}, {"AcquisitionNumber": 2}],
+    ],
+)
+def test_4d_series_is_one_scan_per_volume(tmp_path, separator):
+    positions = np.concatenate([axial(5), axial(5)])
+    volume = series(tmp_path, positions, sop_class=MR, each=[separator[k // 5] for k in range(10)])
+    found = scans.read(tmp_path)
+    assert [scan.shape for scan in found] == [(16, 12, 5)] * 2 and len({scan.scan_id for scan in found}) == 2
+    for scan in found:
+        keyword, value = next(iter(separator[0].items()))
+        first = scan.header[keyword] == value
+        np.testing.assert_array_equal(scan.array, volume[:, :, :5] if first else volume[:, :, 5:])
+        assert scan.issues == ()
+
+
+def test_repeated_positions_that_only_time_tells_apart_are_inferred_and_said(tmp_path):
+    positions = np.concatenate([axial(5), axial(5), axial(5)])
+    each = [{"AcquisitionTime": f"1200{k:02d}.{k:02d}"} for k in range(15)]
+    volume = series(tmp_path, positions, sop_class=MR, each=each)
+    found = scans.read(tmp_path)
+    assert len(found) == 3 and all(codes(scan) == [Code.InferredVolumes] for scan in found)
+    arrays = sorted(
+        (scan.array for scan in found),
+        key=lambda a: [np.array_equal(a, volume[:, :, 5 * t : 5 * t + 5]) for t in range(3)].index(True),
+    )
+    for t, array in enumerate(arrays):
+        np.testing.assert_array_equal(array, volume[:, :, 5 * t : 5 * t + 5])
+
+
+def test_thick_and_thin_slices_in_one_series_are_parted(tmp_path):
+    positions = np.concatenate([axial(8, step=5.0), axial(12, step=1.0, start=(-100, -80, 30.5))])
+    each = [{"SliceThickness": 5.0 if k < 8 else 1.0} for k in range(20)]
+    series(tmp_path, positions, each=each)
+    found = scans.read(tmp_path)
+    assert sorted((scan.shape[2], scan.spacing[2]) for scan in found) == [(8, 5.0), (12, 1.0)]
+    assert all(scan.issues == () for scan in found)
+
+
+def test_mixed_transfer_syntaxes_and_rescale_inside_one_series(tmp_path):
+    from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
+
+    positions = axial(4)
+    stored = []
+    for k, syntax in enumerate([ImplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless, JPEGLSLossless]):
+        native = syntax in (ImplicitVRLittleEndian, ExplicitVRBigEndian)
+        data = image(
+            picture(seed=k), CT, syntax if native else "1.2.840.10008.1.2.1", ImagePositionPatient=list(positions[k]),
+            ImageOrientationPatient=list(AXIAL), PixelSpacing=[1, 1], RescaleSlope=k + 1, RescaleIntercept=-10 * k,
+            SOPInstanceUID=f"1.2.8.{k}")  # fmt: skip
+        if not native:
+            data.compress(syntax, generate_instance_uid=False)
+        save(data, tmp_path / f"{k}.dcm")
+        stored.append(picture(seed=k).T * (k + 1) - 10 * k)
+    scan = one(tmp_path)
+    np.testing.assert_array_equal(scan.array, np.stack(stored, axis=-1))
+    assert scan.issues == ()
+
+
+@pytest.mark.parametrize("cut", ["0003.dcm", "0005.dcm"])
+def test_a_truncated_slice_is_excluded_and_its_gap_counted(tmp_path, cut):
+    series(tmp_path, axial(6))
+    path = tmp_path / cut
+    path.write_bytes(path.read_bytes()[:-100])
+    found = scans.read(tmp_path)
+    assert [e.code for e in found.excluded] == [Code.TruncatedPixelData]
+    assert Code.MissingSlices in codes(found[0]) and found[0].shape[2] == 5

@@ -1,0 +1,243 @@
+"""Stored cells → values: expected numbers are worked out by hand from PS3.3 C.7.6.3, C.11.1 and PS3.5 8."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from make_dicom import AXIAL, CR, CT, DX, MR, PET, SC, axial, image, picture, save, series
+from pydicom.dataset import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from medlora import scans
+from medlora.scans import Code
+
+PLACE = {"ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": list(AXIAL), "PixelSpacing": [1, 1]}
+
+
+def loaded(path):
+    found = scans.read(path)
+    assert len(found) == 1 and not found.excluded
+    return found[0]
+
+
+def rows(scan):
+    """The only slice, rows first."""
+    assert scan.shape[2] == 1
+    return scan.to_numpy("zyx")[0]
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
+@pytest.mark.parametrize("signed", [False, True])
+def test_native_transfer_syntaxes(tmp_path, syntax, signed):
+    stored = picture(low=-1000 if signed else 0)
+    save(image(stored, syntax=syntax, signed=signed, **PLACE), tmp_path / "a")
+    scan = loaded(tmp_path)
+    np.testing.assert_array_equal(rows(scan), stored - 1024)
+    assert scan.issues == ()
+
+
+def test_no_preamble_and_no_file_meta(tmp_path):
+    stored = picture()
+    path = save(image(stored, syntax=ImplicitVRLittleEndian, **PLACE), tmp_path / "a")
+    whole = path.read_bytes()
+    start = 144 + int.from_bytes(whole[140:144], "little")  # the group length counts from after itself
+    path.write_bytes(whole[start:])
+    np.testing.assert_array_equal(rows(loaded(tmp_path)), stored - 1024)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_twelve_bits_in_sixteen_with_dirty_high_bits(tmp_path, signed):
+    values = np.arange(-2048, 2048, 21)[:192].reshape(12, 16) if signed else picture(high=4096)
+    clean = values & 0x0FFF
+    dirty = clean | (picture(seed=5, low=1, high=15) << 12)
+    save(image(clean, CT, stored=12, signed=False, **PLACE, PixelRepresentation=int(signed)), tmp_path / "clean" / "a")
+    save(image(dirty, CT, stored=12, signed=False, **PLACE, PixelRepresentation=int(signed)), tmp_path / "dirty" / "a")
+    extended = image(values, CT, stored=12, signed=True, **PLACE, PixelRepresentation=int(signed))
+    save(extended, tmp_path / "extended" / "a")
+    np.testing.assert_array_equal(rows(loaded(tmp_path / "clean")), values - 1024)
+    np.testing.assert_array_equal(rows(loaded(tmp_path / "extended")), values - 1024)
+    scan = loaded(tmp_path / "dirty")
+    np.testing.assert_array_equal(rows(scan), values - 1024)
+    assert [issue.code for issue in scan.issues] == [Code.UnusedBitsSet]
+    assert loaded(tmp_path / "clean").issues == loaded(tmp_path / "extended").issues == ()
+
+
+def test_high_bit_above_the_stored_bits(tmp_path):
+    stored = picture(high=4096)
+    save(image(stored << 4, CT, stored=16, **PLACE, BitsStored=12, HighBit=15), tmp_path / "a")
+    np.testing.assert_array_equal(rows(loaded(tmp_path)), stored - 1024)
+
+
+@pytest.mark.parametrize("wrong", [{"HighBit": 3}, {"BitsStored": 20, "HighBit": 19}, {"RescaleSlope": 0}])
+def test_contradicting_bits_and_scaling_are_refused(tmp_path, wrong):
+    path = save(image(picture(), **(PLACE | wrong)), tmp_path / "a")
+    with pytest.raises(scans.ScanError) as error:
+        scans.survey(path).scans[0].load()
+    assert error.value.code is Code.UnknownPixelFormat
+
+
+def test_rescale_differs_per_slice_as_in_pet(tmp_path):
+    slopes = [0.5, 1.25, 3.75]
+    each = [{"RescaleSlope": s, "RescaleIntercept": 0} for s in slopes]
+    volume = series(tmp_path, axial(3), sop_class=PET, each=each, Units="BQML", PhotometricInterpretation="MONOCHROME1")
+    scan = loaded(tmp_path)
+    # MONOCHROME1 is how PET is shown, not what was measured.
+    np.testing.assert_array_equal(scan.array, (volume * np.array(slopes)).astype(np.float32))
+    assert not scan.inverted and scan.issues == () and scan.header["Units"] == "BQML"
+
+
+def test_modality_lut(tmp_path):
+    item = Dataset()
+    item.LUTDescriptor = [8, 100, 16]
+    item.ModalityLUTType = "HU"
+    table = [0, 10, 30, 70, 150, 310, 630, 65535]
+    item.LUTData = np.array(table, "<u2").tobytes()
+    item["LUTData"].VR, item["LUTDescriptor"].VR = "OW", "US"
+    stored = np.array([[0, 99, 100, 101], [104, 107, 108, 4000]])
+    save(image(stored, ModalityLUTSequence=[item], RescaleSlope=None, RescaleIntercept=None, **PLACE), tmp_path / "a")
+    scan = loaded(tmp_path)
+    # Values before the first and after the last entry map to the first and the last (C.11.1.1).
+    np.testing.assert_array_equal(rows(scan), [[0, 0, 0, 10], [150, 65535, 65535, 65535]])
+    assert scan.issues == ()
+
+
+def test_dose_grid_scaling_and_planes(tmp_path):
+    dose = picture(3 * 12, 16).reshape(3, 12, 16) * 100000
+    save(
+        image(dose, "1.2.840.10008.5.1.4.1.1.481.2", stored=32, Modality="RTDOSE", DoseGridScaling=1e-5,
+              GridFrameOffsetVector=[0, 3, 6], FrameIncrementPointer=0x3004000C, **PLACE), tmp_path / "a")  # fmt: skip
+    scan = loaded(tmp_path)
+    np.testing.assert_allclose(scan.to_numpy("zyx"), dose * 1e-5, rtol=1e-7)
+    np.testing.assert_allclose(scan.affine, np.diag([-1, -1, 3, 1]))
+
+
+def test_padding_stays_as_rescaled(tmp_path):
+    stored = picture(low=-1000)
+    stored[:3] = -2000
+    save(image(stored, signed=True, PixelPaddingValue=-2000, **PLACE), tmp_path / "a")
+    scan = loaded(tmp_path)
+    assert (rows(scan)[:3] == -3024).all() and scan.header["PixelPaddingValue"] == -2000 and scan.issues == ()
+
+
+def test_ct_without_rescale_is_not_taken_for_hounsfield(tmp_path):
+    save(image(picture(), RescaleSlope=None, RescaleIntercept=None, **PLACE), tmp_path / "a")
+    assert [issue.code for issue in loaded(tmp_path).issues] == [Code.UnknownUnits]
+
+
+@pytest.mark.parametrize("sop_class", [DX, CR])
+def test_monochrome1_radiograph_is_turned_within_the_stored_range(tmp_path, sop_class):
+    stored = picture(high=4096)
+    bright = {"PhotometricInterpretation": "MONOCHROME2", "PresentationLUTShape": "IDENTITY"}
+    dark = {"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"}
+    common = {"stored": 12, "ImagerPixelSpacing": [0.2, 0.1], "WindowWidth": 1000.0}
+    save(image(stored, sop_class, WindowCenter=3000.0, **common, **bright), tmp_path / "b")
+    save(image(4095 - stored, sop_class, WindowCenter=1095.0, **common, **dark), tmp_path / "d")
+    found = scans.read(tmp_path)
+    assert len(found) == 2  # two instances of one series, each a scan
+    for scan in found:
+        np.testing.assert_array_equal(rows(scan), stored)
+        assert scan.issues == () and scan.windows == ((3000.0, 1000.0),)
+        np.testing.assert_allclose(scan.affine, np.diag([-0.1, -0.2, 1, 1]))
+    assert sorted(scan.inverted for scan in found) == [False, True]
+
+
+def test_signed_monochrome1(tmp_path):
+    stored = picture(low=-128, high=128)
+    save(image(stored, DX, stored=8, signed=True, PhotometricInterpretation="MONOCHROME1"), tmp_path / "a")
+    np.testing.assert_array_equal(rows(loaded(tmp_path)), -1 - stored)
+
+
+def test_ct_monochrome1_keeps_hounsfield(tmp_path):
+    stored = picture()
+    save(image(stored, CT, PhotometricInterpretation="MONOCHROME1", **PLACE), tmp_path / "a")
+    np.testing.assert_array_equal(rows(loaded(tmp_path)), stored - 1024)
+
+
+@pytest.mark.parametrize(("sign", "inverted"), [(1, True), (-1, False)])
+def test_for_processing_follows_the_intensity_sign_and_is_flagged(tmp_path, sign, inverted):
+    stored = picture(high=4096)
+    save(
+        image(stored, DX, stored=12, PresentationIntentType="FOR PROCESSING", PixelIntensityRelationship="LIN",
+              PixelIntensityRelationshipSign=sign), tmp_path / "a")  # fmt: skip
+    scan = loaded(tmp_path)
+    np.testing.assert_array_equal(rows(scan), 4095 - stored if inverted else stored)
+    assert [issue.code for issue in scan.issues] == [Code.ForProcessing]
+
+
+def test_contradicting_polarity_is_flagged(tmp_path):
+    save(image(picture(), DX, PresentationLUTShape="INVERSE"), tmp_path / "a")
+    assert [issue.code for issue in loaded(tmp_path).issues] == [Code.ConflictingPolarity]
+
+
+def test_view_laterality_and_burned_in_annotation(tmp_path):
+    save(image(picture(), DX, ViewPosition="LL", ImageLaterality="L", BurnedInAnnotation="YES"), tmp_path / "a")
+    scan = loaded(tmp_path)
+    assert scan.header["ViewPosition"] == "LL" and scan.header["ImageLaterality"] == "L"
+    assert [issue.code for issue in scan.issues] == [Code.BurnedInAnnotation]
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+def test_rgb_in_both_planar_configurations(tmp_path, planar):
+    colours = np.stack([picture(seed=k, high=256) for k in range(3)], axis=-1)
+    data = image(colours, SC, stored=8, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=planar)
+    if planar:
+        data.PixelData = np.moveaxis(colours, -1, 0).astype("u1").tobytes()
+    save(data, tmp_path / "a")
+    scan = loaded(tmp_path)
+    np.testing.assert_array_equal(scan.array[:, :, 0], colours.transpose(1, 0, 2))
+
+
+def test_ybr_full_and_422(tmp_path):
+    # Y, Cb, Cr of pure red, green, blue and mid grey by the equation of C.7.6.3.1.2, rounded.
+    full = np.array([[76, 85, 255], [150, 44, 21], [29, 255, 107], [128, 128, 128]])
+    rgb = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [128, 128, 128]])
+    kind = {"stored": 8, "SamplesPerPixel": 3, "PlanarConfiguration": 0}
+    save(image(full[None], SC, PhotometricInterpretation="YBR_FULL", **kind), tmp_path / "full" / "a")
+    np.testing.assert_allclose(loaded(tmp_path / "full").array[:, 0, 0], rgb, atol=2)
+    pairs = np.repeat(full, 2, axis=0)[None]
+    data = image(pairs, SC, PhotometricInterpretation="YBR_FULL_422", **kind)
+    data.PixelData = np.array([[y, y, cb, cr] for y, cb, cr in full], "u1").tobytes()
+    save(data, tmp_path / "422" / "a")
+    np.testing.assert_allclose(loaded(tmp_path / "422").array[:, 0, 0], np.repeat(rgb, 2, axis=0), atol=2)
+
+
+def test_palette_colour(tmp_path):
+    stored = np.array([[0, 1, 2, 3]])
+    data = image(stored, SC, stored=8, PhotometricInterpretation="PALETTE COLOR")
+    for name, entries in (("Red", [0, 65280, 0, 0]), ("Green", [0, 0, 65280, 0]), ("Blue", [0, 0, 0, 65280])):
+        setattr(data, f"{name}PaletteColorLookupTableDescriptor", [4, 0, 16])
+        setattr(data, f"{name}PaletteColorLookupTableData", np.array(entries, "<u2").tobytes())
+    save(data, tmp_path / "a")
+    np.testing.assert_array_equal(loaded(tmp_path).array[:, 0, 0], [[0, 0, 0], *(np.eye(3) * 65280)])
+
+
+@pytest.mark.parametrize(("keyword", "dtype"), [("FloatPixelData", "<f4"), ("DoubleFloatPixelData", "<f8")])
+def test_float_pixels(tmp_path, keyword, dtype):
+    values = np.random.default_rng(0).normal(size=(12, 16)).astype(dtype)
+    data = image(picture(), "1.2.840.10008.5.1.4.1.1.30", Modality="MR", PixelData=None, **PLACE)
+    del data.BitsStored, data.HighBit, data.PixelRepresentation
+    data.BitsAllocated = values.itemsize * 8
+    setattr(data, keyword, values.tobytes())
+    save(data, tmp_path / "a")
+    np.testing.assert_array_equal(rows(loaded(tmp_path)), values.astype(np.float32))
+
+
+def test_an_unreadable_number_is_not_passed_over(tmp_path):
+    data = image(picture(), MR, **PLACE)
+    path = save(data, tmp_path / "a")
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(b"\x28\0\x30\0DS") + 8] = ord("x")  # the first digit of Pixel Spacing
+    path.write_bytes(whole)
+    found = scans.survey(path)
+    assert found.scans == [] and found.excluded[0].code is Code.DamagedHeader
+
+
+def test_header_cannot_claim_more_memory_than_the_file_can_justify(tmp_path):
+    import pydicom
+
+    path = save(image(picture(), CT, **PLACE), tmp_path / "a")
+    data = pydicom.dcmread(path)
+    data.compress("1.2.840.10008.1.2.5", generate_instance_uid=False)
+    data.Rows = data.Columns = 65535
+    save(data, path)
+    assert [e.code for e in scans.survey(path).excluded] == [Code.TooLarge]

@@ -18,9 +18,8 @@ from scipy.optimize import brentq
 from medlora.errors import MedloraError
 from medlora.evaluation.estimate import Estimate, expit, normal_quantile
 
-# The written rule: Newcombe's method 5 where the logit interval is known to fail (see `auc_interval`).
-NEAR_PERFECT = 0.98
-SMALL_CLASS = 15
+# The logit interval fails where the smaller class has few cases on the wrong side of the other (see `auc_interval`).
+FEWEST_MISORDERED = 5
 
 
 def check_scores(y: ArrayLike, score: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
@@ -142,7 +141,12 @@ def _delong(y: NDArray[Any], scores: NDArray[np.float64]) -> tuple[NDArray[np.fl
     return areas, np.atleast_2d(np.cov(v10)) / m + np.atleast_2d(np.cov(v01)) / n
 
 
-def newcombe_interval(area: float, m: float, n: float, level: float = 0.95) -> tuple[float, float]:
+def newcombe_variance(t: float, m: float, n: float) -> float:
+    """Hanley and McNeil's variance of an area whose true value is ``t``, in Newcombe's symmetric form."""
+    return t * (1 - t) / (m * n) * (1 + ((m + n) / 2 - 1) * ((1 - t) / (2 - t) + t / (1 + t)))
+
+
+def newcombe_interval(area: float, m: float, n: float, level: float = 0.95, scale: float = 1.0) -> tuple[float, float]:
     """Newcombe's method 5: solve |A − t| = z·√V(t), with Hanley and McNeil's variance at the true area t.
 
     Args:
@@ -150,12 +154,12 @@ def newcombe_interval(area: float, m: float, n: float, level: float = 0.95) -> t
         m: number of positives (an effective number where patients have several).
         n: number of negatives, likewise.
         level: confidence level.
+        scale: factor on V; 1 is the method as published.
     """
-    z, half = normal_quantile(level), (m + n) / 2 - 1
+    z2 = normal_quantile(level) ** 2 * scale
 
     def distance(t: float) -> float:
-        variance = t * (1 - t) / (m * n) * (1 + half * ((1 - t) / (2 - t) + t / (1 + t)))
-        return (area - t) ** 2 - z * z * variance
+        return (area - t) ** 2 - z2 * newcombe_variance(t, m, n)
 
     # V vanishes at 0 and 1, where the distance of an area of 0 or 1 has a second, spurious root.
     low = 0.0 if area <= 0 else brentq(distance, 0.0, min(area, 1 - 1e-12), xtol=1e-14)
@@ -223,10 +227,17 @@ def auc_interval(
     """The interval of an area under the curve, by rule.
 
     The rule ("auto"): the interval is symmetric on the logit scale (logit-DeLong; logit-Obuchowski where patients
-    have several cases), except where the logit is known to fail: an area of at least 0.98 (or at most 0.02), fewer
-    than 15 in the smaller class, or a standard error of 0. There it is Newcombe's method 5. Where the cases are
-    clustered as well, method 5 uses effective numbers: each class divided by the design effect, and never more than
-    its cases nor fewer than its patients allow.
+    have several cases), unless k·min(A, 1 − A) < 5 or the standard error is 0. Here k is the smaller class, counted
+    in patients where they have several cases, so that the product is about the number of its members on the wrong
+    side. With fewer, the logit interval covers too seldom (0.67 at A = 0.99 with 10 positives), and the interval is
+    Newcombe's method 5. By itself that covers too often (Hanley and McNeil's variance is too large near 1), so its
+    variance is multiplied by r = (1 − w)·V/V₅(A) + w: the variance V that the data show over the one that method 5
+    assumes, drawn towards 1 with the weight w = 1/(1 + √k). Where A is 0 or 1, or the standard error 0, the data
+    show nothing and r = 1: the method as published.
+
+    Where patients have several cases, V is Obuchowski's, m and n are divided by the design effect (Obuchowski's over
+    DeLong's variance, at least 1; cases per patient where that cannot be seen), and w = 2/(2 + √k), because the
+    design effect is an estimate too. ``scripts/coverage_intervals.py`` measures all of this.
 
     Args:
         area: the estimate.
@@ -236,45 +247,53 @@ def auc_interval(
         patients: patients with a positive and with a negative, when patients have several cases.
         independent_variance: DeLong's variance that ignores the patients, for the design effect.
         level: confidence level.
-        method: "auto", "wald", "logit" or "newcombe".
+        method: "auto", "wald", "logit" or "newcombe" (method 5 as published, at effective numbers).
     """
-    clustered = patients is not None
-    name = "Obuchowski" if clustered else "DeLong"
-    effective: tuple[float, float] = (m, n)
-    if patients is not None:
-        design = _design_effect(variance, independent_variance, m, n, patients)
-        effective = (max(m / design, 1.0), max(n / design, 1.0))
-    smallest = min(patients) if patients is not None else min(m, n)
-    if method == "auto":
-        special = not NEAR_PERFECT > area > 1 - NEAR_PERFECT or smallest < SMALL_CLASS or not variance > 0
-        method = "newcombe" if special else "logit"
+    if min(m, n) < 1:
+        raise MedloraError(f"one class only: {m} positive and {n} negative cases")
     counts = {"n_pos": m, "n_neg": n}
     if patients is not None and min(patients) < 2:
         which = "positive" if patients[0] < 2 else "negative"
         return Estimate(area, method=f"no interval: every {which} case is of one patient", **counts)
-    if min(m, n) < 1:
-        raise MedloraError(f"one class only: {m} positive and {n} negative cases")
+    name = "DeLong" if patients is None else "Obuchowski"
     se = float(np.sqrt(max(variance, 0.0))) if np.isfinite(variance) else None
-    if method == "newcombe":
-        low, high = newcombe_interval(area, *effective, level)
-        name = "Newcombe method 5" + (f" at effective {effective[0]:.3g}+/{effective[1]:.3g}−" if clustered else "")
+    if method == "auto":
+        smaller = min(m, n) if patients is None else min(patients)
+        method = "scaled" if not se or smaller * min(area, 1 - area) < FEWEST_MISORDERED else "logit"
+    if method in ("scaled", "newcombe"):
+        me, ne = _effective(variance, independent_variance, m, n, patients)
+        scale = _scale(area, variance, me, ne, patients) if method == "scaled" else 1.0
+        low, high = newcombe_interval(area, me, ne, level, scale)
+        at = "" if patients is None else f" at effective {me:.3g}+/{ne:.3g}−"
+        name = f"Newcombe method 5{at}" + (f", variance scaled to {name}'s" if scale != 1 else "")
     elif se is None or (method == "logit" and not 0 < area < 1):
         return Estimate(area, method=f"no interval: {method}-{name} does not exist here", se=se, **counts)
     elif method == "logit":
-        low, high = logit_interval(area, se, level)
-        name = f"logit-{name}"
+        (low, high), name = logit_interval(area, se, level), f"logit-{name}"
     elif method == "wald":
         half = normal_quantile(level) * se
-        low, high = area - half, area + half
-        name = f"Wald-{name}"
+        low, high, name = area - half, area + half, f"Wald-{name}"
     else:
         raise MedloraError(f"there is no interval {method!r}", 'choose "auto", "wald", "logit" or "newcombe"')
     return Estimate(area, low, high, name, se=se, **counts)
 
 
-def _design_effect(variance: float, independent: float | None, m: int, n: int, patients: tuple[int, int]) -> float:
-    """How many times larger the variance is for cases coming in patients; the largest possible where unknown."""
-    largest = max(m / patients[0], n / patients[1])
-    if independent is None or not independent > 0 or not np.isfinite(variance):
-        return max(largest, 1.0)
-    return float(max(variance / independent, 1.0))
+def _effective(
+    variance: float, independent: float | None, m: int, n: int, patients: tuple[int, int] | None
+) -> tuple[float, float]:
+    """Positives and negatives, divided by the design effect where patients have several."""
+    if patients is None:
+        return m, n
+    design = max(m / patients[0], n / patients[1])  # all cases of a patient alike
+    if independent is not None and independent > 0 and np.isfinite(variance):
+        design = variance / independent
+    design = max(design, 1.0)
+    return max(m / design, 1.0), max(n / design, 1.0)
+
+
+def _scale(area: float, variance: float, m: float, n: float, patients: tuple[int, int] | None) -> float:
+    if not 0 < area < 1 or not variance > 0:
+        return 1.0
+    weight, k = (1, min(m, n)) if patients is None else (2, min(patients))
+    weight = weight / (weight + np.sqrt(k))
+    return float((1 - weight) * variance / newcombe_variance(area, m, n) + weight)

@@ -246,10 +246,15 @@ def mean_auc(
     m, n = int(y.sum()), int((~y).sum())
     weights = np.full(len(areas), 1 / len(areas))
     label = " and ".join(([f"{k} {what}"] if k > 1 else []) + ([f"{count} trainings"] if count > 1 else []))
-    smallest = min(int(y[:, j].sum()) for j in range(k)), min(int((~y[:, j]).sum()) for j in range(k))
-    estimate = auc_interval(float(areas.mean()), float(weights @ cov @ weights), *smallest, level=level)
-    method = estimate.method.replace("DeLong", "Obuchowski")
-    return Estimate(estimate.value, estimate.low, estimate.high, f"mean over {label}, {method}", m, n, estimate.se)
+    # The rule and method 5 see the smallest class of all, counted in patients.
+    people = [[len(np.unique(patients[side[:, j]])) for j in range(k)] for side in (y, ~y)]
+    fewest = min(people[0]), min(people[1])
+    estimate = auc_interval(
+        float(areas.mean()), float(weights @ cov @ weights), *fewest, patients=fewest, level=level
+    )
+    return Estimate(
+        estimate.value, estimate.low, estimate.high, f"mean over {label}, {estimate.method}", m, n, estimate.se
+    )
 
 
 def _disagreement(checked: Predictions, answers: NDArray | None) -> list[str]:

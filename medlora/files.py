@@ -34,6 +34,11 @@ def cannot_write(path: str | os.PathLike[str], error: OSError) -> MedloraError:
     return MedloraError(f"cannot write {os.fspath(path)}: {cause}", fix)
 
 
+def is_full(error: OSError) -> bool:
+    """Whether ``error`` says that the disk or the quota is full; such an error often names no file."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` when the block ends well, else remove it.

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
-from typing import TypeVar
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO, TypeVar
 
 T = TypeVar("T")
 
 _quiet = False
+_logs: list[TextIO] = []
 
 
 def quiet(on: bool = True) -> None:
@@ -19,9 +22,23 @@ def quiet(on: bool = True) -> None:
 
 
 def say(message: str) -> None:
-    """Print one line for the person who waits, on standard error."""
+    """Print one line for the person who waits, on standard error, and into the log of the run if there is one."""
+    for log in _logs:
+        log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
+        log.flush()
     if not _quiet:
         print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Keep what is said while the block runs in the file ``path``, with the time of day."""
+    with path.open("a", encoding="utf-8", newline="\n") as log:
+        _logs.append(log)
+        try:
+            yield
+        finally:
+            _logs.remove(log)
 
 
 def track(items: Iterable[T], what: str, total: int | None = None, every: float = 10.0) -> Iterator[T]:

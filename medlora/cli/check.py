@@ -1,0 +1,78 @@
+"""``medlora check``: an archive and its labels to a cohort."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medlora.cli.options import Debug, Json, Overwrite, quoted, show
+
+
+def check(
+    archive: Annotated[Path, typer.Argument(help="Folder of scans, as it comes from the hospital.")],
+    labels: Annotated[Path | None, typer.Option("--labels", help="CSV with a label for each scan.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The cohort folder to make.")] = Path("cohort"),
+    key: Annotated[
+        str | None,
+        typer.Option("--key", help="How rows find scans: file, series, study, accession, patient, or a column."),
+    ] = None,
+    label_column: Annotated[str | None, typer.Option("--label-column", help="Column of the labels.")] = None,
+    site: Annotated[
+        str | None, typer.Option("--site", help="Column of the sites, or =NAME for one site of that name.")
+    ] = None,
+    split_seed: Annotated[int, typer.Option("--split-seed", help="Seed of the splits.")] = 0,
+    split_column: Annotated[
+        str | None, typer.Option("--split-column", help="Column with train, tune or test, instead of drawn splits.")
+    ] = None,
+    select: Annotated[str | None, typer.Option("--select", help="Rule that picks one scan of each study.")] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Look through an archive, join labels, split by patient, and say what is wrong with it."""
+    from medlora.cohorts import Cohort
+    from medlora.progress import say
+
+    say(f"the cohort is written to {output}")
+    cohort = Cohort.from_archive(
+        archive,
+        labels,
+        key=key,
+        label_column=label_column,
+        site=site,
+        split_seed=split_seed,
+        split_column=split_column,
+        select=select,
+        update=output if output.is_dir() else None,
+    )
+    cohort.save(output, overwrite=overwrite)
+    excluded = {str(code): int(n) for code, n in cohort.excluded.groupby("code").size().items()}
+    splits = {
+        str(split): {str(label): int(n) for label, n in rows["label"].value_counts().sort_index().items()}
+        for split, rows in cohort.table.groupby("split", sort=False)
+        if split
+    }
+    values = {
+        "cohort": output,
+        "cases": len(cohort),
+        "patients": int(cohort.table["patient"].nunique()),
+        "splits": splits,
+        "excluded": excluded,
+        "warnings": cohort.warnings,
+        "errors": cohort.errors,
+        "report": output / "check.html",
+    }
+    lines = [repr(cohort)]
+    lines += [
+        f"  {name}: " + ", ".join(f"{n} {label}" for label, n in counts.items()) for name, counts in splits.items()
+    ]
+    lines += [f"  left out: {n} × {code}" for code, n in excluded.items()]
+    lines += [f"Warning: {warning}" for warning in cohort.warnings]
+    lines += [f"Error: {error}" for error in cohort.errors]
+    lines += [f"Report: {output / 'check.html'}"]
+    if splits and not cohort.errors:
+        lines += ["", f"Next: medlora train {quoted(output)} -o run"]
+    show(lines, values, as_json)
+    return 3 if cohort.errors else 0

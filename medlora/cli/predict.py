@@ -1,0 +1,57 @@
+"""``medlora predict``: new scans to answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medlora.cli.options import RESEARCH_USE_ONLY, Debug, Device, Json, Overwrite, Weights, show
+
+
+def predict(
+    adapter: Annotated[Path, typer.Argument(help="Folder of an adapter, or of the run that holds it.")],
+    paths: Annotated[list[Path], typer.Argument(help="Files or folders with scans.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The CSV to write.")] = Path("predictions.csv"),
+    linkage: Annotated[
+        Path | None,
+        typer.Option("--linkage", help="Also write which files each row is of. Their names may identify patients."),
+    ] = None,
+    weights: Weights = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Answer for each scan; one that cannot be answered is a row with its reason."""
+    from medlora import files
+    from medlora.training import Predictor
+
+    for path in filter(None, (output, linkage)):
+        if not overwrite:
+            files.refuse_existing(path, "the predictions")
+    answers = Predictor.load(adapter, weights, device).predict(list(paths))
+    files.write_text(output, answers.table.to_csv(index=False, lineterminator="\n"))
+    if linkage is not None:
+        files.write_text(linkage, answers.linkage().to_csv(index=False, lineterminator="\n"))
+    table = answers.table
+    counts = {str(name): int(n) for name, n in table.loc[table["reason"] == "", "predicted"].value_counts().items()}
+    unanswered = table.loc[table["reason"] != "", "reason"].value_counts()
+    values = {
+        "predictions": output,
+        "linkage": linkage,
+        "answered": answers.answered,
+        "unanswered": int(unanswered.sum()),
+        "predicted": counts,
+    }
+    lines = [
+        f"{answers.answered} of {len(table)} rows answered: " + ", ".join(f"{n} {name}" for name, n in counts.items())
+    ]
+    lines += [f"  not answered: {n} × {reason}" for reason, n in unanswered.head(10).items()]
+    lines += [f"Predictions: {output}"]
+    if linkage is None:
+        lines += ["Rows carry a scan_id and no file name; --linkage FILE also writes which files they are of."]
+    lines += [RESEARCH_USE_ONLY, "", "Next, once the true labels are known: fill column y, and medlora evaluate it"]
+    show(lines, values, as_json)
+    return 0 if answers.answered else 3

@@ -1,0 +1,87 @@
+"""``medlora train``: a cohort to an adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medlora.cli.options import RESEARCH_USE_ONLY, Debug, Json, Overwrite, Weights, quoted, show
+
+
+def train(
+    cohort: Annotated[Path, typer.Argument(help="Cohort folder, as medlora check made it.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The run folder to make; else runs/ and the time of day.")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option("--backbone", help="A timm model; else the embedded one.")] = None,
+    weights: Weights = None,
+    method: Annotated[str | None, typer.Option("--method", help="lora, probe, full, dora, ssf, bitfit …")] = None,
+    rank: Annotated[int | None, typer.Option("--rank", help="Rank of each low-rank update.")] = None,
+    alpha: Annotated[float | None, typer.Option("--alpha", help="Scale of the updates, divided by the rank.")] = None,
+    targets: Annotated[
+        str | None, typer.Option("--targets", help="Roles, groups or module paths, separated by commas; auto.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option("--classes", help="Labels to tell apart, separated by commas; the positive one last.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the training cases.")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--lr", help="Highest learning rate.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Cases in a step.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of head, updates, order and augmentation.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, mps or auto.")] = None,
+    num_workers: Annotated[int | None, typer.Option("--num-workers", help="Processes that augment.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="YAML of settings; a run's config.yaml is one.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Any single setting: block.key=value. May be repeated.")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train an adapter on a cohort, and choose its operating point on the tune split."""
+    from medlora.training.config import parse_setting
+
+    named: dict[str, Any] = {
+        "adapter.method": method,
+        "adapter.rank": rank,
+        "adapter.alpha": alpha,
+        "adapter.targets": _listed(targets),
+        "data.classes": _listed(classes),
+        "train.epochs": epochs,
+        "train.learning_rate": learning_rate,
+        "train.batch_size": batch_size,
+        "train.seed": seed,
+        "train.device": device,
+        "train.num_workers": num_workers,
+        **dict(parse_setting(text) for text in settings or ()),
+    }
+    from medlora.training import train as start
+
+    run = start(cohort, output, backbone=backbone, weights=weights, config=config, settings=named, overwrite=overwrite)
+    history = run.history
+    best = history.loc[history["tune_auc"].idxmax()]
+    size = (run.adapter_path / "adapter_model.safetensors").stat().st_size
+    values = {
+        "run": run.folder,
+        "adapter": run.adapter_path,
+        "adapter_bytes": size,
+        "best_epoch": int(best["epoch"]),
+        "tune_auc": float(best["tune_auc"]),
+    }
+    lines = [
+        f"Best of {len(history)} epochs: {best['epoch']:.0f}, AUC {best['tune_auc']:.3f} on the tune split "
+        "(optimistic: the epoch was chosen there)",
+        f"Adapter: {run.adapter_path} ({size / 1000:,.0f} kB)",
+        RESEARCH_USE_ONLY,
+        "",
+        f"Next: medlora evaluate {quoted(run.folder)}",
+    ]
+    show(lines, values, as_json)
+
+
+def _listed(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,128 @@
+"""The labelled cases of a cohort that a training uses, with their class numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from medlora.errors import MedloraError
+
+if TYPE_CHECKING:
+    from medlora.cohorts import Cohort
+
+
+@dataclass(frozen=True)
+class TrainingCases:
+    """Cases with a label and a split.
+
+    Attributes:
+        table: the cohort's table, without cases of other classes.
+        classes: names, in the order of the outputs; the last is the positive one of two.
+    """
+
+    table: pd.DataFrame
+    classes: list[str]
+
+    def rows(self, split: str) -> pd.DataFrame:
+        """The cases of ``split`` as predictions begin: case_id, scan_id, patient, site, y."""
+        chosen = self.table[self.table["split"] == split]
+        out = chosen[["case_id", "scan_id", "patient", "site"]].reset_index(drop=True)
+        out["y"] = chosen["label"].to_numpy()
+        return out
+
+    def of(self, split: str) -> list[str]:
+        """The scan_ids of ``split``."""
+        return self.table.loc[self.table["split"] == split, "scan_id"].tolist()
+
+    def labels(self, split: str) -> np.ndarray:
+        """Class numbers of ``split``, int64 (N,)."""
+        number = {name: index for index, name in enumerate(self.classes)}
+        return self.table.loc[self.table["split"] == split, "label"].map(number).to_numpy(np.int64)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Cases by split and class."""
+        return {
+            split: {name: int((rows["label"] == name).sum()) for name in self.classes}
+            for split, rows in self.table.groupby("split", sort=False)
+        }
+
+    def patients(self) -> dict[str, int]:
+        """Patients by split."""
+        return {str(split): int(rows["patient"].nunique()) for split, rows in self.table.groupby("split", sort=False)}
+
+    @property
+    def modalities(self) -> set[str]:
+        """DICOM's Modality of the scans; the empty word where a file has none."""
+        return set(self.table["Modality"].fillna("").astype(str)) if "Modality" in self.table else {""}
+
+    @property
+    def views(self) -> list[str]:
+        """DICOM's View Position of the training scans, as far as the files say."""
+        training = self.table[self.table["split"] == "train"]
+        return sorted(set(training["ViewPosition"].astype(str)) - {""}) if "ViewPosition" in training else []
+
+    @property
+    def phantom(self) -> bool:
+        """Whether these are phantoms; their figures must then say so."""
+        return is_phantom(self.table)
+
+
+def is_phantom(table: pd.DataFrame) -> bool:
+    """Whether all scans of a cohort's table say by their Manufacturer that they are phantoms."""
+    makers = table.get("Manufacturer")
+    return makers is not None and len(makers) > 0 and bool(makers.astype(str).str.contains("phantom", case=False).all())
+
+
+# Labels that mean the absence of a finding; the other of two classes is then the positive one.
+_NEGATIVE = frozenset(
+    {"normal", "negative", "neg", "no", "none", "0", "absent", "benign", "healthy", "control", "false"}
+)
+
+
+def ordered(classes: list[str]) -> list[str]:
+    """Classes in the order of the outputs: a label that means absence first, the rest as they sort."""
+    return sorted(classes, key=lambda name: (name.strip().lower() not in _NEGATIVE, name))
+
+
+def select_cases(cohort: Cohort, classes: list[str] | None) -> TrainingCases:
+    """The cases of ``classes``, checked to be enough to train and tune on.
+
+    Args:
+        cohort: with labels and splits.
+        classes: labels to tell apart, in order; none for all of them, ordered by :func:`ordered`.
+
+    Raises:
+        MedloraError: a class is unknown or has no cases where they are needed, or a patient is in two splits.
+    """
+    if not cohort.classes:
+        raise MedloraError("the cohort has no labels, so there is nothing to train", "run medlora check with --labels")
+    if cohort.errors:
+        raise MedloraError(f"the cohort is not fit to train on: {cohort.errors[0]}", "see its check.html")
+    chosen = list(dict.fromkeys(classes)) if classes else ordered(cohort.classes)
+    unknown = [name for name in chosen if name not in cohort.classes]
+    if unknown:
+        raise MedloraError(
+            f"the cohort has no cases of {', '.join(map(repr, unknown))}",
+            f"its classes are: {', '.join(cohort.classes)}",
+        )
+    if len(chosen) < 2:
+        raise MedloraError(f"there is one class only, {chosen[0]!r}", "labels of at least two classes are needed")
+    table = cohort.table[cohort.table["label"].isin(chosen)].reset_index(drop=True)
+    if "x" in table and table["x"].notna().any():
+        raise MedloraError(
+            "the cases of this cohort are places in scans, which no preset of this version reads",
+            "make a cohort whose labels are for whole scans",
+        )
+    cases = TrainingCases(table, chosen)
+    counts = cases.counts()
+    for split in ("train", "tune"):
+        missing = [name for name in chosen if not counts.get(split, {}).get(name)]
+        if missing:
+            raise MedloraError(
+                f"the split {split!r} has no case of {', '.join(map(repr, missing))}",
+                "run medlora check with another --split-seed, or with more patients of that class",
+            )
+    return cases

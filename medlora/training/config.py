@@ -1,0 +1,184 @@
+"""All settings of a run: one YAML in five blocks, each line explained; the command line comes before the file."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from medlora.errors import MedloraError
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class Data(_Block):
+    """Which cases, and how they are prepared."""
+
+    cohort: str | None = Field(None, description="the cohort folder, as medlora check made it")
+    classes: list[str] | None = Field(
+        None,
+        description="labels to tell apart, in order; the last is the positive one of two; none: all",
+    )
+    preset: str | None = Field(None, description="preparation of the scans; none: the one for the cohort's modality")
+    image_size: int | None = Field(
+        None,
+        ge=32,
+        le=2048,
+        description="side of the prepared image in pixels; none: the one of the backbone's weights",
+    )
+    augment: float = Field(1.0, ge=0, le=3, description="strength of the random augmentation; 0 switches it off")
+
+
+class Model(_Block):
+    """The frozen backbone."""
+
+    backbone: str = Field("tf_efficientnet_lite0", description="a timm model name, with or without a tag of weights")
+    weights: str | None = Field(
+        None, description="file with the backbone's weights; none: those that belong to the name; 'random': none at all"
+    )
+
+
+class Method(_Block):
+    """What is trained."""
+
+    method: Literal["lora", "dora", "lora_fa", "ssf", "bitfit", "norm", "probe", "full"] = Field(
+        "lora",
+        description="lora, dora, lora_fa: low-rank updates; ssf: scale, shift; bitfit: biases; norm: normalisations; "
+        "probe: the head alone; full: every weight",
+    )
+    rank: int = Field(8, ge=1, le=1024, description="rank of each low-rank update; higher is more capable and larger")
+    alpha: float = Field(16.0, gt=0, description="scale of the updates: each is multiplied by alpha / rank")
+    targets: str | list[str] = Field("auto", description="roles, groups or module paths that get an update")
+    last: str | int | list[int] | None = Field(
+        None, description="only the last blocks get an update: a fraction (1/3) or block numbers; none: all"
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="probability that an input feature of an update is left out")
+    batchnorm: Literal["frozen", "adapt"] = Field(
+        "frozen", description="statistics of BatchNorm: those of pretraining, or adapted and saved with the adapter"
+    )
+
+
+class Train(_Block):
+    """How it is trained."""
+
+    epochs: int = Field(10, ge=1, le=10_000, description="passes over the training cases")
+    batch_size: int = Field(16, ge=1, le=65_536, description="cases in a step")
+    learning_rate: float = Field(1e-3, gt=0, description="AdamW's highest learning rate, after warm-up; cosine to 0")
+    weight_decay: float = Field(1e-2, ge=0, description="AdamW's weight decay on all that is trained")
+    warmup: float = Field(0.1, ge=0, lt=1, description="part of all steps in which the learning rate rises")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability taken from the true class and spread")
+    head: Literal["probe", "random"] = Field(
+        "probe", description="where the classifier starts: at the linear probe, or at random"
+    )
+    class_weights: Literal["balanced", "none"] = Field(
+        "balanced", description="weight of each class in the loss: inverse to its frequency, or equal"
+    )
+    seed: int = Field(0, ge=0, description="of head, updates, order, and augmentation")
+    device: str = Field("auto", description="cpu, cuda, mps, or auto")
+    num_workers: int = Field(0, ge=0, le=256, description="processes that augment; 0: the training process itself")
+
+
+class Evaluation(_Block):
+    """What is fixed on the tune split, before any test."""
+
+    operating_point: str = Field(
+        "youden", description="rule of the threshold: youden, sensitivity>=0.95, specificity>=0.9, or a number"
+    )
+    probe: bool = Field(True, description="train a linear probe beside the adapter, for the report")
+
+
+class Config(_Block):
+    """Settings of a training run."""
+
+    data: Data = Field(default_factory=Data)
+    model: Model = Field(default_factory=Model)
+    adapter: Method = Field(default_factory=Method)
+    train: Train = Field(default_factory=Train)
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+
+    @classmethod
+    def resolve(cls, file: str | Path | None = None, settings: dict[str, Any] | None = None) -> Config:
+        """Settings from a YAML file, with ``settings`` on top.
+
+        Args:
+            file: YAML in the blocks of this class; a run's ``config.yaml`` is one.
+            settings: values by dotted name (``train.epochs``); none means not given.
+
+        Raises:
+            MedloraError: the file cannot be read, or a name or value is wrong; the nearest name is offered.
+        """
+        values = _read(Path(file)) if file is not None else {}
+        for name, value in (settings or {}).items():
+            if value is not None:
+                block, _, key = name.partition(".")
+                if not key:
+                    raise MedloraError(f"the setting {name!r} has no block", "write it as block.key=value")
+                if not isinstance(values.setdefault(block, {}), dict):
+                    raise MedloraError(f"{block} in {file} is no block of settings", "write key: value lines below it")
+                values[block][key] = value
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise MedloraError(*_reworded(error)) from None
+
+    def to_yaml(self) -> str:
+        """The settings as YAML, every line explained."""
+        lines = ["# Settings of a medlora run, all defaults written out. Use again: medlora train … --config FILE"]
+        for name, block in self:
+            lines += ["", f"# {type(block).__doc__}", f"{name}:"]
+            for key, field in type(block).model_fields.items():
+                value = yaml.safe_dump(getattr(block, key), default_flow_style=True, allow_unicode=True, width=10_000)
+                lines += [f"  # {field.description}", f"  {key}: {value.removesuffix('...' + chr(10)).strip()}"]
+        return "\n".join(lines) + "\n"
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """``block.key=value`` → (``block.key``, value read as YAML).
+
+    Raises:
+        MedloraError: there is no equals sign, or the value is no YAML.
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise MedloraError(f"--set {text!r} has no equals sign", "write it as --set block.key=value")
+    try:
+        return name.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise MedloraError(f"the value in --set {text!r} is not YAML", "quote it, or use a plain value") from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MedloraError(f"cannot read the config {file}: {error.strerror}", "check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" (line {where.line + 1})" if where is not None else ""
+        raise MedloraError(f"the config {file} is not YAML{line}", "compare it with a run's config.yaml") from error
+    if not isinstance(values or {}, dict):
+        raise MedloraError(f"the config {file} holds no blocks of settings", "compare it with a run's config.yaml")
+    return values or {}
+
+
+def _reworded(error: ValidationError) -> tuple[str, str]:
+    """pydantic's first complaint in words that name the setting and the way out."""
+    first = error.errors(include_url=False)[0]
+    path = [str(part) for part in first["loc"]]
+    block = Config.model_fields.get(path[0])
+    annotation = block.annotation if block is not None else None
+    fields = getattr(annotation, "model_fields", Config.model_fields)
+    name = ".".join(path[:2])
+    if first["type"] == "extra_forbidden":
+        prefix = f"{path[0]}." if len(path) > 1 else ""
+        near = difflib.get_close_matches(path[-1], fields, n=1, cutoff=0.4)
+        fix = f"did you mean {prefix}{near[0]}?" if near else f"there are: {', '.join(prefix + f for f in fields)}"
+        return f"unknown setting {name}", fix
+    said = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    description = fields[path[1]].description if len(path) > 1 and path[1] in fields else None
+    return f"the setting {name} is {first.get('input')!r}, but should be {said}", description or "correct the value"

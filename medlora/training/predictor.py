@@ -1,0 +1,161 @@
+"""An adapter at work: scans in, probabilities out, from the adapter's folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from medlora import adapters, backbones, transforms
+from medlora.errors import MedloraError
+from medlora.evaluation import OperatingPoint, apply_temperature
+from medlora.progress import track
+from medlora.training.device import pick_device
+
+if TYPE_CHECKING:
+    from medlora.scans import Scan
+    from medlora.training.answering import Answers
+
+_BATCH = 32
+
+
+@dataclass
+class Predictor:
+    """A backbone with an adapter loaded, and all that was frozen with it.
+
+    Attributes:
+        model: backbone and adapter, in evaluation mode.
+        preset: preparation of scans.
+        classes: names, in the order of the outputs.
+        temperature: divides the logits before the softmax; fitted on the tune split.
+        operating_point: turns probabilities into a class; chosen on the tune split.
+        info: the adapter's ``medlora.json``.
+    """
+
+    model: torch.nn.Module
+    preset: transforms.Preset
+    classes: list[str]
+    temperature: float
+    operating_point: OperatingPoint
+    info: dict[str, Any]
+    device: torch.device
+
+    @classmethod
+    def load(cls, adapter: str | Path, weights: str | Path | None = None, device: str = "auto") -> Predictor:
+        """Load an adapter folder onto its backbone.
+
+        Args:
+            adapter: an adapter's folder, or the run that holds it.
+            weights: the backbone's weights file, where the adapter was trained on one.
+            device: cpu, cuda, mps or auto.
+
+        Raises:
+            MedloraError: the folder is no adapter or damaged, or the backbone cannot be had or is another one.
+        """
+        folder = adapter_folder(adapter)
+        info = adapters.read_info(folder)
+        try:
+            recorded, task = info["backbone"], info["task"]
+            preset = transforms.preset_from(info["preprocessing"])
+            operating_point = OperatingPoint.from_dict(task["operating_point"])
+            classes, temperature = [str(name) for name in task["classes"]], float(task["temperature"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise MedloraError(
+                f"{folder / 'medlora.json'} does not say all that prediction needs ({error})",
+                "use an adapter that medlora train has written",
+            ) from error
+        if recorded["source"] == "file" and weights is None:
+            raise MedloraError(
+                f"the adapter {folder} was trained on {recorded['name']} with weights from a file "
+                f"(SHA-256 {str(recorded['sha256'])[:12]}…)",
+                "add --weights FILE with that file",
+            )
+        chosen = backbones.RANDOM if recorded["source"] == backbones.RANDOM else weights
+        backbone = backbones.create(
+            recorded["name"],
+            chosen,
+            num_classes=len(classes),
+            image_size=preset.size,
+            seed=int(recorded.get("seed", 0)),
+        )
+        adapters.load(backbone.model, folder)
+        where = pick_device(device)
+        return cls(backbone.model.eval().to(where), preset, classes, temperature, operating_point, info, where)
+
+    def logits(self, prepared: torch.Tensor) -> np.ndarray:
+        """Prepared images (N, 1, H, W) → logits (N, K), float32."""
+        with torch.inference_mode():
+            return self.model(self.preset.normalise(prepared.to(self.device))).float().cpu().numpy()
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Logits (N, K) → calibrated probabilities (N, K), float64, each row summing to 1."""
+        return apply_temperature(logits, self.temperature)
+
+    def predict(self, paths: str | Path | list[str | Path]) -> Answers:
+        """Answer for each scan in files or folders; see :func:`medlora.training.answering.predict`."""
+        from medlora.training.answering import predict
+
+        return predict(self, paths)
+
+    def table(self, cases: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:
+        """Predictions in the form that :mod:`medlora.evaluation` reads: ``cases`` with p_CLASS… and predicted."""
+        probabilities = self.probabilities(logits)
+        out = cases.reset_index(drop=True).copy()
+        for index, name in enumerate(self.classes):
+            out[f"p_{name}"] = probabilities[:, index]
+        out["predicted"] = self.operating_point.predict(probabilities, self.classes)
+        return out
+
+
+def adapter_folder(path: str | Path) -> Path:
+    """The adapter's folder where ``path`` is one, or a run that holds one.
+
+    Raises:
+        MedloraError: ``path`` is neither, or the run did not end well.
+    """
+    path = Path(path)
+    if (path / "medlora.json").is_file():
+        return path
+    if (path / "STATUS").is_file():
+        status = (path / "STATUS").read_text(encoding="utf-8").strip()
+        if status != "done":
+            raise MedloraError(f"the run {path} did not end well: {status}", "train it again with --overwrite")
+        return path / "adapter"
+    if not path.exists():
+        raise MedloraError(f"there is no {path}", "give the folder of an adapter, or of a run")
+    raise MedloraError(f"{path} is no adapter: it has no medlora.json", "give the folder of an adapter, or of a run")
+
+
+def predict_scans(
+    predictors: Sequence[Predictor], read: Callable[[str], Scan], scan_ids: Sequence[str], what: str
+) -> list[np.ndarray]:
+    """Logits of several models for the same scans, each scan read and prepared once.
+
+    Args:
+        predictors: with one and the same preset.
+        read: scan_id → Scan.
+        scan_ids: in the order of the answer.
+        what: the work, for the progress shown.
+
+    Returns:
+        For each predictor logits (N, K), float32.
+
+    Raises:
+        MedloraError: a scan cannot be read, or is not of the kind that the adapter was made for.
+    """
+    prepare = predictors[0].preset.preparation()
+    parts: list[list[np.ndarray]] = [[np.zeros((0, len(predictor.classes)), np.float32)] for predictor in predictors]
+    batch: list[torch.Tensor] = []
+    for index, scan_id in enumerate(track(scan_ids, what), 1):
+        batch.append(torch.as_tensor(prepare(read(scan_id))))
+        if len(batch) == _BATCH or index == len(scan_ids):
+            images = torch.stack(batch)
+            batch.clear()
+            for part, predictor in zip(parts, predictors, strict=True):
+                part.append(predictor.logits(images))
+    return [np.concatenate(part) for part in parts]

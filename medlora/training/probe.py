@@ -1,0 +1,88 @@
+"""The linear probe: logistic regression on the frozen backbone's features, written into the model's own classifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from medlora.training.engine import macro_auc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import nn
+
+# Inverse strengths of the L2 penalty tried on the tune split, weakest last.
+_STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+
+
+@dataclass
+class Probe:
+    """A linear classifier on features as they come from the backbone.
+
+    Attributes:
+        weight, bias: (K, F) and (K,); logits are ``features @ weight.T + bias``.
+        strength: inverse L2 penalty on standardised features, chosen on the tune split.
+        tune_auc: what it reaches there.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    strength: float
+    tune_auc: float
+
+
+def classifier_of(model: nn.Module) -> nn.Linear | None:
+    """The one linear layer at the end of a timm model, or none where its classifier is something else."""
+    head = model.get_classifier() if hasattr(model, "get_classifier") else None  # type: ignore[operator]
+    return head if isinstance(head, torch.nn.Linear) else None
+
+
+def features(model: nn.Module, batches: Iterable[torch.Tensor], device: torch.device) -> np.ndarray:
+    """What reaches the classifier of ``model`` in evaluation mode: batches of (N, C, H, W) → float32 (cases, F)."""
+    head = classifier_of(model)
+    assert head is not None
+    seen: list[np.ndarray] = []
+    hook = head.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].float().cpu().numpy()))
+    training = model.training
+    try:
+        model.eval().to(device)
+        with torch.inference_mode():
+            for batch in batches:
+                model(batch.to(device))
+    finally:
+        hook.remove()
+        model.train(training)
+    return np.concatenate(seen)
+
+
+def fit(train: tuple[np.ndarray, np.ndarray], tune: tuple[np.ndarray, np.ndarray], classes: int) -> Probe:
+    """Fit a class-balanced multinomial logistic regression; the penalty is chosen by the AUC on the tune split.
+
+    Args:
+        train, tune: features (N, F) and class indices (N,).
+        classes: number of classes K.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(train[0])
+    scaled, held_out = scaler.transform(train[0]), scaler.transform(tune[0])
+    best: tuple[float, float, LogisticRegression] | None = None
+    for strength in _STRENGTHS:
+        model = LogisticRegression(C=strength, class_weight="balanced", max_iter=2000).fit(scaled, train[1])
+        score = macro_auc(model.predict_proba(held_out), tune[1])
+        if best is None or score > best[0]:
+            best = (score, strength, model)
+    assert best is not None
+    score, strength, model = best
+    coefficients, intercepts = model.coef_, model.intercept_
+    if classes == 2:  # scikit-learn keeps one row for two classes: log-odds of the second
+        coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
+        intercepts = np.concatenate([-intercepts / 2, intercepts / 2])
+    weight = coefficients / scaler.scale_
+    bias = intercepts - weight @ scaler.mean_
+    return Probe(torch.from_numpy(weight).float(), torch.from_numpy(bias).float(), strength, float(score))

@@ -1,0 +1,337 @@
+"""Task, cohort and method to a run: the one function behind ``medlora train``."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from medlora import adapters, backbones, evaluation, files, transforms
+from medlora.adapters import Method
+from medlora.errors import MedloraError
+from medlora.progress import log_to, say, track
+from medlora.training import engine
+from medlora.training import probe as linear_probe
+from medlora.training.card import card
+from medlora.training.cases import TrainingCases, select_cases
+from medlora.training.config import Config
+from medlora.training.device import pick_device
+from medlora.training.environment import environment
+from medlora.training.predictor import Predictor, predict_scans
+from medlora.training.prepared import PreparedImages
+from medlora.training.run import Run
+
+if TYPE_CHECKING:
+    from medlora.cohorts import Cohort
+
+
+_METHODS = {
+    kind.name: kind
+    for kind in (
+        adapters.LoRA,
+        adapters.DoRA,
+        adapters.LoRAFA,
+        adapters.SSF,
+        adapters.BitFit,
+        adapters.NormTuning,
+        adapters.Probe,
+        adapters.Full,
+    )
+}
+
+
+def train(
+    cohort: Cohort | str | Path,
+    output: str | Path | None = None,
+    *,
+    backbone: str | None = None,
+    weights: str | Path | None = None,
+    adapter: Method | None = None,
+    config: str | Path | None = None,
+    settings: dict[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Run:
+    """Train an adapter for the labels of a cohort.
+
+    Args:
+        cohort: a cohort, or its folder.
+        output: the run folder to be made; none: ``runs/`` and the time of day.
+        backbone: a timm model; none: the embedded one, which needs no network.
+        weights: a file with the backbone's weights, or the word ``random``.
+        adapter: what is trained, ``medlora.LoRA(rank=8)`` for one; none: as the settings say.
+        config: YAML file of settings, as a run's ``config.yaml``.
+        settings: single settings by dotted name (``{"train.epochs": 5}``); they win over the file.
+        overwrite: replace what ``output`` holds.
+
+    Returns:
+        The finished run: its adapter, its figures on the tune split, and :meth:`Run.evaluate` for the test.
+
+    Raises:
+        MedloraError: bad settings, a cohort that cannot be trained on, weights out of reach, an output that exists.
+    """
+    from medlora.cohorts import Cohort
+
+    cohort = cohort if isinstance(cohort, Cohort) else Cohort.load(cohort)
+    named = {
+        "data.cohort": str(Path(cohort.folder).resolve()) if cohort.folder is not None else None,
+        "model.backbone": backbone,
+        "model.weights": None if weights is None else str(weights),
+        **_settings_of(adapter),
+    }
+    resolved = Config.resolve(config, {**named, **(settings or {})})
+    cases = select_cases(cohort, resolved.data.classes)
+    folder = Path(output) if output is not None else Path("runs") / time.strftime("%Y-%m-%d_%H%M%S")
+    with _run_folder(folder, overwrite) as folder:
+        say(f"the run is written to {folder}")
+        return _train(cohort, cases, resolved, folder)
+
+
+def _train(cohort: Cohort, cases: TrainingCases, config: Config, folder: Path) -> Run:
+    started = time.monotonic()
+    settings, classes = config.train, cases.classes
+    device = pick_device(settings.device)
+    backbone = backbones.create(
+        config.model.backbone,
+        config.model.weights,
+        num_classes=len(classes),
+        image_size=config.data.image_size,
+        seed=settings.seed,
+    )
+    say(f"backbone {backbone.name} ({backbone.source}); licence {backbone.licence}; trained on {backbone.trained_on}")
+    preset = _preset(config, cases, backbone)
+    config = config.model_copy(deep=True)
+    config.data.classes, config.data.preset, config.data.image_size = classes, preset.name, preset.size
+    files.write_text(folder / "config.yaml", config.to_yaml())
+    files.write_json(folder / "environment.json", environment(device))
+    files.write_text(folder / "cohort.csv", cases.table.to_csv(index=False, lineterminator="\n"))
+
+    cache = folder / "cache"
+    cache.mkdir()
+    prepared = {
+        split: PreparedImages(
+            cache / f"{split}.npy",
+            cases.of(split),
+            cohort.scan,
+            preset,
+            cases.labels(split),
+            f"preparing {split} scans",
+        )
+        for split in ("train", "tune")
+    }
+
+    base = _described(config, cases, backbone, preset)
+    probe = _fit_probe(backbone.model, preset, prepared, len(classes), device)
+    if probe is not None and config.evaluation.probe:
+        _save_probe(backbone.model, probe, base, config, cohort, cases, folder / "probe")
+
+    total = sum(parameter.numel() for parameter in backbone.model.parameters())
+    method = _method(config)
+    adapter = adapters.attach(backbone.model, method, batchnorm=config.adapter.batchnorm)
+    if probe is not None and settings.head == "probe":
+        _set_head(backbone.model, probe)
+    trainable = sum(parameter.numel() for parameter in adapter.parameters())
+    say(f"training {trainable:,} parameters ({method.name}) on a backbone of {total:,}, on {device.type}")
+    history = engine.fit(
+        backbone.model, adapter, preset, prepared["train"], prepared["tune"], len(classes), settings, folder
+    )
+    best = max(history, key=lambda row: row["tune_auc"])
+    info = base | {
+        "training": base["training"]
+        | {
+            "settings": {name: value for name, value in config.train.model_dump().items() if name != "num_workers"},
+            "epochs": len(history),
+            "best_epoch": int(best["epoch"]),
+            "seconds": round(time.monotonic() - started),
+            "trainable_parameters": trainable,
+            "total_parameters": total,
+        }
+    }
+    _save_judged(
+        backbone.model, adapter, info, config, cohort, cases, folder / "adapter", folder / "predictions" / "tune.csv"
+    )
+    return Run(folder, cohort)
+
+
+def _save_judged(
+    model: torch.nn.Module,
+    adapter: adapters.Adapter,
+    info: dict[str, Any],
+    config: Config,
+    cohort: Cohort,
+    cases: TrainingCases,
+    folder: Path,
+    predictions: Path | None,
+) -> None:
+    """Save ``adapter`` with the temperature and the operating point that the tune split gives it.
+
+    The tune scans are read and prepared anew, as at any later prediction: nothing is judged from a cache.
+    """
+    predictor = Predictor(
+        model=model.eval(),
+        preset=transforms.preset_from(info["preprocessing"]),
+        classes=cases.classes,
+        temperature=1.0,
+        operating_point=evaluation.OperatingPoint(None),
+        info=info,
+        device=torch.device("cpu"),
+    )
+    (logits,) = predict_scans([predictor], cohort.scan, cases.of("tune"), "predicting the tune scans")
+    labels = cases.labels("tune")
+    predictor.temperature = evaluation.fit_temperature(logits, labels)
+    predictor.operating_point = _operating_point(
+        config.evaluation.operating_point, cases.classes, predictor.probabilities(logits), labels
+    )
+    table = predictor.table(cases.rows("tune"), logits)
+    judged = evaluation.evaluate(table, threshold=predictor.operating_point)
+    task = info["task"] | {
+        "temperature": predictor.temperature,
+        "operating_point": predictor.operating_point.to_dict(),
+    }
+    info = info | {"task": task, "figures": {"tune": judged.to_dict()}}
+    adapter.save(folder, info=info, card=card(info, adapter.summary(), judged))
+    if predictions is not None:
+        predictions.parent.mkdir(exist_ok=True)
+        files.write_text(predictions, table.to_csv(index=False, lineterminator="\n"))
+
+
+def _operating_point(
+    rule: str, classes: list[str], probabilities: np.ndarray, labels: np.ndarray
+) -> evaluation.OperatingPoint:
+    """The operating point that ``rule`` gives on the tune split; of several classes the most probable is answered."""
+    if len(classes) > 2:
+        return evaluation.OperatingPoint(None, rule="highest probability", chosen_on="tune")
+    try:
+        chosen: str | float = float(rule)
+    except ValueError:
+        chosen = rule
+    return evaluation.choose_threshold(labels == 1, probabilities[:, 1], chosen, positive=classes[1], chosen_on="tune")
+
+
+def _preset(config: Config, cases: TrainingCases, backbone: backbones.Backbone) -> transforms.Preset:
+    """The preset for the cohort's modality, with the backbone's size and normalisation."""
+    named = config.data.preset
+    if named is not None and named not in transforms.PRESETS:
+        raise MedloraError(f"unknown preset {named!r}", f"choose one of: {', '.join(transforms.PRESETS)}")
+    kind = transforms.PRESETS[named] if named is not None else transforms.preset_for(cases.modalities)
+    size = config.data.image_size or backbone.input_size[-1]
+    return kind(size=size, mean=backbone.mean, std=backbone.std, augment=config.data.augment)
+
+
+def _described(
+    config: Config, cases: TrainingCases, backbone: backbones.Backbone, preset: transforms.Preset
+) -> dict[str, Any]:
+    """What an adapter says of its task, its base and its training; plain values without identifiers."""
+    return {
+        "backbone": backbone.describe() | {"seed": config.train.seed},
+        "preprocessing": preset.to_dict(),
+        "task": {"classes": cases.classes, "modalities": sorted(filter(None, cases.modalities)), "views": cases.views},
+        "training": {"cases": cases.counts(), "patients": cases.patients()},
+        "phantom": cases.phantom,
+    }
+
+
+def _fit_probe(
+    model: torch.nn.Module,
+    preset: transforms.Preset,
+    prepared: dict[str, PreparedImages],
+    classes: int,
+    device: torch.device,
+) -> linear_probe.Probe | None:
+    """Fit the linear probe, or say why there is none."""
+    if linear_probe.classifier_of(model) is None:
+        say("no linear probe: the classifier of this backbone is not one linear layer")
+        return None
+    sets = []
+    for split, images in prepared.items():
+        loader = torch.utils.data.DataLoader(images, batch_size=32)
+        batches = (preset.normalise(batch) for batch, _labels, _rows in track(loader, f"features of the {split} scans"))
+        sets.append((linear_probe.features(model, batches, device), images.labels.numpy()))
+    model.cpu()
+    probe = linear_probe.fit(sets[0], sets[1], classes)
+    say(f"linear probe on the frozen features: AUC {probe.tune_auc:.3f} on the tune split")
+    return probe
+
+
+def _save_probe(
+    model: torch.nn.Module,
+    probe: linear_probe.Probe,
+    base: dict[str, Any],
+    config: Config,
+    cohort: Cohort,
+    cases: TrainingCases,
+    folder: Path,
+) -> None:
+    """Save the probe as an adapter of its own, so that it is judged as the run's adapter is."""
+    adapter = adapters.attach(model, adapters.Probe())
+    _set_head(model, probe)
+    _save_judged(model, adapter, base, config, cohort, cases, folder, None)
+    adapter.detach()
+
+
+def _set_head(model: torch.nn.Module, probe: linear_probe.Probe) -> None:
+    head = linear_probe.classifier_of(model)
+    assert head is not None
+    with torch.no_grad():
+        head.weight.copy_(probe.weight)
+        head.bias.copy_(probe.bias)
+
+
+def _method(config: Config) -> Method:
+    """The method that the settings name, with those of its options that they hold."""
+    kind = _METHODS[config.adapter.method]
+    options = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{name: value for name, value in config.adapter if name in options})
+
+
+def _settings_of(method: Method | None) -> dict[str, Any]:
+    """The settings that a method given in Python stands for."""
+    if method is None:
+        return {}
+    values = method.to_dict()
+    known = set(type(Config().adapter).model_fields)
+    rest = {name: value for name, value in values.items() if name not in known and value}
+    if rest:
+        raise MedloraError(
+            f"medlora.train does not take {', '.join(rest)} of {type(method).__name__}",
+            "attach the method to a model with medlora.adapters.attach, and train it in your own loop",
+        )
+    return {f"adapter.{name}": value for name, value in values.items() if name in known}
+
+
+@contextmanager
+def _run_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
+    """Make a run folder whose STATUS says how far it is: running, then done, interrupted or failed."""
+    if overwrite and files.holds_something(folder):
+        if not (folder / "STATUS").is_file():
+            raise MedloraError(f"{folder} is no run, so it is not overwritten", "choose another -o/--output")
+        shutil.rmtree(folder)
+    files.refuse_existing(folder, "the run")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise files.cannot_write(folder, error) from error
+    files.write_text(folder / "STATUS", "running\n")
+    status = "failed\n"
+    try:
+        with log_to(folder / "log.txt"):
+            yield folder
+        status = "done\n"
+    except KeyboardInterrupt:
+        status = "interrupted\n"
+        raise
+    except MedloraError as error:
+        status = f"failed: {error.what}\n"
+        raise
+    except OSError as error:
+        raise (files.cannot_write(folder, error) if files.is_full(error) else error) from error
+    finally:
+        shutil.rmtree(folder / "cache", ignore_errors=True)
+        with suppress(OSError, MedloraError):  # a full disk must not hide what went wrong first
+            files.write_text(folder / "STATUS", status)

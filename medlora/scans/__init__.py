@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from medlora.scans.codes import Code, Issue, Severity
 from medlora.scans.folder import list_files
-from medlora.scans.header import Header, read_header
+from medlora.scans.file import read_header
+from medlora.scans.header import Header
 from medlora.scans.read import read
 from medlora.scans.scan import Excluded, Scan, ScanError, Scans
 from medlora.scans.survey import Identity, ScanFiles, Survey, survey

@@ -24,6 +24,7 @@ from pydicom.uid import (
 
 from medlora.scans.codes import Code, Issue
 from medlora.scans.header import Header, Values
+from medlora.scans.plain import dataset
 from medlora.scans.scan import ScanError
 
 _NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
@@ -134,12 +135,11 @@ class Frames:
             self._inflate(header)
         elif self._syntax not in _NATIVE:
             file.seek(offset)
-            self._encoded = _encapsulated(file.read(header.size - offset if length < 0 else length), cells.frames)
+            there = header.size - offset
+            self._encoded = _encapsulated(file.read(there if length < 0 else min(length, there)), cells.frames)
 
     def _inflate(self, header: Header) -> None:
         import io
-
-        from medlora.scans.dicom import dataset
 
         data = dataset(header.path, pixels=True)
         stored = data[self.cells.keyword].value

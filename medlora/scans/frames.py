@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pydicom
 
 from medlora.scans.codes import Code
 from medlora.scans.header import Header, Values
+from medlora.scans.plain import dataset, plain_of
 
 # Macro (functional group sequence) → keywords of its item, and the keyword of the classic object that means the same.
 _GROUPS: dict[str, dict[str, str]] = {
@@ -62,7 +64,6 @@ def add(header: Header) -> None:
 
 
 def _enhanced(header: Header) -> None:
-    from medlora.scans.dicom import dataset
 
     data = dataset(header.path)
     count = int(header.values.get("NumberOfFrames", 1))
@@ -76,7 +77,6 @@ def _enhanced(header: Header) -> None:
 
 
 def _group_values(item: pydicom.Dataset) -> Values:
-    from medlora.scans.dicom import plain_of
 
     values: Values = {}
     for sequence, keywords in _GROUPS.items():
@@ -116,9 +116,9 @@ def _mosaic(header: Header) -> None:
     The stored position is that of the corner of the whole mosaic, as if it were one large image around the first tile's
     centre (nibabel, "Siemens mosaic format").
     """
-    from nibabel.nicom import csareader
-
-    from medlora.scans.dicom import dataset
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nibabel calls its DICOM part experimental; the tests hold it to known results
+        from nibabel.nicom import csareader
 
     values = header.values
     data = dataset(header.path)

@@ -13,7 +13,9 @@ from medlora.scans.codes import Code, Issue
 from medlora.scans.decode import Frames
 from medlora.scans.geometry import affine as affine_of
 from medlora.scans.geometry import check_stack, flat_affine
-from medlora.scans.header import Header, Values, read_header
+from medlora.scans.file import read_header
+from medlora.scans.header import Header, Values
+from medlora.scans.plain import dataset
 from medlora.scans.scan import ScanError
 from medlora.scans.series import Plane, planes_of
 from medlora.scans.values import polarity, rescale_of
@@ -116,7 +118,6 @@ def _tables(header: Header) -> tuple[NDArray[np.float32], int] | None:
     """The modality LUT, where the file has one (PS3.3 C.11.1.1): its entries and the first stored value it maps."""
     if not header.values.get("ModalityLUTSequence"):
         return None
-    from medlora.scans.dicom import dataset
 
     item = dataset(header.path).ModalityLUTSequence[0]
     count, first, bits = (int(n) for n in item.LUTDescriptor)
@@ -134,8 +135,6 @@ def _coloured(cells: np.ndarray, header: Header) -> np.ndarray | None:
     if header.values.get("PhotometricInterpretation") != "PALETTE COLOR":
         return None
     from pydicom.pixels import apply_color_lut
-
-    from medlora.scans.dicom import dataset
 
     try:
         with warnings.catch_warnings():

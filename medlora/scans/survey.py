@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median_low
@@ -17,7 +18,8 @@ from medlora.scans.decode import check_pixels
 from medlora.scans.elements import ACQUISITION, NO_IMAGES
 from medlora.scans.folder import list_files
 from medlora.scans.geometry import flat_affine
-from medlora.scans.header import Header, Values, read_header
+from medlora.scans.file import read_header
+from medlora.scans.header import Header, Values
 from medlora.scans.load import load, spacing_of
 from medlora.scans.scan import Excluded, Scan, ScanError
 from medlora.scans.series import PROJECTIONS, Plane, Refused, Volume, assemble, is_localizer, planes_of
@@ -281,7 +283,7 @@ def whitelisted(values: Values) -> Values:
 
     Ages above 89 years are given as 090Y: HIPAA's Safe Harbor, 45 CFR 164.514(b)(2)(i)(C), counts them as identifiers.
     """
-    header = {keyword: values[keyword] for keyword in (*ACQUISITION, "TransferSyntaxUID") if keyword in values}
+    header = {keyword: copy(values[keyword]) for keyword in (*ACQUISITION, "TransferSyntaxUID") if keyword in values}
     age = str(header.get("PatientAge", ""))
     if age.endswith("Y") and age[:-1].isdigit() and int(age[:-1]) > 89:
         header["PatientAge"] = "090Y"

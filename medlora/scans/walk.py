@@ -1,0 +1,306 @@
+"""A fast walk over the elements of a DICOM header, for the usual file.
+
+It knows little-endian data sets, implicit or explicit, after a file meta group (PS3.10 7.1, PS3.5 7.1). Of anything else it
+raises `Unusual`, and pydicom reads the file; the values are the same.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from medlora.scans.elements import PRESENT, STRUCTURAL, WANTED
+from medlora.scans.header import Values
+from medlora.scans.plain import BINARY, PADDING, plain, plain_of_raw
+
+#: Elements that hold pixels, by tag: the walk ends there.
+PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
+UNDEFINED = 0xFFFFFFFF
+#: VRs with a length of two bytes, and of four (PS3.5 7.1.2).
+SHORT = {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS",
+         b"ST", b"TM", b"UI", b"UL", b"US"}  # fmt: skip
+LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+
+_MOST_BYTES = 4 << 20  # a longer header is left to pydicom
+_MOST_CACHED = 4096
+_EXPLICIT, _IMPLICIT = struct.Struct("<IHH").unpack_from, struct.Struct("<II").unpack_from
+_LENGTH = struct.Struct("<I").unpack_from
+
+Pixels = tuple[str, int, int] | None
+
+
+class Unusual(Exception):
+    """The walk does not know this; pydicom will."""
+
+
+def walk(path: Path, size: int, start: bytes) -> tuple[Values, Pixels]:
+    """Plain values of the wanted elements, and the place of the pixels as in `Header.pixels`.
+
+    Args:
+        path: the file; more of it is read where ``start`` does not reach the pixels.
+        size: bytes of the file.
+        start: its first bytes.
+
+    Raises:
+        Unusual: pydicom has to read it.
+    """
+    while True:
+        try:
+            return _walk(start, size)
+        except (struct.error, IndexError) as error:  # the header is longer than what was read of it
+            if len(start) >= min(size, _MOST_BYTES):
+                raise Unusual from error
+            with open(path, "rb", buffering=0) as file:
+                longer = file.read(4 * len(start))
+            if len(longer) <= len(start):
+                raise Unusual from error
+            start = longer
+
+
+# --- values ---
+
+
+def _binary(form: str) -> Callable[[bytes], Any]:
+    width = struct.calcsize(form)
+
+    def convert(raw: bytes) -> Any:
+        if len(raw) % width:
+            raise ValueError
+        return plain("US", list(struct.unpack(f"<{len(raw) // width}{form}", raw)))
+
+    return convert
+
+
+def _decimal(raw: bytes) -> Any:
+    numbers = [float(text) for text in raw.decode("ascii").rstrip("\0").split("\\")]
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _integer(raw: bytes) -> Any:
+    numbers = [int(text) for text in raw.decode("ascii").rstrip("\0").split("\\")]
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _texts(raw: bytes) -> Any:
+    if b"\x1b" in raw:
+        raise ValueError
+    text = raw.decode("ascii")
+    return plain("LO", text.split("\\")) if "\\" in text else text.strip(PADDING) or None
+
+
+def _name(raw: bytes) -> Any:
+    if b"=" in raw:
+        raise ValueError
+    return _texts(raw)
+
+
+_CONVERTERS: dict[str, Callable[[bytes], Any]] = {vr: _binary(form) for vr, form in BINARY.items()}
+_CONVERTERS |= {"DS": _decimal, "IS": _integer, "PN": _name}
+# Values by bytes, one store per VR: most files of an archive repeat each other, and equal values are then one object.
+_CACHES: dict[str, dict[bytes, Any]] = {}
+# Keyword, VR in the file's bytes read as a number, VR (or what else the element is), store, converter.
+_Spec = tuple[str, int, str, dict[bytes, Any], Callable[[bytes], Any]]
+_END, _SEQUENCE = "pixels", "sequence"
+_TAGS = {keyword: tag for tag, (keyword, _) in WANTED.items()}
+
+
+def _number(vr: bytes) -> int:
+    return int.from_bytes(vr, "little")
+
+
+def _swapped(tag: int) -> int:
+    """The tag as its four little-endian bytes read as one number: group in the low half."""
+    return (tag >> 16) | (tag & 0xFFFF) << 16
+
+
+def _spec(keyword: str, kind: str) -> _Spec:
+    return keyword, _number(kind.encode()[:2]), kind, _CACHES.setdefault(kind, {}), _CONVERTERS.get(kind, _texts)
+
+
+_KNOWN = {_swapped(tag): _spec(keyword, vr) for tag, (keyword, vr) in WANTED.items()}
+_KNOWN |= {_swapped(tag): _spec(keyword, _SEQUENCE) for tag, keyword in PRESENT.items()}
+_KNOWN |= {_swapped(tag): _spec(keyword, _END) for tag, keyword in PIXELS.items()}
+_SHORT, _LONG = {_number(vr) for vr in SHORT}, {_number(vr) for vr in LONG}
+_SQ, _US, _SS = _number(b"SQ"), _number(b"US"), _number(b"SS")
+
+
+# --- the walk ---
+
+
+def _walk(buffer: bytes, size: int) -> tuple[Values, Pixels]:
+    syntax, instance, position = _meta(buffer)
+    if not syntax.startswith("1.2.840.10008.1.2") or syntax in (DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian):
+        raise Unusual
+    explicit = syntax != ImplicitVRLittleEndian
+    first = buffer[position : position + 6]
+    if position >= size or explicit != (first[4:].isalpha() and first[4:].isupper()) or first[:2] == b"\0\0":
+        raise Unusual
+    values: Values = {}
+    odd: list[tuple[_Spec, str, bytes]] = []
+    pixels: Pixels = None
+    known = _KNOWN.get
+    vr = 0
+    while position < size:  # each step of this loop counts: it runs some hundred times per file
+        if explicit:
+            tag, vr, length = _EXPLICIT(buffer, position)
+            position += 8
+            if vr not in _SHORT:
+                if vr not in _LONG:
+                    raise Unusual
+                (length,) = _LENGTH(buffer, position)
+                position += 4
+        else:
+            tag, length = _IMPLICIT(buffer, position)
+            position += 8
+        spec = known(tag)
+        if spec is None:
+            if length == UNDEFINED:
+                position = _after_sequence(buffer, position, vr if explicit else None)
+            else:
+                position += length
+            continue
+        keyword, wanted, kind, cache, _ = spec
+        if kind == _END:
+            pixels = (keyword, position, -1 if length == UNDEFINED else length)
+            break
+        if kind == _SEQUENCE:
+            values[keyword] = length > 0
+            position = (
+                _after_sequence(buffer, position, vr if explicit else None)
+                if length == UNDEFINED
+                else position + length
+            )
+            continue
+        raw = buffer[position : position + length]
+        position += length
+        value = cache.get(raw)
+        if value is not None and (vr == wanted or not explicit):
+            values[keyword] = value
+        elif len(raw) < length:
+            raise IndexError
+        else:
+            _take(spec, vr if explicit else wanted, raw, values, odd)
+    if position > size:
+        raise Unusual
+    charset = next((raw for spec, _, raw in odd if spec[0] == "SpecificCharacterSet"), b"")
+    for spec, kind, raw in odd:
+        if spec[2] == "US or SS" and not explicit:
+            kind = "SS" if values.get("PixelRepresentation") == 1 else "US"
+        _convert(spec, kind, raw, values, charset)
+    values["TransferSyntaxUID"] = syntax
+    if instance and "SOPInstanceUID" not in values:
+        values["SOPInstanceUID"] = instance
+    return values, pixels
+
+
+def _take(spec: _Spec, written: int, raw: bytes, values: Values, odd: list[tuple[_Spec, str, bytes]]) -> None:
+    """Put the value of one element into ``values``, or the element among the odd ones that need a second look."""
+    keyword, wanted, vr, cache, convert = spec
+    if vr == "US or SS" or written != wanted:
+        if written not in (_US, _SS) or vr not in ("US", "SS", "US or SS"):
+            raise Unusual
+        odd.append((spec, "SS" if written == _SS else "US", raw))
+        return
+    if not raw:
+        values.pop(keyword, None)  # of an element that is there twice, the last counts
+        return
+    try:
+        value = convert(raw)
+    except (ValueError, struct.error):
+        value = None
+    if value is None or keyword == "SpecificCharacterSet":
+        odd.append((spec, vr, raw))
+        return
+    if len(cache) >= _MOST_CACHED:
+        cache.clear()
+    cache[raw] = values[keyword] = value
+
+
+def _convert(spec: _Spec, vr: str, raw: bytes, values: Values, charset: bytes) -> None:
+    """Put the value of an odd element into ``values``, as pydicom converts it."""
+    keyword = spec[0]
+    value = plain_of_raw(_TAGS[keyword], vr, raw, charset)
+    if value is not None:
+        values[keyword] = value
+        return
+    values.pop(keyword, None)
+    if keyword in STRUCTURAL and raw.strip(b" \0"):
+        values["Unreadable"] = min(keyword, values.get("Unreadable", keyword))
+
+
+def _meta(buffer: bytes) -> tuple[str, str, int]:
+    """Transfer syntax, Media Storage SOP Instance UID, and where the data set begins (PS3.10 7.1)."""
+    position = 132
+    syntax = instance = b""
+    while True:
+        tag, vr, length = _EXPLICIT(buffer, position)
+        if tag & 0xFFFF != 2:
+            return _uid(syntax), _uid(instance), position
+        position += 8
+        if vr not in _SHORT:
+            if vr not in _LONG:
+                raise Unusual
+            (length,) = _LENGTH(buffer, position)
+            position += 4
+            if length == UNDEFINED:
+                raise Unusual
+        if tag == 0x00100002:
+            syntax = buffer[position : position + length]
+        elif tag == 0x00030002:
+            instance = buffer[position : position + length]
+        position += length
+
+
+def _uid(raw: bytes) -> str:
+    if not raw.isascii() or b"\\" in raw:
+        raise Unusual
+    return raw.decode("ascii").strip(PADDING)
+
+
+def _after_sequence(buffer: bytes, position: int, vr: int | None) -> int:
+    """Where the sequence of undefined length whose items begin at ``position`` ends (PS3.5 7.5.2).
+
+    Args:
+        vr: as written; None where the data set is implicit.
+    """
+    explicit = vr is not None
+    if explicit and vr != _SQ:
+        raise Unusual
+    levels = ["sequence"]  # in a sequence items follow; in an item of undefined length, elements
+    while levels:
+        tag, length = _IMPLICIT(buffer, position)
+        position += 8
+        if levels[-1] == "sequence":
+            if tag == 0xE0DDFFFE:
+                levels.pop()
+            elif tag != 0xE000FFFE:
+                raise Unusual
+            elif length == UNDEFINED:
+                levels.append("item")
+            else:
+                position += length
+            continue
+        if tag == 0xE00DFFFE:
+            levels.pop()
+            continue
+        if explicit:
+            vr, length = length & 0xFFFF, length >> 16
+            if vr in _LONG:
+                (length,) = _LENGTH(buffer, position)
+                position += 4
+            elif vr not in _SHORT:
+                raise Unusual
+            if length == UNDEFINED and vr != _SQ:
+                raise Unusual
+        if length == UNDEFINED:
+            levels.append("sequence")
+        else:
+            position += length
+    return position

@@ -2,5 +2,6 @@
 
 from medlora.cohorts.cohort import Cohort
 from medlora.cohorts.index import Index, index
+from medlora.cohorts.selection import Selection
 
-__all__ = ["Cohort", "Index", "index"]
+__all__ = ["Cohort", "Index", "Selection", "index"]

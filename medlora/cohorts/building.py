@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +14,16 @@ import pandas as pd
 
 from medlora._version import __version__
 from medlora.cohorts import folder as cohort_folder
-from medlora.cohorts import headings
 from medlora.cohorts.findings import with_findings
 from medlora.cohorts.index import Index, index_again
 from medlora.cohorts.joining import Join, identifiers, join, relative
-from medlora.cohorts.labels import LabelTable, is_missing, read_labels
+from medlora.cohorts.labels import read_labels
+from medlora.cohorts.left_out import Excluded
 from medlora.cohorts.patients import Patients, patients_of
 from medlora.cohorts.pixels import Pixels, read_pixels
+from medlora.cohorts.rows import Rows, read_rows
+from medlora.cohorts.selection import Selection
 from medlora.cohorts.source import source_check
-from medlora.cohorts.splits import split_name
 from medlora.errors import MedloraError
 from medlora.progress import say, track
 
@@ -34,31 +34,6 @@ if TYPE_CHECKING:
 THUMBNAILS_PER_CLASS = 12
 NOT_ACQUISITION = ("PatientSex", "PatientAge")
 """Header fields that say who the patient is, not how the image was made: no part of the source check."""
-
-
-@dataclass
-class Rows:
-    """What the table of labels says about each scan: scan_id → cell."""
-
-    label: dict[str, str] = field(default_factory=dict)
-    site: dict[str, str] = field(default_factory=dict)
-    split: dict[str, str] = field(default_factory=dict)
-    patient: dict[str, str] = field(default_factory=dict)
-
-
-class Excluded:
-    """What was left out and why: the rows of ``excluded.csv``."""
-
-    def __init__(self) -> None:
-        self._rows: list[tuple[str, str, str, int]] = []
-
-    def add(self, scan_id: str, code: str, reason: str, files: int) -> None:
-        """One scan (or, without ``scan_id``, some files) with its reason, which names no identifier."""
-        self._rows.append((scan_id, code, reason, files))
-
-    def frame(self) -> pd.DataFrame:
-        """As a table, sorted, so that the order of reading does not show."""
-        return pd.DataFrame(sorted(self._rows), columns=["scan_id", "code", "reason", "files"])
 
 
 def build(
@@ -85,19 +60,20 @@ def build(
     known = None if update is None else Path(update) / "private" / "index.sqlite"
     say(f"looking for scans in {archive}")
     headers = index_again(archive, known, workers)
-    scans, left_out = _survey(archive, headers, excluded)
+    scans = _survey(archive, headers, excluded)
 
     joined: Join | None = None
     rows = Rows()
     asked: dict[str, Any] = {"key": key, "label_column": None, "site": site, "split_column": split_column}
     if table is not None:
-        joined = join(table, scans, left_out, archive, key)
+        joined = join(table, scans, excluded.paths, archive, key)
         for line in joined.messages():
             say(line)
-        rows, asked = _read_rows(table, joined, asked, label_column=label_column, site=site, split_column=split_column)
+        rows, asked = read_rows(table, joined, asked, label_column=label_column, site=site, split_column=split_column)
         scans = _labelled(scans, joined, rows, excluded)
     elif site and site.startswith("="):
         rows.site = {scan.scan_id: site[1:] for scan in scans}
+    scans, rule = _selected(scans, select, joined, excluded)
     patients = patients_of(scans, rows.patient)
     scans, pixels = _read_all(scans, rows, excluded, workers)
     frame = _table(scans, rows, patients, pixels)
@@ -115,7 +91,7 @@ def build(
         "join": None if joined is None else _join_info(joined),
         "patients": {**patients.info, "from": Counter(patients.origin[scan.scan_id] for scan in scans)},
         "issues": Counter(issue.code.name for scan in scans for issue in scan.issues),
-        "select": select,
+        "select": rule,
         "split": None,
     }
     info["same_image"], info["same_image_scans"] = _same_images(frame, pixels)
@@ -129,7 +105,9 @@ def build(
         )  # fmt: skip
     else:
         info["source_check"] = []
-    cohort = cls(frame, excluded.frame(), info, _linkage(scans, archive, patients), salt)
+    left_out, paths_left_out = excluded.frames(archive)
+    private = cohort_folder.Private(_linkage(scans, archive, patients), paths_left_out, salt)
+    cohort = cls(frame, left_out, info, private)
     cohort._index = headers
     cohort._files = {scan.scan_id: scan for scan in scans}
     cohort._thumbnails = {scan_id: found.thumbnail for scan_id, found in pixels.items() if found.thumbnail}
@@ -144,118 +122,33 @@ def _folder(archive: str | os.PathLike[str]) -> Path:
     return archive
 
 
-def _survey(archive: Path, headers: Index, excluded: Excluded) -> tuple[list[ScanFiles], list[Path]]:
-    """The scans of an archive, sorted by scan_id and each once, and the files that are part of none."""
+def _survey(archive: Path, headers: Index, excluded: Excluded) -> list[ScanFiles]:
+    """The scans of an archive, sorted by scan_id and each once."""
     from medlora import scans as scans_room
 
     found = scans_room.survey(archive, headers=headers.headers())
-    left_out: list[Path] = []
     for item in (*headers.excluded, *found.excluded):
-        excluded.add(item.scan_id or "", item.code.name, _sentence(item.code, item.reason), len(item.paths))
-        left_out.extend(Path(path) for path in item.paths)
+        excluded.add(item.scan_id or "", item.code.name, _sentence(item.code, item.reason), item.paths)
     unique: dict[str, ScanFiles] = {}
     for scan in sorted(found.scans, key=lambda scan: (scan.scan_id, [str(path) for path in scan.paths])):
         if scan.scan_id in unique:
-            excluded.add(scan.scan_id, "DuplicateScan", "a copy of another scan of the archive", len(scan.paths))
-            left_out.extend(Path(path) for path in scan.paths)
+            excluded.add(scan.scan_id, "DuplicateScan", "a copy of another scan of the archive", scan.paths)
         else:
             unique[scan.scan_id] = scan
     if not unique:
-        if not left_out:
+        if not excluded.paths:
             raise MedloraError(f"the archive {archive} is empty", "give the folder that holds the scans")
         codes = Counter(item.code.name for item in (*headers.excluded, *found.excluded) for _ in item.paths)
         raise MedloraError(
-            f"no scan could be found in the {len(left_out)} files of {archive}: "
+            f"no scan could be found in the {len(excluded.paths)} files of {archive}: "
             + ", ".join(f"{code} ({n})" for code, n in codes.most_common(5)),
             "give the folder that holds the scans (DICOM, NIfTI, PNG or JPEG)",
         )
-    return list(unique.values()), left_out
+    return list(unique.values())
 
 
 def _sentence(code: Any, detail: str) -> str:
     return f"{code.sentence}{f' ({detail})' if detail else ''}"
-
-
-def _read_rows(
-    table: LabelTable,
-    joined: Join,
-    asked: dict[str, Any],
-    *,
-    label_column: str | None,
-    site: str | None,
-    split_column: str | None,
-) -> tuple[Rows, dict[str, Any]]:
-    keys = headings.key_columns(table)
-    columns: dict[str, str] = {}
-    if split_column:
-        columns["split"] = table.column(split_column, "--split-column")
-    if site is None:
-        found = headings.site_column(table)
-        if found:
-            columns["site"] = found
-    elif not site.startswith("="):
-        columns["site"] = table.column(site, "--site")
-    if "patient" in keys:
-        columns["patient"] = keys["patient"]
-    if label_column:
-        columns["label"] = table.column(label_column, "--label-column")
-    else:
-        columns["label"] = headings.label_column(table, {*keys.values(), joined.column, *columns.values()})
-    _no_repeated_rows(table, joined, columns["label"])
-    rows = Rows()
-    for what, column in columns.items():
-        cells: dict[str, str] = getattr(rows, what)
-        for scan_id, numbers in joined.scans.items():
-            cell = _one_cell(table, joined, numbers, column, what)
-            if cell:
-                cells[scan_id] = cell
-    if split_column:
-        _check_splits(table, columns["split"])
-        rows.split = {scan_id: split_name(cell) or "" for scan_id, cell in rows.split.items()}
-    if site and site.startswith("="):
-        rows.site = dict.fromkeys(joined.scans, site[1:])
-    named = {f"{what}_column": columns.get(what) for what in ("label", "site", "patient", "split")}
-    return rows, {**asked, "key": joined.key, "key_column": joined.column, **named}
-
-
-def _no_repeated_rows(table: LabelTable, joined: Join, label: str) -> None:
-    for numbers in joined.groups:
-        if joined.key == "patient":
-            continue  # a row per visit is usual; rows that disagree are found below
-        labels = {table.frame.at[row, label] for row in numbers}
-        if len(labels) == 1:
-            raise MedloraError(
-                f"{table.path.name}: rows {_list(numbers)} are about the same case (column {joined.column!r})",
-                "keep one of these rows",
-            )
-
-
-def _one_cell(table: LabelTable, joined: Join, numbers: Sequence[int], column: str, what: str) -> str:
-    """The cell that the rows about one scan share; "" where all are missing."""
-    cells = {row: cell for row in numbers if not is_missing(cell := table.frame.at[row, column])}
-    if len(set(cells.values())) <= 1:
-        return next(iter(cells.values()), "")
-    first, *others = cells
-    other = next(row for row in others if cells[row] != cells[first])
-    if joined.key == "patient" and what == "label":
-        raise MedloraError(
-            f"{table.path.name}: rows {first} and {other} give one patient two labels (column {column!r}), and rows "
-            "are joined by patient, so it is not known which scan has which",
-            "add a column that tells the scans apart (file, series_uid, study_uid or accession_number)",
-        )
-    raise MedloraError(
-        f"{table.path.name}: rows {first} and {other} are about the same scan, but their {column!r} differs",
-        "correct one of the rows, or remove it",
-    )
-
-
-def _check_splits(table: LabelTable, column: str) -> None:
-    for row, cell in table.frame[column].items():
-        if not is_missing(cell) and split_name(cell) is None:
-            raise MedloraError(
-                f"{table.path.name} row {row}: the split {cell!r} (column {column!r}) is not known",
-                "use train, tune (or val, validation) and test",
-            )
 
 
 def _labelled(scans: list[ScanFiles], joined: Join, rows: Rows, excluded: Excluded) -> list[ScanFiles]:
@@ -266,12 +159,39 @@ def _labelled(scans: list[ScanFiles], joined: Join, rows: Rows, excluded: Exclud
             continue
         row = joined.scans.get(scan.scan_id)
         reason = f"row {row[0]} of the table gives no label" if row else "no row of the table is about it"
-        excluded.add(scan.scan_id, "NoLabel", reason, len(scan.paths))
+        excluded.add(scan.scan_id, "NoLabel", reason, scan.paths)
     if not kept:
         raise MedloraError(
             f"none of the {len(joined.scans)} matched scans has a label", "check the label column (--label-column)"
         )
     return kept
+
+
+def _selected(
+    scans: list[ScanFiles], select: str | None, joined: Join | None, excluded: Excluded
+) -> tuple[list[ScanFiles], str | None]:
+    """One scan of each study, by the user's rule or, where labels are of studies or patients, by the default one."""
+    if select is not None:
+        rule: Selection | None = Selection.parse(select)
+    elif joined is not None and joined.whole_study:
+        rule = Selection.default(scans)
+    else:
+        return scans, None
+    if rule is None:
+        return scans, None
+    chosen, others = rule.choose(scans)
+    for scan, reason in others:
+        excluded.add(scan.scan_id, "NotSelected", reason, scan.paths)
+    if not chosen:
+        reasons = Counter(reason for _, reason in others)
+        raise MedloraError(
+            f"no scan meets the rule {str(rule)!r}: "
+            + "; ".join(f"{reason} ({n})" for reason, n in reasons.most_common(3)),
+            "give another rule with --select",
+        )
+    if others:
+        say(f"{len(chosen)} scans were selected by the rule {str(rule)!r}; {len(others)} others are in excluded.csv")
+    return chosen, str(rule)
 
 
 def _read_all(
@@ -290,7 +210,7 @@ def _read_all(
     reading = read_pixels(scans, wanted, workers)
     for scan, found in zip(scans, track(reading, "reading scans", len(scans)), strict=True):
         if found.problem is not None:
-            excluded.add(scan.scan_id, *found.problem, len(scan.paths))
+            excluded.add(scan.scan_id, *found.problem, scan.paths)
         else:
             kept.append(scan)
             pixels[scan.scan_id] = found
@@ -377,8 +297,3 @@ def _with_splits(cohort: Cohort, rows: Rows, seed: int, fractions: Sequence[floa
             )
         return cohort.split(seed, fractions)
     return with_findings(cohort)
-
-
-def _list(numbers: Sequence[int]) -> str:
-    shown = ", ".join(map(str, numbers[:5]))
-    return f"{shown} and {len(numbers) - 5} more" if len(numbers) > 5 else shown

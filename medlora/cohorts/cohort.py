@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from medlora.cohorts import folder as cohort_folder
+from medlora.cohorts.folder import Private
 from medlora.cohorts.splits import SPLITS, split_patients
 from medlora.errors import MedloraError
 
@@ -34,15 +36,13 @@ class Cohort:
         table: pd.DataFrame,
         excluded: pd.DataFrame,
         info: dict[str, Any],
-        linkage: pd.DataFrame,
-        salt: bytes,
+        private: Private,
     ) -> None:
         self.table = table
         self.excluded = excluded
         self.info = info
         self.folder: Path | None = None
-        self._linkage = linkage
-        self._salt = salt
+        self._private = private
         self._files: dict[str, ScanFiles] = {}
         self._thumbnails: dict[str, bytes] = {}
         self._index: Index | None = None
@@ -102,7 +102,7 @@ class Cohort:
             MedloraError: it is not one, or is damaged.
         """
         contents = cohort_folder.read(folder)
-        cohort = cls(contents.table, contents.excluded, contents.info, contents.linkage, contents.salt)
+        cohort = cls(contents.table, contents.excluded, contents.info, contents.private)
         cohort.folder = Path(folder)
         return cohort
 
@@ -176,7 +176,7 @@ class Cohort:
         return [group.get(patient, patient) for patient in self.table["patient"]]
 
     def _with(self, table: pd.DataFrame, info: dict[str, Any]) -> Cohort:
-        cohort = Cohort(table, self.excluded, info, self._linkage, self._salt)
+        cohort = Cohort(table, self.excluded, info, self._private)
         cohort._files, cohort._thumbnails, cohort._index = self._files, self._thumbnails, self._index
         return cohort
 
@@ -192,7 +192,8 @@ class Cohort:
             return self._files[scan_id]
         from medlora import scans
 
-        rows = self._linkage[self._linkage["scan_id"] == scan_id]
+        linkage = self._private.linkage
+        rows = linkage[linkage["scan_id"] == scan_id]
         if rows.empty:
             raise MedloraError(f"the cohort has no scan {scan_id}")
         root = Path(self.info["archive"])
@@ -239,7 +240,7 @@ class Cohort:
                                    "choose another -o/--output")  # fmt: skip
         if cohort_folder.is_cohort(folder):
             self._take_salt(folder)
-        contents = cohort_folder.Contents(self.table, self.excluded, self.info, self._linkage, self._salt)
+        contents = cohort_folder.Contents(self.table, self.excluded, self.info, self._private)
         keep_index = None if self._index is None else self._index.save
         cohort_folder.write(folder, contents, render(self), keep_index, overwrite=overwrite)
         self.folder = folder
@@ -251,13 +252,14 @@ class Cohort:
             salt = bytes.fromhex((folder / "private" / "salt").read_text(encoding="ascii"))
         except (OSError, ValueError):
             return  # damaged; it is replaced
-        if len(salt) != len(self._salt) or salt == self._salt:
+        old = self._private.salt
+        if len(salt) != len(old) or salt == old:
             return
         names = {
-            cohort_folder.patient_hash(self._salt, patient): cohort_folder.patient_hash(salt, patient)
-            for patient in self._linkage["patient_id"].unique()
+            cohort_folder.patient_hash(old, patient): cohort_folder.patient_hash(salt, patient)
+            for patient in self._private.linkage["patient_id"].unique()
         }
         self.table = self.table.assign(patient=self.table["patient"].map(names))
         together = [sorted(names[patient] for patient in group) for group in self.info.get("same_image", [])]
         self.info = {**self.info, "same_image": together}
-        self._salt = salt
+        self._private = replace(self._private, salt=salt)

@@ -26,6 +26,11 @@ def with_findings(cohort: Cohort) -> Cohort:
     return cohort
 
 
+def _n(n: int, singular: str, plural: str | None = None) -> str:
+    """``n`` with its noun: "1 scan has", "2 scans have"."""
+    return f"{n} {singular if n == 1 else plural or singular + 's'}"
+
+
 def _counts(cohort: Cohort) -> dict[str, Any]:
     table = cohort.table
     by = [
@@ -48,11 +53,14 @@ def _errors(cohort: Cohort) -> list[str]:
         return []
     torn = int((split.groupby("patient")["split"].nunique() > 1).sum())
     if torn:
-        lines.append(f"{torn} patients have scans in more than one split, so results would be too good to be true")
+        lines.append(
+            f"{_n(torn, 'patient has', 'patients have')} scans in more than one split, "
+            "so results would be too good to be true"
+        )
     where = dict(zip(table["scan_id"], table["split"], strict=True))
     across = sum(len({where.get(s, "") for s in group} - {""}) > 1 for group in cohort.info["same_image_scans"])
     if across:
-        lines.append(f"{across} images occur in more than one split under different scans")
+        lines.append(f"{_n(across, 'image occurs', 'images occur')} in more than one split, under different scans")
     for label in cohort.classes:
         there = set(split.loc[split["label"] == label, "split"])
         missing = [name for name in SPLITS if name in set(split["split"]) and name not in there]
@@ -82,11 +90,13 @@ def _about_patients(cohort: Cohort) -> list[str]:
     origin = info["from"]
     if origin.get("none"):
         lines.append(
-            f"{origin['none']} scans have no patient ID, neither in the file nor in the table: each counts as its own "
-            "patient, so the same patient may be in several splits"
+            f"{_n(origin['none'], 'scan has', 'scans have')} no patient ID, neither in the file nor in the table: each "
+            "counts as its own patient, so the same patient may be in several splits"
         )
     if info["placeholders"]:
-        lines.append(f"{info['placeholders']} scans have a placeholder as Patient ID, which was taken as none")
+        lines.append(
+            f"{_n(info['placeholders'], 'scan has', 'scans have')} a placeholder as Patient ID, which was taken as none"
+        )
     if info["alike"]:
         lines.append(
             f"{info['alike']} patient IDs differ from another one only by leading zeros, a trailing .0 or case; "
@@ -99,8 +109,8 @@ def _about_patients(cohort: Cohort) -> list[str]:
         )
     if info["disagree"]:
         lines.append(
-            f"{info['disagree']} patients of the table have scans under several DICOM Patient IDs; "
-            "the Patient ID was followed"
+            f"{_n(info['disagree'], 'patient of the table has', 'patients of the table have')} scans under several "
+            "DICOM Patient IDs; the Patient ID was followed"
         )
     return lines
 
@@ -135,7 +145,9 @@ def _about_sites(cohort: Cohort) -> list[str]:
     if table["site"].nunique() > 1:
         several = int((table.groupby("patient")["site"].nunique() > 1).sum())
         if several:
-            lines.append(f"{several} patients have scans at more than one site; each counts as one patient")
+            lines.append(
+                f"{_n(several, 'patient has', 'patients have')} scans at more than one site; each counts as one patient"
+            )
         for label, part in table[table["label"] != ""].groupby("label"):
             if part["site"].nunique() == 1 and len(cohort.classes) > 1:
                 lines.append(f"all scans with the label {label!r} come from the site {part['site'].iloc[0]!r}")
@@ -148,7 +160,8 @@ def _about_images(cohort: Cohort) -> list[str]:
     label = dict(zip(table["scan_id"], table["label"], strict=True))
     groups = cohort.info["same_image_scans"]
     if groups:
-        lines.append(f"{sum(map(len, groups)) - len(groups)} scans are pixel for pixel the same as another one")
+        copies = sum(map(len, groups)) - len(groups)
+        lines.append(f"{_n(copies, 'scan is', 'scans are')} pixel for pixel the same as another one")
     if cohort.info["same_image"]:
         lines.append(
             f"{sum(map(len, cohort.info['same_image']))} patients share an image with another patient; "
@@ -156,9 +169,9 @@ def _about_images(cohort: Cohort) -> list[str]:
         )
     conflicts = sum(len({label.get(scan_id, "") for scan_id in group} - {""}) > 1 for group in groups)
     if conflicts:
-        lines.append(f"{conflicts} images occur with different labels")
+        lines.append(f"{_n(conflicts, 'image occurs', 'images occur')} with different labels")
     if "Modality" in table and table["Modality"].nunique() > 1:
         lines.append(f"the cohort mixes modalities: {', '.join(sorted(table['Modality'].dropna().unique()))}")
     for code, n in sorted(cohort.info["issues"].items()):
-        lines.append(f"{n} scans have the issue {code}")
+        lines.append(f"{_n(n, 'scan has', 'scans have')} the issue {code}")
     return lines

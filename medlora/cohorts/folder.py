@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from medlora.errors import MedloraError
 
 FORMAT = "medlora cohort"
 VERSION = 1
-CHECKED = ("cohort.csv", "excluded.csv", "private/linkage.csv", "private/salt")
+CHECKED = ("cohort.csv", "excluded.csv", "private/linkage.csv", "private/excluded.csv", "private/salt")
 """Files whose SHA-256 ``cohort.json`` records."""
 OURS = frozenset({"cohort.csv", "excluded.csv", "check.html", "cohort.json", "private"})
 TEXT = ("case_id", "scan_id", "patient", "site", "label", "split")
@@ -31,6 +31,22 @@ LINKAGE = ("scan_id", "path", "size", "series_uid", "study_uid", "patient_id")
 
 
 @dataclass(frozen=True)
+class Private:
+    """What identifies patients: the content of ``private/``.
+
+    Attributes:
+        linkage: one row per file of a scan of the cohort (`LINKAGE`).
+        excluded: one row per file that was left out: its ``path`` and the ``row`` of ``excluded.csv``, as a
+            spreadsheet numbers it, that says why.
+        salt: of the patients' hashes.
+    """
+
+    linkage: pd.DataFrame = field(repr=False)
+    excluded: pd.DataFrame = field(repr=False)
+    salt: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Contents:
     """What a cohort folder holds.
 
@@ -38,15 +54,13 @@ class Contents:
         table: one row per case, as ``cohort.csv``.
         excluded: what was left out and why, as ``excluded.csv``.
         info: ``cohort.json`` without the checksums.
-        linkage: one row per file, with identifiers.
-        salt: of the patients' hashes.
+        private: identifiers.
     """
 
     table: pd.DataFrame
     excluded: pd.DataFrame
     info: dict[str, Any]
-    linkage: pd.DataFrame
-    salt: bytes
+    private: Private
 
 
 def new_salt() -> bytes:
@@ -103,8 +117,9 @@ def write(
             keep_index(private / "index.sqlite")
         contents.table.to_csv(partial / "cohort.csv", index=False, lineterminator="\n")
         contents.excluded.to_csv(partial / "excluded.csv", index=False, lineterminator="\n")
-        contents.linkage.to_csv(private / "linkage.csv", index=False, lineterminator="\n", errors="surrogateescape")
-        (private / "salt").write_text(contents.salt.hex() + "\n", encoding="ascii")
+        for name, frame in (("linkage", contents.private.linkage), ("excluded", contents.private.excluded)):
+            frame.to_csv(private / f"{name}.csv", index=False, lineterminator="\n", errors="surrogateescape")
+        (private / "salt").write_text(contents.private.salt.hex() + "\n", encoding="ascii")
         (partial / "check.html").write_text(page, encoding="utf-8", newline="\n")
         checksums = {name: _digest(partial / name) for name in CHECKED}
         files.write_json(
@@ -141,11 +156,16 @@ def read(folder: str | os.PathLike[str]) -> Contents:
         table=_read_table(folder / "cohort.csv", TEXT),
         excluded=_read_table(folder / "excluded.csv", ("scan_id", "code", "reason")),
         info=info,
-        linkage=pd.read_csv(
-            folder / "private" / "linkage.csv", dtype=str, keep_default_na=False, encoding_errors="surrogateescape"
+        private=Private(
+            linkage=_read_private(folder / "private" / "linkage.csv"),
+            excluded=_read_private(folder / "private" / "excluded.csv"),
+            salt=bytes.fromhex((folder / "private" / "salt").read_text(encoding="ascii")),
         ),
-        salt=bytes.fromhex((folder / "private" / "salt").read_text(encoding="ascii")),
     )
+
+
+def _read_private(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
 
 
 def _read_table(path: Path, text: Sequence[str]) -> pd.DataFrame:
@@ -156,7 +176,6 @@ def _read_table(path: Path, text: Sequence[str]) -> pd.DataFrame:
         dtype={name: str for name in text if name in columns},
         keep_default_na=False,
         na_values={name: [""] for name in columns if name not in text},
-        float_precision="round_trip",
     )
 
 

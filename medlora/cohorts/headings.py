@@ -14,12 +14,18 @@ KEYS: dict[str, tuple[str, ...]] = {
     "series": ("seriesinstanceuid", "seriesuid", "series"),
     "study": ("studyinstanceuid", "studyuid", "study"),
     "accession": ("accessionnumber", "accession", "accessionno", "accno", "accnum", "acc", "検査番号", "受付番号"),
-    "patient": ("patientid", "patient", "subjectid", "subject", "patid", "pid", "mrn", "patientnumber", "患者id", "患者番号"),
+    "patient": (
+        "patientid", "patient", "patientnumber", "patid", "pid", "subjectid", "subject", "mrn", "患者id",
+        "患者番号",
+    ),
 }  # fmt: skip
 """Headings (in lower case, letters and digits only) by kind of key, in the order in which keys are tried."""
 
 SITES = ("site", "hospital", "centre", "center", "institution", "施設", "病院")
-LABELS = ("label", "labels", "class", "diagnosis", "finding", "findings", "findinglabels", "target", "category", "診断", "ラベル")  # fmt: skip
+LABELS = (
+    "label", "labels", "class", "diagnosis", "finding", "findings", "findinglabels", "target", "category", "診断",
+    "ラベル",
+)  # fmt: skip
 SPLITS = ("split", "fold", "set", "subset", "partition")
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medlora.cohorts.headings import asked_key, key_columns
-from medlora.cohorts.identifiers import match_identifiers
+from medlora.cohorts.identifiers import Matches, match_identifiers
 from medlora.cohorts.labels import LabelTable, is_missing
-from medlora.cohorts.paths import match_paths
+from medlora.cohorts.paths import PathMatches, match_paths
 from medlora.errors import MedloraError
 
 if TYPE_CHECKING:
@@ -158,13 +158,14 @@ def _join_by(
         else:
             rows_of[value].append(row)
     scans_of: dict[str, list[str]] = defaultdict(list)  # archive's identifier → scan_ids
+    found: PathMatches | Matches
     if kind == "file":
         for scan in scans:
             for path in scan.paths:
                 scans_of[relative(path, archive)].append(scan.scan_id)
         outside = [relative(path, archive) for path in left_out]
         found = match_paths(rows_of, [*scans_of, *outside], archive, table.path.parent)
-        meant = found.to
+        meant = dict(found.to)
     else:
         for scan in scans:
             for name in identifiers(scan, kind):

@@ -77,7 +77,7 @@ def _quantiles(name: str, groups: list[tuple[str, pd.DataFrame]]) -> list[dict[s
 
 
 def _shares(name: str, values: pd.Series, groups: list[tuple[str, pd.DataFrame]]) -> list[dict[str, Any]]:
-    text = values.astype("string").fillna("(not given)")
+    text = values.astype("string").fillna("(not given)").map(uid_name if name.endswith("UID") else str)
     common = list(text.value_counts().index[:MOST_VALUES])
     rows = []
     for value in common:
@@ -88,6 +88,13 @@ def _shares(name: str, values: pd.Series, groups: list[tuple[str, pd.DataFrame]]
         parts = [(~text.loc[part.index].isin(common)).mean() for _, part in groups]
         rows.append({"value": f"{rest} other values", "cells": [f"{part:.0%}" for part in parts]})
     return rows
+
+
+def uid_name(uid: str) -> str:
+    """The name that the standard gives to one of its UIDs (PS3.6 Annex A)."""
+    from pydicom.uid import UID
+
+    return UID(uid).name
 
 
 def _codes(cohort: Cohort) -> list[dict[str, Any]]:

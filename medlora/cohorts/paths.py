@@ -116,8 +116,8 @@ def _clean(path: str) -> str:
 
 def _within(archive: Path, beside: Path, clean: str) -> str | None:
     """``clean``, taken from the table's folder (or absolute), relative to the archive; None where it is outside."""
-    full = os.path.normpath(os.path.join(os.path.abspath(beside), clean))  # noqa: PTH118 - links stay as they are
+    full = os.path.normpath(beside.absolute() / clean)  # links stay as they are
     try:
-        return _clean(os.path.relpath(full, os.path.abspath(archive))) if clean else None
+        return _clean(os.path.relpath(full, archive.absolute())) if clean else None
     except ValueError:  # another drive
         return None

@@ -77,7 +77,7 @@ def look(scan: ScanFiles, thumbnail: bool = False) -> Pixels:
         return Pixels(scan.scan_id, ("CannotOpen", f"The file cannot be read ({error.strerror})"))
     digest = hashlib.sha256(repr(array.shape).encode())
     # z-major order is the order in memory that scans keeps, so that no copy is made
-    digest.update(np.ascontiguousarray(array.transpose(range(array.ndim)[::-1])))
+    digest.update(np.ascontiguousarray(array.transpose(range(array.ndim)[::-1])).data)
     plane = middle(array)
     return Pixels(
         scan.scan_id,

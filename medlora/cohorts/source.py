@@ -131,7 +131,7 @@ def _encode(acquisition: pd.DataFrame) -> np.ndarray:
 
 
 def _rings(small: Sequence[np.ndarray | None]) -> np.ndarray:
-    """The outermost pixels of each 32 × 32 image; an image without is all NaN-free zeros with a flag of its own."""
+    """The outermost pixels of each 32 × 32 image, black where there is none."""
     if not any(image is not None for image in small):
         return np.empty((len(small), 0))
     side = next(image.shape[0] for image in small if image is not None)
@@ -146,7 +146,8 @@ def _auc(
     n = min(len(set(patient[positive])), len(set(patient[~positive])))
     if n < FOLDS:
         return None
-    _, group = np.unique(patient.astype(str), return_inverse=True)
+    group, names = pd.factorize(patient)  # numbered as they come: the names are salted and must not matter
+    n_patients = len(names)
     scores = np.full(len(positive), np.nan)
     fold_of = np.full(len(positive), -1)
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(features, positive, group)
@@ -157,8 +158,8 @@ def _auc(
         scores[test] = fitted.predict_proba(features[test])[:, 1]
         fold_of[test] = fold
     rng = np.random.default_rng(0)
-    draws = rng.multinomial(group.max() + 1, np.full(group.max() + 1, 1 / (group.max() + 1)), size=DRAWS)
-    weights = np.vstack([np.ones(group.max() + 1), draws]).astype(np.float32)  # the first is the sample itself
+    draws = rng.multinomial(n_patients, np.full(n_patients, 1 / n_patients), size=DRAWS)
+    weights = np.vstack([np.ones(n_patients), draws]).astype(np.float32)  # the first is the sample itself
     concordant = pairs = np.zeros(len(weights))
     for fold in range(FOLDS):
         pos, neg = (np.flatnonzero((fold_of == fold) & side) for side in (positive, ~positive))

@@ -100,7 +100,7 @@ def test_keys_are_told_by_heading_or_asked_for(tmp_path):
     assert headings.asked_key(table, "accession=Fallnummer") == ("accession", "Fallnummer")
     with pytest.raises(MedloraError, match="not clear from its heading"):
         headings.asked_key(table, "Fallnummer")
-    with pytest.raises(MedloraError, match="no column .* has a heading known for that"):
+    with pytest.raises(MedloraError, match=r"no column .* has a heading known for that"):
         headings.asked_key(table, "accession")
     with pytest.raises(MedloraError, match="no column 'nothing'"):
         headings.asked_key(table, "nothing")
@@ -109,6 +109,6 @@ def test_keys_are_told_by_heading_or_asked_for(tmp_path):
 def test_label_column_is_told_or_asked_for(tmp_path):
     path = tmp_path / "labels.csv"
     path.write_text("file,a,b\nx,1,2\n")
-    with pytest.raises(MedloraError, match="which column .* is not clear"):
+    with pytest.raises(MedloraError, match=r"which column .* is not clear"):
         headings.label_column(read_labels(path), {"file"})
     assert headings.label_column(read_labels(path), {"file", "a"}) == "b"

@@ -1,0 +1,286 @@
+"""Which scan of a study is the one that a label is about.
+
+A chest CT study holds a scout, thin and thick, soft and sharp series; a radiographic one a frontal and a lateral view.
+A rule is a few words, each ``field=value``, all of which a scan must meet::
+
+    modality=CT plane=axial kernel=sharp thickness=thin
+
+``modality``
+    as in DICOM: CT, MR, DX …; ``DX`` and ``CR`` mean each other, too.
+``plane``
+    ``axial``, ``coronal`` or ``sagittal``: within 30° of it, by Image Orientation (Patient).
+``view``
+    ``frontal`` (PA, AP, or not known), ``lateral``, or the View Position itself.
+``kernel``
+    ``sharp``, ``soft``, or the Convolution Kernel itself.
+``thickness``
+    ``thin`` or ``thick`` prefer the thinnest or thickest; a number of millimetres must be met within 5 %; ``<=1.5`` is
+    a limit.
+any other header field
+    by its DICOM keyword: ``BodyPartExamined=CHEST``; of several values one must be met.
+
+Of the scans of a study that meet all words one is taken: of known rather than unknown view, then PA before AP, the
+thinnest or thickest where asked for, original before derived, the one with most slices, the thinnest, and last the
+smallest scan_id, so that the choice never depends on the order of files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medlora.errors import MedloraError
+
+if TYPE_CHECKING:
+    from medlora.scans import ScanFiles
+
+RADIOGRAPHS = frozenset({"DX", "CR"})
+DEFAULTS = {"CT": "plane=axial", "DX": "view=frontal", "CR": "view=frontal"}
+"""What is asked for, beside the modality, where the user gives no rule."""
+
+PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
+FRONTAL, LATERAL = frozenset({"PA", "AP", "AP AXIAL", "PA AXIAL"}), frozenset({"LL", "RL", "LATERAL", "LAT"})
+
+# Kernels as the makers write them. Siemens: letter(s), a number (40 medium, from 50 on sharp), e.g. B30f, Bl57d, Br40.
+# Canon/Toshiba: FC and a number (30 to 39 and 80 to 89 bone, 50 to 59 lung; FC01 to FC29 body and brain).
+_SIEMENS = re.compile(r"^[BHITUQ][a-z]{0,2}(\d\d)[a-z]?", re.IGNORECASE)
+_CANON = re.compile(r"^FC(\d\d)", re.IGNORECASE)
+_NAMED = {
+    "sharp": {"LUNG", "BONE", "BONEPLUS", "EDGE", "ULTRA", "DETAIL", "CHST", "L", "E", "D", "YC", "YD", "YE", "YL"},
+    "soft": {"STANDARD", "STND", "SOFT", "SMOOTH", "A", "B", "C", "EB", "EC", "SA", "SB", "UA", "UB"},
+}
+_THICKNESS = re.compile(r"^(<=|>=|)(\d+(?:\.\d+)?)(?:mm)?$")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A rule: what the scan of a study must be."""
+
+    words: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Selection:
+        """The rule that ``text`` says.
+
+        Raises:
+            MedloraError: a word is not ``field=value``, or its field or value is not known.
+        """
+        words = []
+        for word in text.split():
+            name, equals, value = word.partition("=")
+            if not equals or not name or not value:
+                raise MedloraError(f"--select: {word!r} is not of the form field=value", _example())
+            _check(name, value)
+            words.append((name, value))
+        if not words:
+            raise MedloraError("--select is empty", _example())
+        return cls(tuple(words))
+
+    @classmethod
+    def default(cls, scans: Sequence[ScanFiles]) -> Selection | None:
+        """The rule for the modality that most studies have; None where no file says its modality."""
+        studies = {
+            (study, scan.modality) for study, group in by_study(scans).items() for scan in group if scan.modality
+        }
+        counts = Counter(modality for _, modality in studies)
+        if not counts:
+            return None
+        modality = max(counts, key=lambda name: (counts[name], name))
+        return cls.parse(f"modality={modality} {DEFAULTS.get(modality, '')}")
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={value}" for name, value in self.words)
+
+    def choose(self, scans: Sequence[ScanFiles]) -> tuple[list[ScanFiles], list[tuple[ScanFiles, str]]]:
+        """One scan of each study.
+
+        Args:
+            scans: of any number of studies; a scan that belongs to none is one of its own.
+
+        Returns:
+            The chosen, and the others with the reason.
+        """
+        chosen, others = [], []
+        for group in by_study(scans).values():
+            meeting = []
+            for scan in group:
+                reason = self.misses(scan)
+                if reason is None:
+                    meeting.append(scan)
+                else:
+                    others.append((scan, reason))
+            if meeting:
+                best, *rest = sorted(meeting, key=self._rank)
+                chosen.append(best)
+                others += [(scan, "another scan of the study was preferred") for scan in rest]
+        order = {id(scan): i for i, scan in enumerate(scans)}
+        return sorted(chosen, key=lambda scan: order[id(scan)]), sorted(others, key=lambda item: order[id(item[0])])
+
+    def misses(self, scan: ScanFiles) -> str | None:
+        """The first word that ``scan`` does not meet, in words; None where it meets all."""
+        for name, value in self.words:
+            found = _MEETS[name](scan, value) if name in _MEETS else _meets_field(scan, value, name)
+            if found is not None:
+                return f"{found}, where {name}={value} is asked for"
+        return None
+
+    def _rank(self, scan: ScanFiles) -> tuple[Any, ...]:
+        view = str(scan.header.get("ViewPosition", "")).upper()
+        thickness = _number(scan.header.get("SliceThickness"))
+        wish = dict(self.words).get("thickness")
+        derived = "DERIVED" in _list(scan.header.get("ImageType"))
+        return (
+            {"PA": 0, "AP": 1}.get(view, 2 if view else 3),
+            {"thin": thickness, "thick": -thickness}.get(wish or "", 0.0),
+            derived,
+            -len(scan.planes or scan.paths),
+            thickness,
+            scan.scan_id,
+        )
+
+
+def by_study(scans: Sequence[ScanFiles]) -> dict[str, list[ScanFiles]]:
+    """Scans by Study Instance UID; one without is a study of its own."""
+    groups: dict[str, list[ScanFiles]] = defaultdict(list)
+    for scan in scans:
+        groups[scan.identity.study_uid or f"scan {scan.scan_id}"].append(scan)
+    return groups
+
+
+# --- each returns what is wrong, or None ---
+
+
+def _meets_modality(scan: ScanFiles, value: str) -> str | None:
+    there, asked = scan.modality.upper(), value.upper()
+    if there == asked or {there, asked} <= RADIOGRAPHS:
+        return None
+    return f"the modality is {there or 'not given'}"
+
+
+def _meets_plane(scan: ScanFiles, value: str) -> str | None:
+    normal = _normal(scan)
+    if normal is None:
+        return "the orientation is not given"
+    if "LOCALIZER" in _list(scan.header.get("ImageType")):
+        return "it is a localizer"
+    plane = max(PLANES, key=lambda name: abs(normal[PLANES[name]]))
+    if abs(normal[PLANES[plane]]) < np.cos(np.radians(30)):
+        return "the plane is oblique"
+    return None if plane == value.casefold() else f"the plane is {plane}"
+
+
+def _meets_view(scan: ScanFiles, value: str) -> str | None:
+    position, asked = str(scan.header.get("ViewPosition", "")).upper(), value.upper()
+    if asked not in ("FRONTAL", "LATERAL"):
+        return None if position == asked else f"the view is {position or 'not given'}"
+    # The first value is the direction in which a row runs (PS3.3 C.7.6.1.1.1)
+    rows = str((_list(scan.header.get("PatientOrientation")) or [""])[0])[:1].upper()
+    is_lateral = position in LATERAL or (not position and rows in ("A", "P"))
+    is_frontal = position in FRONTAL or (not position and rows in ("L", "R"))
+    if asked == "FRONTAL":
+        return None if is_frontal or not (is_lateral or position) else f"the view is {position or 'lateral'}"
+    return None if is_lateral else f"the view is {position or ('frontal' if is_frontal else 'not given')}"
+
+
+def _meets_kernel(scan: ScanFiles, value: str) -> str | None:
+    written = "\\".join(map(str, _list(scan.header.get("ConvolutionKernel"))))
+    if value.casefold() not in ("sharp", "soft"):
+        same = written.casefold() == value.casefold() or value.casefold() in written.casefold().split("\\")
+        return None if same else f"the kernel is {written or 'not given'}"
+    kind = kernel_kind(written)
+    if kind is None:
+        return f"the kernel {written} is not known as sharp or soft" if written else "the kernel is not given"
+    return None if kind == value.casefold() else f"the kernel {written} is {kind}"
+
+
+def _meets_thickness(scan: ScanFiles, value: str) -> str | None:
+    if value.casefold() in ("thin", "thick"):
+        return None
+    match = _THICKNESS.match(value)
+    thickness = _number(scan.header.get("SliceThickness"))
+    if match is None or not np.isfinite(thickness):
+        return "the slice thickness is not given"
+    limit = float(match.group(2))
+    met = {
+        "<=": thickness <= limit * 1.001,
+        ">=": thickness >= limit * 0.999,
+        "": abs(thickness - limit) <= 0.05 * limit,
+    }
+    return None if met[match.group(1)] else f"the slices are {thickness:g} mm thick"
+
+
+def _meets_field(scan: ScanFiles, value: str, name: str) -> str | None:
+    found = [str(item) for item in _list(scan.header.get(name))]
+    if value.casefold() in {item.casefold() for item in found}:
+        return None
+    return f"{name} is " + ("\\".join(found) or "not given")
+
+
+_MEETS = {
+    "modality": _meets_modality,
+    "plane": _meets_plane,
+    "view": _meets_view,
+    "kernel": _meets_kernel,
+    "thickness": _meets_thickness,
+}
+
+
+def kernel_kind(kernel: str) -> str | None:
+    """``sharp`` or ``soft``, by what the makers' names mean; None where that is not known."""
+    first = kernel.partition("\\")[0].strip()
+    for kind, names in _NAMED.items():
+        if first.upper() in names:
+            return kind
+    if match := _CANON.match(first):
+        number = int(match.group(1))
+        return "sharp" if 30 <= number <= 39 or 50 <= number <= 59 or 80 <= number <= 89 else "soft"
+    if match := _SIEMENS.match(first):
+        return "sharp" if int(match.group(1)) >= 50 else "soft"
+    return None
+
+
+def _check(name: str, value: str) -> None:
+    if name == "plane" and value.casefold() not in PLANES:
+        raise MedloraError(f"--select: the plane {value!r} is not known", f"use {', '.join(PLANES)}")
+    if name == "thickness" and value.casefold() not in ("thin", "thick") and not _THICKNESS.match(value):
+        raise MedloraError(f"--select: the thickness {value!r} is not known", "use thin, thick, 1.5 or <=1.5")
+    if name in _MEETS:
+        return
+    from medlora.scans.elements import ACQUISITION
+
+    if name not in ACQUISITION:
+        raise MedloraError(
+            f"--select: the field {name!r} is not known",
+            f"use {', '.join(_MEETS)}, or the DICOM keyword of an acquisition field, e.g. BodyPartExamined",
+        )
+
+
+def _example() -> str:
+    return "for example: --select 'modality=CT plane=axial kernel=sharp thickness=thin'"
+
+
+def _normal(scan: ScanFiles) -> np.ndarray | None:
+    """Direction of the slice normal (patient's left, posterior, head), from a slice in the middle."""
+    if scan.kind != "dicom":
+        return None
+    from medlora.scans import read_header
+    from medlora.scans.series import planes_of
+
+    header = read_header(scan.paths[len(scan.paths) // 2])
+    if header.problem is not None:
+        return None
+    directions = planes_of(header)[0].directions
+    return None if directions is None else np.asarray(directions[2])
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else np.inf
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+from conftest import CT, noise, uid, write_csv, write_dicom
+
+from medlora import scans
+from medlora.cohorts import Cohort
+from medlora.cohorts.selection import Selection, kernel_kind
+from medlora.errors import MedloraError
+
+AXIAL, CORONAL, SAGITTAL = [1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, -1], [0, 1, 0, 0, 0, -1]
+
+
+def series(
+    folder,
+    study,
+    name,
+    n=3,
+    thickness=1.0,
+    orientation=AXIAL,
+    kernel="B30f",
+    image_type=("ORIGINAL", "PRIMARY", "AXIAL"),
+):
+    normal = np.cross(orientation[:3], orientation[3:])
+    for i in range(n):
+        write_dicom(
+            folder / study / name / f"{i}.dcm",
+            noise(len(name) * 100 + i, (32, 32)),
+            f"{study}/{name}/{i}",
+            study,
+            SOPClassUID=CT,
+            Modality="CT",
+            StudyInstanceUID=uid(study),
+            SeriesInstanceUID=uid(study, name),
+            ImageOrientationPatient=orientation,
+            ImagePositionPatient=[float(v) for v in normal * i * thickness],
+            PixelSpacing=[1, 1],
+            SliceThickness=thickness,
+            ConvolutionKernel=kernel,
+            RescaleSlope=1,
+            RescaleIntercept=-1024,
+            ImageType=list(image_type),
+            FrameOfReferenceUID=uid(study, "frame"),
+            ViewPosition=None,
+            InstanceNumber=i + 1,
+        )
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A chest CT as a department makes it."""
+    folder = tmp_path_factory.mktemp("ct")
+    series(folder, "S", "scout", n=1, orientation=CORONAL, image_type=("ORIGINAL", "PRIMARY", "LOCALIZER"))
+    series(folder, "S", "thick soft", n=4, thickness=5.0)
+    series(folder, "S", "thin soft", n=9, thickness=1.0)
+    series(folder, "S", "thin lung", n=9, thickness=1.0, kernel="Bl57d")
+    series(folder, "S", "coronal", n=12, thickness=3.0, orientation=CORONAL, image_type=("DERIVED", "SECONDARY", "MPR"))
+    series(
+        folder, "S", "sagittal", n=12, thickness=3.0, orientation=SAGITTAL, image_type=("DERIVED", "SECONDARY", "MPR")
+    )
+    return scans.survey(folder).scans
+
+
+def name(scan):
+    return scan.paths[0].parent.name
+
+
+@pytest.mark.parametrize(
+    ("rule", "chosen"),
+    [
+        ("modality=CT plane=axial kernel=sharp thickness=thin", "thin lung"),
+        ("modality=CT plane=axial kernel=soft thickness=thin", "thin soft"),
+        ("modality=CT plane=axial thickness=thick", "thick soft"),
+        ("thickness=5", "thick soft"),
+        ("plane=axial kernel=soft thickness=>=2", "thick soft"),
+        ("thickness=<=1.5 kernel=b30F plane=axial", "thin soft"),
+        ("plane=coronal", "coronal"),
+        ("plane=sagittal", "sagittal"),
+        ("kernel=Bl57d", "thin lung"),
+        ("ImageType=LOCALIZER", "scout"),
+        ("modality=MR", None),
+        ("kernel=B70f", None),
+    ],
+)
+def test_a_rule_picks_one_scan_whatever_the_order(study, rule, chosen):
+    selection = Selection.parse(rule)
+    for seed in range(3):
+        shuffled = random.Random(seed).sample(study, len(study))
+        found, others = selection.choose(shuffled)
+        assert [name(scan) for scan in found] == ([chosen] if chosen else [])
+        assert len(found) + len(others) == len(study)
+    assert Selection.parse(str(selection)) == selection
+
+
+def test_the_default_for_ct_is_axial(study):
+    rule = Selection.default(study)
+    assert str(rule) == "modality=CT plane=axial"
+    (chosen,), others = rule.choose(study)
+    assert name(chosen) in ("thin soft", "thin lung")
+    reasons = {name(scan): reason for scan, reason in others}
+    assert reasons["scout"] == "it is a localizer, where plane=axial is asked for"
+    assert reasons["coronal"] == "the plane is coronal, where plane=axial is asked for"
+    assert reasons["thick soft"] == "another scan of the study was preferred"
+
+
+def radiographs(tmp_path, views):
+    for n, (view, rows) in enumerate(views):
+        tags = {"ViewPosition": view} | ({"PatientOrientation": [rows, "F"]} if rows else {})
+        write_dicom(tmp_path / f"{n}.dcm", noise(n), f"{n}", StudyInstanceUID=uid("one study"), **tags)
+    return scans.survey(tmp_path).scans
+
+
+@pytest.mark.parametrize(
+    ("views", "chosen"),
+    [
+        ([("LL", None), ("AP", None), ("PA", None)], 2),
+        ([("LL", None), ("AP", None)], 1),
+        ([("", "P"), ("", "L")], 1),
+        ([("", ""), ("AP", "")], 1),
+        ([("RL", None), ("", None)], 1),
+        ([("LL", None)], None),
+        ([("", "A")], None),
+    ],
+)
+def test_of_radiographs_the_frontal_one_is_the_default(tmp_path, views, chosen):
+    found = radiographs(tmp_path, views)
+    rule = Selection.default(found)
+    assert str(rule) == "modality=DX view=frontal"
+    for order in itertools.permutations(found):
+        picked, _ = rule.choose(order)
+        assert [int(scan.paths[0].stem) for scan in picked] == ([] if chosen is None else [chosen])
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        ("B30f", "soft"),
+        ("B70f", "sharp"),
+        ("Br40d\\3", "soft"),
+        ("Bl64d\\2", "sharp"),
+        ("I50s\\3", "sharp"),
+        ("LUNG", "sharp"),
+        ("STANDARD", "soft"),
+        ("FC08-H", "soft"),
+        ("FC51", "sharp"),
+        ("YC", "sharp"),
+        ("B", "soft"),
+        ("new", None),
+        ("", None),
+    ],
+)
+def test_kernels_of_the_makers(kernel, kind):
+    assert kernel_kind(kernel) == kind
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("", "is empty"),
+        ("sharp", "not of the form"),
+        ("plane=tilted", "plane 'tilted'"),
+        ("PatientName=x", "'PatientName' is not"),
+        ("thickness=thinnest", "thickness 'thinnest'"),
+        ("colour=blue", "'colour' is not known"),
+    ],
+)
+def test_rules_that_mean_nothing(rule, message):
+    with pytest.raises(MedloraError, match=message):
+        Selection.parse(rule)
+
+
+def test_labels_of_patients_pick_one_scan_of_each_study(tmp_path):
+    root = tmp_path / "archive"
+    for p in range(8):
+        for view in ("PA", "LL"):
+            write_dicom(
+                root / f"{p}{view}.dcm",
+                noise(p),
+                f"{p}{view}",
+                f"P{p}",
+                ViewPosition=view,
+                StudyInstanceUID=uid("s", p),
+            )
+    table = write_csv(tmp_path / "labels.csv", [("patient", "label"), *((f"P{p}", "ab"[p % 2]) for p in range(8))])
+    cohort = Cohort.from_archive(root, table)
+    assert set(cohort.table["ViewPosition"]) == {"PA"} and len(cohort) == 8
+    assert cohort.info["select"] == "modality=DX view=frontal"
+    assert cohort.excluded["code"].tolist() == ["NotSelected"] * 8
+    assert set(Cohort.from_archive(root, table, select="view=lateral").table["ViewPosition"]) == {"LL"}
+    with pytest.raises(MedloraError, match="no scan meets the rule 'modality=CT'"):
+        Cohort.from_archive(root, table, select="modality=CT")
+    by_file = [("file", "label"), *((f"{p}{v}.dcm", "ab"[p % 2]) for p in range(8) for v in ("PA", "LL"))]
+    assert len(Cohort.from_archive(root, write_csv(tmp_path / "files.csv", by_file))) == 16

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from medlora.errors import MedloraError
+from medlora.evaluation.alignment import with_covariates
 from medlora.evaluation.calibration import brier, calibration_intercept_slope
 from medlora.evaluation.discrimination import auc, auc_covariance, auc_interval, patient_codes
 from medlora.evaluation.estimate import Estimate
 from medlora.evaluation.operating_point import OperatingPoint
 from medlora.evaluation.proportions import effective_n, likelihood_ratios, predictive_values, proportion
+from medlora.evaluation.reading import read_predictions
 from medlora.evaluation.result import Evaluation, Metric
-from medlora.evaluation.table import Predictions, check_predictions, read_predictions
+from medlora.evaluation.subgroups import subgroups
+from medlora.evaluation.table import Predictions, check_predictions
 
 
 def evaluate(
@@ -26,6 +30,8 @@ def evaluate(
     prevalence: float | None = None,
     interval: str = "wilson",
     level: float = 0.95,
+    columns: Sequence[str] | None = None,
+    covariates: pd.DataFrame | None = None,
     label_column: str | None = None,
     score_column: str | None = None,
 ) -> Evaluation:
@@ -39,6 +45,9 @@ def evaluate(
         prevalence: also give PPV and NPV at this share of positives.
         interval: of proportions: "wilson" or "exact" (Clopper-Pearson).
         level: confidence level of all intervals.
+        columns: columns to divide by for subgroups; None for those with a known name (sex, age, site, manufacturer,
+            kernel, slice thickness, view, …).
+        covariates: further columns for subgroups, joined by ``case_id`` (or ``scan_id``).
         label_column: see `read_predictions`.
         score_column: see `read_predictions`.
 
@@ -56,6 +65,8 @@ def evaluate(
         raise MedloraError("label_column and score_column are for files", "rename the table's columns to y and p_CLASS")
     if not 0 < level < 1:
         raise MedloraError(f"a confidence level of {level:g} is not between 0 and 1", "give a share such as 0.95")
+    if covariates is not None:
+        predictions = with_covariates(predictions, covariates)
     checked = check_predictions(predictions, positive=positive)
     notes = list(checked.notes)
     point = _operating_point(checked, threshold)
@@ -63,11 +74,13 @@ def evaluate(
     if point is None:
         notes.append("Scores are no probabilities and no threshold was given: figures of discrimination only.")
     metrics: list[Metric] = []
-    for name in _judged(checked):
+    for name in judged(checked):
         metrics += _of_class(checked, name, point, answers, prevalence, interval, level)
     metrics += _overall(checked, answers, point, interval, level)
     notes += _disagreement(checked, answers)
-    return Evaluation(metrics, checked, point, answers, tuple(notes), level)
+    hits = None if answers is None else {c: called(checked, answers, c) for c in judged(checked)}
+    parts = subgroups(checked, hits, columns, level=level)
+    return Evaluation(metrics, checked, point, answers, tuple(notes), level, parts)
 
 
 def _operating_point(checked: Predictions, threshold: float | OperatingPoint | None) -> OperatingPoint | None:
@@ -93,7 +106,8 @@ def _operating_point(checked: Predictions, threshold: float | OperatingPoint | N
     return OperatingPoint(0.5, "default", positive=checked.positive)
 
 
-def _judged(checked: Predictions) -> list[str]:
+def judged(checked: Predictions) -> list[str]:
+    """The classes that figures are given for: the positive one of two, else all."""
     return [checked.positive] if checked.kind == "binary" else list(checked.classes)
 
 
@@ -121,7 +135,7 @@ def _of_class(
     if 0 in (m, n):
         why = f"not estimable: {m} positive and {n} negative cases"
         return [Metric(name, "auc", None, None, None, why, m, n, None)]
-    repeats = _repeats(checked)
+    repeats = trainings(checked)
     area = (
         auc(y, s, patients, level=level)
         if repeats is None
@@ -190,7 +204,7 @@ def _overall(
     made: list[Metric] = []
     y, s = truths[:, both] == 1, checked.p[:, both]
     if known[:, both].all():
-        repeats = _repeats(checked)
+        repeats = trainings(checked)
         groups = np.zeros(checked.n, dtype=np.intp) if repeats is None else repeats
         patients = checked.patients
         macro = mean_auc(y, s, groups, patients, level=level, what="classes")
@@ -208,7 +222,7 @@ def _overall(
     return made
 
 
-def _repeats(checked: Predictions) -> NDArray[np.intp] | None:
+def trainings(checked: Predictions) -> NDArray[np.intp] | None:
     """Number of every row's seed and fold, when there are several: they are never pooled into one curve."""
     columns = [c for c in ("seed", "fold") if c in checked.frame.columns]
     if not columns:
@@ -249,9 +263,7 @@ def mean_auc(
     # The rule and method 5 see the smallest class of all, counted in patients.
     people = [[len(np.unique(patients[side[:, j]])) for j in range(k)] for side in (y, ~y)]
     fewest = min(people[0]), min(people[1])
-    estimate = auc_interval(
-        float(areas.mean()), float(weights @ cov @ weights), *fewest, patients=fewest, level=level
-    )
+    estimate = auc_interval(float(areas.mean()), float(weights @ cov @ weights), *fewest, patients=fewest, level=level)
     return Estimate(
         estimate.value, estimate.low, estimate.high, f"mean over {label}, {estimate.method}", m, n, estimate.se
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from importlib import resources
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from medlora.evaluation.result import RESEARCH_USE
 from medlora.files import new_folder, write_json, write_text
 
 if TYPE_CHECKING:
+    from medlora.evaluation.models import Comparison
     from medlora.evaluation.result import Evaluation
 
 __all__ = ["ReportContext", "summary_html", "write_report"]
@@ -58,7 +61,7 @@ def _environment() -> Any:
 
 def p_value(p: float | None) -> str:
     """A p value as journals print it."""
-    if p is None or p != p:
+    if p is None or isnan(p):
         return "–"
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
@@ -83,17 +86,46 @@ def write_report(
         write_json(partial / "metrics.json", {**evaluation.to_dict(), **extra})
         for name, table in {"metrics": evaluation.to_frame(), **tables}.items():
             _write_csv(table, partial / "tables" / f"{name}.csv")
-        (partial / "figures").mkdir()
-        for name, (svg, png) in figures.items():
-            (partial / "figures" / f"{name}.svg").write_bytes(svg)
-            (partial / "figures" / f"{name}.png").write_bytes(png)
+        _write_figures(figures, partial / "figures")
         write_text(partial / "report.html", page(view))
 
 
 def page(view: dict[str, Any]) -> str:
     """The whole HTML page."""
-    css = resources.files("medlora.evaluation").joinpath("templates/report.css").read_text(encoding="utf-8")
-    return str(_environment().get_template("report.html.jinja").render(**view, css=css))
+    return str(_environment().get_template("report.html.jinja").render(**view, css=_css()))
+
+
+def comparison_summary(comparison: Comparison) -> str:
+    """A comparison as Jupyter shows it."""
+    template = _environment().get_template("comparison.html.jinja")
+    return str(template.render(comparison=comparison, title=None, css=None, roc=[]))
+
+
+def write_comparison(
+    comparison: Comparison, folder: str | os.PathLike[str], title: str | None = None, overwrite: bool = False
+) -> None:
+    """See `Comparison.write`."""
+    from medlora.evaluation.sections import comparison_curves
+
+    figures, inlined = comparison_curves(comparison)
+    with new_folder(folder, "the comparison", overwrite) as partial:
+        write_json(partial / "comparison.json", comparison.to_dict())
+        _write_csv(comparison.to_frame(), partial / "tables" / "differences.csv")
+        _write_figures(figures, partial / "figures")
+        template = _environment().get_template("comparison.html.jinja")
+        html = template.render(comparison=comparison, title=title or "Comparison of models", css=_css(), roc=inlined)
+        write_text(partial / "comparison.html", str(html))
+
+
+def _css() -> str:
+    return resources.files("medlora.evaluation").joinpath("templates/report.css").read_text(encoding="utf-8")
+
+
+def _write_figures(figures: Mapping[str, tuple[bytes, bytes]], folder: Path) -> None:
+    folder.mkdir()
+    for name, (svg, png) in figures.items():
+        (folder / f"{name}.svg").write_bytes(svg)
+        (folder / f"{name}.png").write_bytes(png)
 
 
 def _write_csv(table: pd.DataFrame, path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from medlora.evaluation.estimate import Estimate, finite
 from medlora.evaluation.operating_point import OperatingPoint
+from medlora.evaluation.subgroups import Subgroup
 from medlora.evaluation.table import Predictions
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Evaluation:
         answers: the answer for each case at the operating point.
         notes: what must be known to read the figures.
         level: confidence level of the intervals.
+        subgroups: the same figures for parts of the cases.
     """
 
     metrics: list[Metric]
@@ -81,6 +83,7 @@ class Evaluation:
     answers: NDArray | None
     notes: tuple[str, ...]
     level: float = 0.95
+    subgroups: list[Subgroup] = field(default_factory=list)
 
     @property
     def unit(self) -> str:

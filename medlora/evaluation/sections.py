@@ -12,16 +12,21 @@ from numpy.typing import NDArray
 
 from medlora.errors import MedloraError
 from medlora.evaluation import figures as draw
+from medlora.evaluation.alignment import same_cases
 from medlora.evaluation.calibration import reliability
+from medlora.evaluation.checklists import checklist
 from medlora.evaluation.comparison import delong_test
 from medlora.evaluation.context import ReportContext
+from medlora.evaluation.decision import net_benefit
 from medlora.evaluation.discrimination import auc
 from medlora.evaluation.estimate import number
-from medlora.evaluation.evaluating import called
+from medlora.evaluation.evaluating import called, judged, trainings
+from medlora.evaluation.models import Comparison
 from medlora.evaluation.proportions import effective_n
 from medlora.evaluation.result import Evaluation
-from medlora.evaluation.table import Predictions, check_predictions
+from medlora.evaluation.table import Predictions
 
+MOST_FORESTS = 4  # a report of fourteen findings is read as a table
 Drawn = dict[str, tuple[bytes, bytes]]
 
 
@@ -68,56 +73,27 @@ def sections(
         "baselines": compared,
         "scores": _scores(evaluation, figures),
         "calibration": _calibration(evaluation, context, figures),
+        "decision": _decision(evaluation, baselines, figures),
+        "subgroups": _subgroups(evaluation, figures),
         "training": _training(context, figures),
         "worst": worst,
         "sizes": _sizes(context),
         "source_check": list(context.source_check or ()),
         "provenance": dict(context.provenance or {}),
     }
+    view["checklist"] = checklist(view)
+    tables["checklist"] = pd.DataFrame(view["checklist"])
+    if evaluation.subgroups:
+        tables["subgroups"] = pd.DataFrame([g.to_dict() for g in evaluation.subgroups])
     extra = {"baselines": compared} if compared else {}
     if context.source_check:
         extra["source_check"] = [dict(r) for r in context.source_check]
     return view, figures.files, tables, extra
 
 
-def same_cases(checked: Predictions, other: pd.DataFrame, name: str) -> Predictions:
-    """Another model's predictions, in the order of ``checked``.
-
-    Raises:
-        MedloraError: other cases, other labels, other classes.
-    """
-    theirs = check_predictions(other, positive=checked.positive if checked.kind == "binary" else None)
-    if theirs.kind != checked.kind or set(theirs.classes) != set(checked.classes):
-        raise MedloraError(f"{name} answers {list(theirs.classes)}, the model {list(checked.classes)}")
-    if len(set(theirs.case)) < theirs.n or len(set(checked.case)) < checked.n:
-        raise MedloraError(f"{name} cannot be compared case by case: cases repeat over seeds or folds")
-    place = {c: i for i, c in enumerate(theirs.case)}
-    missing = [c for c in checked.case if c not in place]
-    if missing or theirs.n != checked.n:
-        raise MedloraError(
-            f"{name} is not on the same cases: {len(missing)} of {checked.n} are missing, "
-            f"{theirs.n - checked.n + len(missing)} are additional",
-            "compare predictions of the same split of the same cohort",
-        )
-    order = np.array([place[c] for c in checked.case])
-    columns = [theirs.classes.index(c) for c in checked.classes]
-    y = (
-        theirs.y[order][:, columns]
-        if checked.kind == "multilabel"
-        else np.array([checked.classes.index(theirs.classes[i]) for i in theirs.y[order]])
-    )
-    if not np.array_equal(y, checked.y, equal_nan=checked.kind == "multilabel"):
-        raise MedloraError(f"{name} has other labels than the model for the same cases", "evaluate both on one cohort")
-    frame = theirs.frame.iloc[order].reset_index(drop=True)
-    return Predictions(
-        checked.kind, checked.classes, y, theirs.p[order][:, columns], theirs.probability, checked.case,
-        checked.patients, checked.patient_count, checked.patient_known, frame, theirs.notes,
-    )  # fmt: skip
-
-
 def _judged(checked: Predictions) -> list[str]:
-    names = [checked.positive] if checked.kind == "binary" else list(checked.classes)
-    return [n for n in names if len(set(checked.truth(n)[~np.isnan(checked.truth(n))])) == 2]
+    """The judged classes that have both positives and negatives."""
+    return [n for n in judged(checked) if len(set(checked.truth(n)[~np.isnan(checked.truth(n))])) == 2]
 
 
 def _known(checked: Predictions, name: str) -> tuple[NDArray, NDArray, NDArray, NDArray | None]:
@@ -136,11 +112,68 @@ def _warnings(evaluation: Evaluation, context: ReportContext) -> list[str]:
     return made + list(evaluation.notes)
 
 
-def _by_class(evaluation: Evaluation) -> list[tuple[str, list]]:
-    groups: dict[str, list] = {}
-    for m in evaluation.metrics:
-        groups.setdefault(m.class_, []).append(m)
-    return list(groups.items())
+def _decision(evaluation: Evaluation, baselines: Mapping[str, Predictions], figures: _Figures) -> str | None:
+    checked = evaluation.predictions
+    if checked.kind != "binary" or not checked.probability:
+        return None
+    thresholds = np.linspace(0.01, 0.99, 99)
+    known, y, s, _ = _known(checked, checked.positive)
+    model, everyone = net_benefit(s, y, thresholds)
+    benefit = {"model": model}
+    for label, theirs in baselines.items():
+        if theirs.probability:
+            benefit[label] = net_benefit(theirs.score(checked.positive)[known], y, thresholds)[0]
+    benefit["all positive"] = everyone
+    figure = draw.decision_figure(thresholds, benefit, figures.word)
+    return figures.add("decision", figure, "Decision curve: net benefit against threshold probability")
+
+
+def _subgroups(evaluation: Evaluation, figures: _Figures) -> list[dict[str, Any]]:
+    """One block per class: the rows of the table, the forest plot, the tests of each column."""
+    made = []
+    for number_, name in enumerate(_judged(evaluation.predictions)):
+        rows = [g for g in evaluation.subgroups if g.class_ == name]
+        if not rows:
+            continue
+        shown = [
+            {"label": f"{g.column}: {g.level} ({g.n})", "value": g.auc.value, "low": g.auc.low, "high": g.auc.high}
+            for g in rows
+        ]
+        overall = evaluation.get("auc", name).value
+        forest = draw.forest_figure(shown, overall, figures.word) if number_ < MOST_FORESTS else None
+        drawn = forest and figures.add(f"subgroups-{number_ + 1}", forest, f"AUC of {name} in subgroups")
+        tests = {g.column: (g.p, g.p_holm) for g in rows}
+        made.append({"class": name, "rows": rows, "forest": drawn, "tests": tests})
+    return made
+
+
+def comparison_curves(comparison: Comparison) -> tuple[Drawn, list[tuple[str, str]]]:
+    """ROC curves of all models in one picture, for each class."""
+    figures, made = _Figures(None), []
+    evaluations = list(comparison.evaluations.items())
+    for number_, name in enumerate(_judged(evaluations[0][1].predictions)):
+        curves = []
+        for label, e in evaluations:
+            _, y, s, _ = _known(e.predictions, name)
+            groups = trainings(e.predictions)
+            # Repeated trainings are not one curve: the first stands for them, the area is their mean.
+            use = slice(None) if groups is None else groups[~np.isnan(e.predictions.truth(name))] == 0
+            fpr, tpr, _ = draw.roc_points(y[use], s[use])
+            note = "" if groups is None else f" (first of {int(groups.max()) + 1} trainings)"
+            curves.append({"fpr": fpr, "tpr": tpr, "label": f"{label}, AUC {number(e.get('auc', name).value)}{note}"})
+        made.append((name, figures.add(f"roc-{number_ + 1}", draw.roc_figure(curves), f"ROC curves of {name}")))
+    return figures.files, made
+
+
+def _by_class(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The figures of each class, those without an operating point first, then by operating point."""
+    made = []
+    for name in dict.fromkeys(m.class_ for m in evaluation.metrics):
+        rows = [m for m in evaluation.metrics if m.class_ == name]
+        parts = [(at, [m for m in rows if m.at == at]) for at in dict.fromkeys(sorted((m.at for m in rows), key=bool))]
+        first = rows[0] if name not in ("macro", "micro", "all") else None
+        made.append({"class": name, "counts": first, "parts": parts})
+    return made
 
 
 def _flow(context: ReportContext) -> dict[str, Any] | None:

@@ -1,13 +1,10 @@
-"""Predictions: anybody's CSV, read strictly; what is not understood is an error with rows, never a guess."""
+"""Predictions: checked strictly; what is not understood is an error with rows, never a guess."""
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,7 +14,6 @@ from medlora.errors import MedloraError
 
 # Rounding to three decimals over ten classes moves a row's sum by at most this much.
 SUM_TOLERANCE = 0.005
-_RESERVED = ("case_id", "scan_id", "patient", "y", "predicted", "score", "fold", "seed")
 
 
 @dataclass(frozen=True)
@@ -84,119 +80,17 @@ def rows(mask: NDArray[np.bool_], most: int = 5) -> str:
     """The rows of ``mask`` as a spreadsheet numbers them (the header is row 1): "rows 4, 9 and 3 more"."""
     at = [str(i + 2) for i in np.flatnonzero(mask)]
     shown, rest = at[:most], len(at) - most
-    listed = ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
-    return f"row{'s' if len(at) > 1 else ''} {listed} (the header is row 1)"
+    said = ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
+    return f"row{'s' if len(at) > 1 else ''} {said} (the header is row 1)"
 
 
-def read_predictions(
-    path: str | os.PathLike[str],
-    *,
-    label_column: str | None = None,
-    score_column: str | None = None,
-    positive: str | None = None,
-) -> pd.DataFrame:
-    """Read and check a predictions CSV.
-
-    Args:
-        path: CSV with ``y`` and ``p_CLASS…`` (multilabel: ``y_CLASS`` and ``p_CLASS``), or any CSV with a label and
-            a score column that are named here. Comma, semicolon or tab; UTF-8, or Latin-1.
-        label_column: column with the true class, instead of ``y``.
-        score_column: column with one score, higher for the positive class, instead of ``p_CLASS…``.
-        positive: name of the positive class.
-
-    Returns:
-        The table, identifiers as text and probabilities as float64, in DESIGN's form: ``case_id``, ``y``,
-        ``p_CLASS…`` and whatever else the file had.
-
-    Raises:
-        MedloraError: the file cannot be read, a column is missing, or the predictions cannot be used; the message
-            names counts and rows.
-    """
-    frame = _read_csv(Path(path))
-    frame = _rename(frame, label_column, score_column, positive)
-    check_predictions(frame, positive=positive)
-    return frame
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise MedloraError(f"cannot read {path}: {error.strerror or error}", "name a predictions CSV") from error
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")
-    header = text.lstrip().split("\n", 1)[0]
-    if not header.strip() or "\0" in text:
-        raise MedloraError(f"{path} is not a CSV with a header row", "give a text file with columns y and p_CLASS…")
-    separator = max(",;\t", key=header.count)
-    names = next(csv.reader([header], delimiter=separator))
-    twice = sorted({name.strip() for name in names if [n.strip() for n in names].count(name.strip()) > 1})
-    if twice:
-        raise MedloraError(f"{path} has several columns named {', '.join(map(repr, twice))}", "rename or remove them")
-    try:
-        frame = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, index_col=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
-        raise MedloraError(f"{path} cannot be read as a CSV: {error}", "check the quotes and the separators") from error
-    frame.columns = pd.Index([str(c).strip() for c in frame.columns])
-    frame = frame.apply(lambda column: column.fillna("").str.strip())
-    if not len(frame):
-        raise MedloraError(f"{path} has a header but no rows", "give at least one row per case")
-    if separator != ",":
-        numeric = [c for c in frame if c.startswith("p_") or c == "score"]
-        frame[numeric] = frame[numeric].apply(lambda c: c.str.replace(r"^(-?\d+),(\d+)$", r"\1.\2", regex=True))
-    return frame
-
-
-def _rename(
-    frame: pd.DataFrame, label_column: str | None, score_column: str | None, positive: str | None
-) -> pd.DataFrame:
-    """The columns named by the user under DESIGN's names."""
-    for column, option in ((label_column, "--label-column"), (score_column, "--score-column")):
-        if column is not None and column not in frame:
-            raise MedloraError(f"there is no column {column!r}; there are {_listed(frame)}", f"correct {option}")
-    if label_column is not None and label_column != "y":
-        frame = frame.drop(columns="y", errors="ignore").rename(columns={label_column: "y"})
-    if score_column is None:
-        return frame
-    frame = frame.rename(columns={score_column: "score"})
-    frame = frame.drop(columns=[c for c in frame if c.startswith("p_")])
-    if "y" not in frame:
-        return frame
-    found = sorted(set(frame["y"]) - {""})
-    name = positive if positive is not None else _positive_of(found)
-    if name not in found:
-        raise MedloraError(f"no row has the positive class {name!r}; y holds {_listed(found)}", "correct --positive")
-    if len(found) != 2:
-        raise MedloraError(
-            f"one score column answers a question of two classes, but y holds {len(found)}: {_listed(found)}",
-            "keep two classes, or give one p_CLASS column for each",
-        )
-    negative = next(f for f in found if f != name)
-    score = _numbers(frame, "score")
-    if ((score >= 0) & (score <= 1)).all():
-        frame = frame.rename(columns={"score": f"p_{name}"})
-        frame[f"p_{name}"] = score
-        frame.insert(frame.columns.get_loc(f"p_{name}"), f"p_{negative}", 1 - score)
-    else:
-        frame["score"] = score
-    return frame
-
-
-def _positive_of(found: list[str]) -> str:
-    for pair in ({"0", "1"}, {"0.0", "1.0"}, {"False", "True"}, {"false", "true"}, {"no", "yes"}):
-        if set(found) == pair:
-            return max(pair)
-    raise MedloraError(f"which of {_listed(found)} is the positive class?", "name it with --positive")
-
-
-def _listed(names: object) -> str:
-    items = [repr(str(n)) for n in names]  # type: ignore[attr-defined]
+def listed(names: Iterable[object]) -> str:
+    """Names in quotes, the first twelve of them."""
+    items = [repr(str(n)) for n in names]
     return ", ".join(items[:12]) + (f" and {len(items) - 12} more" if len(items) > 12 else "") if items else "none"
 
 
-def _numbers(frame: pd.DataFrame, column: str) -> NDArray[np.float64]:
+def numbers(frame: pd.DataFrame, column: str) -> NDArray[np.float64]:
     """A column as float64; NaN, infinite and unreadable cells are errors."""
     cells = frame[column]
     values = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64)
@@ -209,6 +103,18 @@ def _numbers(frame: pd.DataFrame, column: str) -> NDArray[np.float64]:
             "find out why the model gave no number for these cases; remove the rows only if that is part of the protocol",
         )
     return values
+
+
+def positive_of(found: list[str]) -> str:
+    """Which of two labels means positive, where that needs no guessing.
+
+    Raises:
+        MedloraError: the labels are not 0/1, false/true or no/yes.
+    """
+    for pair in ({"0", "1"}, {"0.0", "1.0"}, {"False", "True"}, {"false", "true"}, {"no", "yes"}):
+        if set(found) == pair:
+            return max(pair)
+    raise MedloraError(f"which of {listed(found)} is the positive class?", "name it with --positive")
 
 
 def check_predictions(predictions: pd.DataFrame, *, positive: str | None = None) -> Predictions:
@@ -230,16 +136,16 @@ def check_predictions(predictions: pd.DataFrame, *, positive: str | None = None)
         return _multilabel(frame, names, notes)
     if "y" not in frame.columns:
         raise MedloraError(
-            f"there is no column 'y' with the true class; there are {_listed(frame)}", "name it with --label-column"
+            f"there is no column 'y' with the true class; there are {listed(frame)}", "name it with --label-column"
         )
     labels = frame["y"].map(lambda v: "" if pd.isna(v) else str(v)).to_numpy(dtype=object)
     raw = not names and "score" in frame.columns
     if not names and not raw:
-        raise MedloraError(f"there are no columns p_CLASS; there are {_listed(frame)}", "name one with --score-column")
+        raise MedloraError(f"there are no columns p_CLASS; there are {listed(frame)}", "name one with --score-column")
     if len(names) == 1 or raw:
         names, p, labels = _single(frame, names, labels, positive)
     else:
-        p = np.column_stack([_numbers(frame, f"p_{c}") for c in names])
+        p = np.column_stack([numbers(frame, f"p_{c}") for c in names])
     if not raw:
         _check_range(p, names)
         sums = np.abs(p.sum(axis=1) - 1)
@@ -252,7 +158,7 @@ def check_predictions(predictions: pd.DataFrame, *, positive: str | None = None)
             )
     if positive is not None and positive not in names:
         raise MedloraError(
-            f"the positive class {positive!r} has no column; there are {_listed(names)}", "correct --positive"
+            f"the positive class {positive!r} has no column; there are {listed(names)}", "correct --positive"
         )
     if len(names) == 2 and positive == names[0]:
         names, p = names[::-1], p[:, ::-1]
@@ -261,9 +167,9 @@ def check_predictions(predictions: pd.DataFrame, *, positive: str | None = None)
     frame, y, p = _labelled(frame, y >= 0, notes, y, p)
     counts = np.bincount(y, minlength=len(names))
     if (counts > 0).sum() < 2:
-        listed = ", ".join(f"{c} {n}" for n, c in zip(counts, names, strict=True))
+        tally = ", ".join(f"{c} {n}" for n, c in zip(counts, names, strict=True))
         raise MedloraError(
-            f"one class only among {len(y)} labelled cases: {listed}", "give cases of at least two classes"
+            f"one class only among {len(y)} labelled cases: {tally}", "give cases of at least two classes"
         )
     empty = [c for c, n in zip(names, counts, strict=True) if n == 0]
     if empty:
@@ -278,15 +184,15 @@ def _single(
     """One column answers for two classes: name the other."""
     found = sorted(set(labels) - {""})
     column = f"p_{names[0]}" if names else "score"
-    value = _numbers(frame, column)
+    value = numbers(frame, column)
     if names and names[0] not in found and set(found) <= {"0", "1"}:
         labels = np.where(labels == "1", names[0], np.where(labels == "0", f"not {names[0]}", labels))
         found = sorted(set(labels) - {""})
-    name = names[0] if names else positive if positive is not None else _positive_of(found)
+    name = names[0] if names else positive if positive is not None else positive_of(found)
     others = [f for f in found if f != name]
     if len(others) > 1:
         raise MedloraError(
-            f"column {column!r} answers a question of two classes, but y holds {len(found)}: {_listed(found)}",
+            f"column {column!r} answers a question of two classes, but y holds {len(found)}: {listed(found)}",
             "keep two classes, or give one p_CLASS column for each",
         )
     other = others[0] if others else f"not {name}"
@@ -313,8 +219,8 @@ def _class_numbers(labels: NDArray, names: list[str]) -> NDArray[np.intp]:
     if unknown.any():
         seen = sorted({str(v) for v in labels[unknown]})
         raise MedloraError(
-            f"{int(unknown.sum())} of {len(y)} labels are no class that has a p_ column: {_listed(seen)} "
-            f"(classes: {_listed(names)}): {rows(unknown)}",
+            f"{int(unknown.sum())} of {len(y)} labels are no class that has a p_ column: {listed(seen)} "
+            f"(classes: {listed(names)}): {rows(unknown)}",
             "spell y exactly as the p_CLASS columns do, or leave it empty where the truth is unknown",
         )
     return y
@@ -353,8 +259,8 @@ def _labelled(frame: pd.DataFrame, known: NDArray, notes: list[str], *arrays: ND
 def _multilabel(frame: pd.DataFrame, names: list[str], notes: list[str]) -> Predictions:
     missing = [c for c in names if f"y_{c}" not in frame.columns]
     if missing:
-        raise MedloraError(f"there is no column y_ for {_listed(missing)}", "give y_CLASS for every p_CLASS")
-    p = np.column_stack([_numbers(frame, f"p_{c}") for c in names])
+        raise MedloraError(f"there is no column y_ for {listed(missing)}", "give y_CLASS for every p_CLASS")
+    p = np.column_stack([numbers(frame, f"p_{c}") for c in names])
     _check_range(p, names)
     columns = []
     for c in names:
@@ -363,7 +269,7 @@ def _multilabel(frame: pd.DataFrame, names: list[str], notes: list[str]) -> Pred
         if (values == -1).any():
             seen = sorted({str(v) for v in text[values == -1]})
             raise MedloraError(
-                f"{int((values == -1).sum())} of {len(text)} values of y_{c} are neither 0, 1 nor empty: {_listed(seen)}: "
+                f"{int((values == -1).sum())} of {len(text)} values of y_{c} are neither 0, 1 nor empty: {listed(seen)}: "
                 f"{rows(values == -1)}",
                 "write 1 for present, 0 for absent, nothing for unknown",
             )

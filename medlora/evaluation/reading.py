@@ -1,0 +1,109 @@
+"""Anybody's predictions CSV, brought into DESIGN's form."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from medlora.errors import MedloraError
+from medlora.evaluation.table import check_predictions, listed, numbers, positive_of
+
+
+def read_predictions(
+    path: str | os.PathLike[str],
+    *,
+    label_column: str | None = None,
+    score_column: str | None = None,
+    positive: str | None = None,
+) -> pd.DataFrame:
+    """Read and check a predictions CSV.
+
+    Args:
+        path: CSV with ``y`` and ``p_CLASS…`` (multilabel: ``y_CLASS`` and ``p_CLASS``), or any CSV with a label and
+            a score column that are named here. Comma, semicolon or tab; UTF-8, or Latin-1.
+        label_column: column with the true class, instead of ``y``.
+        score_column: column with one score, higher for the positive class, instead of ``p_CLASS…``.
+        positive: name of the positive class.
+
+    Returns:
+        The table, identifiers as text and probabilities as float64, in DESIGN's form: ``case_id``, ``y``,
+        ``p_CLASS…`` and whatever else the file had.
+
+    Raises:
+        MedloraError: the file cannot be read, a column is missing, or the predictions cannot be used; the message
+            names counts and rows.
+    """
+    frame = _read_csv(Path(path))
+    frame = _rename(frame, label_column, score_column, positive)
+    check_predictions(frame, positive=positive)
+    return frame
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise MedloraError(f"cannot read {path}: {error.strerror or error}", "name a predictions CSV") from error
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    header = text.lstrip().split("\n", 1)[0]
+    if not header.strip() or "\0" in text:
+        raise MedloraError(f"{path} is not a CSV with a header row", "give a text file with columns y and p_CLASS…")
+    separator = max(",;\t", key=header.count)
+    names = next(csv.reader([header], delimiter=separator))
+    twice = sorted({name.strip() for name in names if [n.strip() for n in names].count(name.strip()) > 1})
+    if twice:
+        raise MedloraError(f"{path} has several columns named {', '.join(map(repr, twice))}", "rename or remove them")
+    try:
+        frame = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, index_col=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
+        raise MedloraError(f"{path} cannot be read as a CSV: {error}", "check the quotes and the separators") from error
+    frame.columns = pd.Index([str(c).strip() for c in frame.columns])
+    frame = frame.apply(lambda column: column.fillna("").str.strip())
+    if not len(frame):
+        raise MedloraError(f"{path} has a header but no rows", "give at least one row per case")
+    if separator != ",":
+        numeric = [c for c in frame if c.startswith("p_") or c == "score"]
+        frame[numeric] = frame[numeric].apply(lambda c: c.str.replace(r"^(-?\d+),(\d+)$", r"\1.\2", regex=True))
+    return frame
+
+
+def _rename(
+    frame: pd.DataFrame, label_column: str | None, score_column: str | None, positive: str | None
+) -> pd.DataFrame:
+    """The columns named by the user under DESIGN's names."""
+    for column, option in ((label_column, "--label-column"), (score_column, "--score-column")):
+        if column is not None and column not in frame:
+            raise MedloraError(f"there is no column {column!r}; there are {listed(frame)}", f"correct {option}")
+    if label_column is not None and label_column != "y":
+        frame = frame.drop(columns="y", errors="ignore").rename(columns={label_column: "y"})
+    if score_column is None:
+        return frame
+    frame = frame.rename(columns={score_column: "score"})
+    frame = frame.drop(columns=[c for c in frame if c.startswith("p_")])
+    if "y" not in frame:
+        return frame
+    found = sorted(set(frame["y"]) - {""})
+    name = positive if positive is not None else positive_of(found)
+    if name not in found:
+        raise MedloraError(f"no row has the positive class {name!r}; y holds {listed(found)}", "correct --positive")
+    if len(found) != 2:
+        raise MedloraError(
+            f"one score column answers a question of two classes, but y holds {len(found)}: {listed(found)}",
+            "keep two classes, or give one p_CLASS column for each",
+        )
+    negative = next(f for f in found if f != name)
+    score = numbers(frame, "score")
+    if ((score >= 0) & (score <= 1)).all():
+        frame = frame.rename(columns={"score": f"p_{name}"})
+        frame[f"p_{name}"] = score
+        frame.insert(frame.columns.get_loc(f"p_{name}"), f"p_{negative}", 1 - score)
+    else:
+        frame["score"] = score
+    return frame

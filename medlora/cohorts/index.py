@@ -104,9 +104,12 @@ def index(
 def index_again(folder: str | os.PathLike[str], known: Path | None, workers: int | None = None) -> Index:
     """As `index`, with what ``known`` holds (if anything) to begin with, and nothing written but by `Index.save`."""
     database = _open(None)
-    if known is not None and known.is_file() and not known.is_symlink():
-        with closing(_open(known)) as earlier:
-            earlier.backup(database)
+    if known is not None and known.is_file():
+        try:
+            with closing(_open(known)) as earlier:
+                earlier.backup(database)
+        except MedloraError:
+            say("the earlier index of headers cannot be used: all headers are read again")
     return _index(folder, database, workers)
 
 
@@ -154,28 +157,26 @@ def _open(cache: str | os.PathLike[str] | None) -> sqlite3.Connection:
             cache.touch(mode=0o600)
         except OSError as error:
             raise cannot_write(cache, error) from error
-    for attempt in range(2):
-        database = sqlite3.connect(cache or ":memory:")
-        try:
-            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
-            if "meta" in tables and database.execute("SELECT made_with FROM meta").fetchone() == (made_with,):
+    database = sqlite3.connect(cache or ":memory:")
+    try:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if tables == {"files", "meta"}:
+            if database.execute("SELECT made_with FROM meta").fetchone() == (made_with,):
                 return database
-            if not tables:
-                database.executescript(_SCHEMA)
-                with database:
-                    database.execute("INSERT INTO meta VALUES (?)", (made_with,))
-                return database
-        except sqlite3.OperationalError as error:
-            database.close()
-            raise MedloraError(f"the cache {cache} cannot be written: {error}", "choose another place for it") from None
-        except sqlite3.DatabaseError:
-            pass
+            say("the cache of headers is of another version: all headers are read again")
+            database.executescript("DROP TABLE files; DROP TABLE meta;")
+        elif tables:
+            raise sqlite3.DatabaseError("it holds something else")
+        database.executescript(_SCHEMA)
+        with database:
+            database.execute("INSERT INTO meta VALUES (?)", (made_with,))
+        return database
+    except sqlite3.DatabaseError as error:
         database.close()
-        if cache is None or attempt:
-            break
-        say("the cache of headers is of another version, or damaged: all headers are read again")
-        cache.unlink()
-    raise MedloraError(f"the cache {cache} cannot be used", "remove it, or choose another place for it")
+        raise MedloraError(
+            f"{cache} is not a cache of medlora, is damaged, or cannot be written ({error})",
+            "remove it, or choose another place for the cache",
+        ) from None
 
 
 def _fields() -> str:

@@ -58,7 +58,7 @@ class PreparedImages(Dataset):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         image = torch.from_numpy(np.array(self.images[index]))
         if self.augmentation is not None:
-            image = torch.as_tensor(self.augmentation(image))
+            image = self.augmentation(image)
         return image, self.labels[index], index
 
     def augmented(self, augmentation: Compose) -> PreparedImages:

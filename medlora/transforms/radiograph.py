@@ -41,6 +41,7 @@ class Radiograph(Preset):
                 EnsureType(track_meta=False),
                 ScaleIntensityRangePercentiles(*_PERCENTILES, 0.0, 1.0, clip=True),
                 Resize((self.size, self.size), mode="area"),
+                EnsureType(track_meta=False),
             ]
         )
 
@@ -66,7 +67,7 @@ class Radiograph(Preset):
 
     def augmentation(self) -> Compose:
         """Random rotation to ±7°, scale and shift to ±7 %, gamma 0.8 to 1.25, weak noise, at ``augment`` = 1."""
-        from monai.transforms import Compose, RandAdjustContrast, RandAffine, RandGaussianNoise
+        from monai.transforms import Compose, EnsureType, RandAdjustContrast, RandAffine, RandGaussianNoise
 
         if self.augment <= 0:
             return Compose([])
@@ -83,5 +84,6 @@ class Radiograph(Preset):
                 ),
                 RandAdjustContrast(prob=0.5, gamma=(1.25**-strength, 1.25**strength)),
                 RandGaussianNoise(prob=0.2, std=0.02 * strength),
+                EnsureType(track_meta=False),  # a MetaTensor would slow every operation of the network
             ]
         )

@@ -7,6 +7,7 @@ samples the functions along rays, a tomogram would sample them on a grid of voxe
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -175,7 +176,7 @@ class Chest:
         squash = 1 + 0.12 * (1 - self.breath)
         base = self.dome_top(LEFT) + 0.5 * self.heart
         x0, y0, z0 = 0.36 * self.heart * self.width, -26 * self.depth, base + 2
-        c, s = np.cos(self.heart_tilt), np.sin(self.heart_tilt)
+        c, s = math.cos(self.heart_tilt), math.sin(self.heart_tilt)
         a, b, d = self.heart * squash, 0.72 * self.heart, 0.7 * self.heart
         dx, dz = x - np.float32(x0), z - np.float32(z0)
         u, v = c * dx - s * dz, s * dx + c * dz

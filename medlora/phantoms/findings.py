@@ -51,17 +51,22 @@ def _cloud(chest: Chest, centre: Array, radii: Array, grain: float, fill: float,
 
 
 def _peripheral(chest: Chest, side: int, rng: np.random.Generator) -> Array:
-    """A point near the pleura."""
-    p = points_in_lung(chest, side, 24, rng)
+    """A point near the pleura, above the diaphragm's dome, more often low than high."""
+    p = points_in_lung(chest, side, 32, rng)
     cx, a, cy, b = chest.lung_profile(p[:, 2], side)
-    edge = ((p[:, 0] - cx) / a) ** 2 + ((p[:, 1] - cy) / b) ** 2
-    low = (p[:, 2] - chest.dome_top(side)) / 220
-    lateral = side * (p[:, 0] - cx) / a
-    return p[np.argmax(edge + 0.5 * lateral - 0.35 * low + rng.normal(0, 0.25, len(p)))]
+    edge = ((p[:, 0] - cx) / a) ** 2 + 0.6 * ((p[:, 1] - cy) / b) ** 2
+    height = (p[:, 2] - chest.dome_top(side)) / 220
+    score = edge + 0.4 * side * (p[:, 0] - cx) / a - 0.35 * height - 4 * (height < 0) + rng.normal(0, 0.25, len(p))
+    return p[np.argmax(score)]
+
+
+def _volume(grains: Tubes) -> float:
+    """Tissue in the grains, ml."""
+    return float(np.sum(grains.density * np.pi * grains.radius**2 * grains.length)) / 1000
 
 
 def draw(variant: str, chest: Chest, severity: float, rng: np.random.Generator) -> Opacity:
-    """Draw the opacities of a diseased patient.
+    """Draw the opacities of a diseased patient: patch after patch, until enough air is replaced.
 
     Args:
         variant: ``original`` or ``variant``.
@@ -69,23 +74,20 @@ def draw(variant: str, chest: Chest, severity: float, rng: np.random.Generator) 
         severity: 0 to 1.
         rng: where they lie.
     """
-    clouds = []
-    if variant == "original":
-        patches = int(rng.integers(4, 7) + round(4 * severity))
-        for k in range(patches):
-            side = (RIGHT, LEFT)[k % 2]
-            radii = rng.uniform(13, 22, 3) * (0.85 + 0.4 * severity)
-            clouds.append(_cloud(chest, _peripheral(chest, side, rng), radii, 2.0, rng.uniform(0.16, 0.26), rng))
-        sides = "both"
-    else:
-        patches = int(rng.integers(1, 3))
-        side = (RIGHT, LEFT)[int(rng.integers(2))]
-        for _ in range(patches):
-            height = rng.uniform(-55, 35) * chest.height
-            centre = np.array([side * rng.uniform(44, 68) * chest.width, rng.uniform(-30, 40), height])
-            radii = rng.uniform(20, 30, 3) * (0.8 + 0.4 * severity)
-            clouds.append(_cloud(chest, centre, radii, 3.2, rng.uniform(0.4, 0.6), rng))
-        sides = "right" if side == RIGHT else "left"
+    clouds: list[Tubes] = []
+    sides: list[int] = []
+    side = (RIGHT, LEFT)[int(rng.integers(2))]
+    wanted = 80 + 140 * severity if variant == "original" else 60 + 100 * severity  # ml
+    while len(clouds) < 2 or sum(map(_volume, clouds)) < wanted:
+        if variant == "original":
+            side = -side
+            radii = rng.uniform(17, 30, 3)
+            clouds.append(_cloud(chest, _peripheral(chest, side, rng), radii, 2.0, rng.uniform(0.25, 0.4), rng))
+        else:
+            height = rng.uniform(-50, 35) * chest.height
+            centre = np.array([side * rng.uniform(46, 70) * chest.width, rng.uniform(-30, 40), height])
+            clouds.append(_cloud(chest, centre, rng.uniform(18, 30, 3), 3.2, rng.uniform(0.4, 0.6), rng))
+        sides.append(side)
+    where = "both" if len(set(sides)) == 2 else "right" if sides[0] == RIGHT else "left"
     grains = Tubes.join(clouds)
-    volume = float(np.sum(grains.density * np.pi * grains.radius**2 * grains.length)) / 1000
-    return Opacity(grains, variant, patches, volume, sides)
+    return Opacity(grains, variant, len(clouds), _volume(grains), where)

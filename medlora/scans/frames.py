@@ -10,6 +10,7 @@ import numpy as np
 import pydicom
 
 from medlora.scans.codes import Code
+from medlora.scans.geometry import axes
 from medlora.scans.header import Header, Values
 from medlora.scans.plain import dataset, plain_of
 
@@ -100,9 +101,10 @@ def _dose(header: Header) -> None:
     offsets = np.atleast_1d(np.asarray(values["GridFrameOffsetVector"], float))
     if len(offsets) != values["NumberOfFrames"]:
         raise ValueError
-    orientation = np.asarray(values["ImageOrientationPatient"], float)
-    position = np.asarray(values["ImagePositionPatient"], float)
-    normal = np.cross(orientation[:3], orientation[3:])
+    directions = axes(values["ImageOrientationPatient"])
+    if directions is None:
+        raise ValueError
+    normal, position = directions[2], np.asarray(values["ImagePositionPatient"], float)
     if offsets[0] != 0:  # type B: patient coordinates along the normal, for axial grids only
         if not np.allclose(np.abs(normal), [0, 0, 1], atol=1e-4):
             raise ValueError
@@ -125,7 +127,7 @@ def _mosaic(header: Header) -> None:
     csa: dict[str, Any] | None = csareader.get_csa_header(data, "image")
     count = csareader.get_n_mosaic(csa) if csa is not None else None
     normal = csareader.get_slice_normal(csa) if csa is not None else None
-    spacing = values.get("SpacingBetweenSlices", values.get("SliceThickness"))
+    spacing = values.get("SpacingBetweenSlices")
     if not count or normal is None or spacing is None:
         header.problem = (Code.UnknownMosaic.name, "")
         return
@@ -133,13 +135,15 @@ def _mosaic(header: Header) -> None:
     if values["Rows"] % tiles or values["Columns"] % tiles:
         header.problem = (Code.UnknownMosaic.name, "")
         return
-    orientation = np.asarray(values["ImageOrientationPatient"], float)
+    directions = axes(values["ImageOrientationPatient"])
+    if directions is None:
+        raise ValueError
     rows, columns = values["Rows"] // tiles, values["Columns"] // tiles
     between_rows, between_columns = values["PixelSpacing"]
     corner = np.asarray(values["ImagePositionPatient"], float)
-    corner = corner + orientation[:3] * between_columns * (values["Columns"] - columns) / 2
-    corner = corner + orientation[3:] * between_rows * (values["Rows"] - rows) / 2
+    corner = corner + directions[0] * between_columns * (values["Columns"] - columns) / 2
+    corner = corner + directions[1] * between_rows * (values["Rows"] - rows) / 2
+    # The private normal gives the side; its digits are fewer than those of the orientation.
+    step = spacing * directions[2] * np.sign(directions[2] @ np.asarray(normal, float))
     values["MosaicTiles"] = tiles
-    header.frames = [
-        {"ImagePositionPatient": (corner + k * spacing * np.asarray(normal, float)).tolist()} for k in range(count)
-    ]
+    header.frames = [{"ImagePositionPatient": (corner + k * step).tolist()} for k in range(count)]

@@ -102,7 +102,7 @@ def check_stack(positions: Array, directions: Array) -> tuple[Array, list[Issue]
     even = np.polynomial.Polynomial.fit(np.arange(count), along, 1)(np.arange(count))
     if np.max(np.abs(along - even)) > limit:
         gaps = np.diff(along)
-        usual = float(np.median(gaps))
+        usual = float(np.sort(gaps)[(count - 2) // 2])  # a gap that occurs: the lower median
         multiples = np.round(gaps / usual)
         slack = 2 * tolerance(usual, decimals(positions))
         if np.all(np.abs(gaps - multiples * usual) <= slack) and np.all(multiples >= 1):

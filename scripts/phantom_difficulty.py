@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import csv
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,7 +78,12 @@ def read(labels: Path, size: int = 128) -> Archive:
 def linear(train_x: np.ndarray, train: Archive, test_x: np.ndarray, test: Archive) -> float:
     folds = list(GroupKFold(3).split(train_x, train.opacity, train.patient))
     fit = LogisticRegressionCV(
-        Cs=np.logspace(-6, -1, 6), cv=folds, scoring="roc_auc", max_iter=300, l1_ratios=(0.0,), use_legacy_attributes=False
+        Cs=np.logspace(-6, -1, 6),
+        cv=folds,
+        scoring="roc_auc",
+        max_iter=300,
+        l1_ratios=(0.0,),
+        use_legacy_attributes=False,
     )
     model = make_pipeline(StandardScaler(), fit).fit(train_x, train.opacity)
     return roc_auc_score(test.opacity, model.decision_function(test_x))
@@ -99,7 +105,7 @@ def border(images: np.ndarray) -> np.ndarray:
 def small_net() -> nn.Module:
     layers: list[nn.Module] = []
     channels = [1, 24, 48, 96, 128, 160]
-    for number, (before, after) in enumerate(zip(channels[:-1], channels[1:], strict=True)):
+    for number, (before, after) in enumerate(pairwise(channels)):
         stride = 2 if number == 0 else 1
         layers += [nn.Conv2d(before, after, 3, stride, 1), nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2)]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(channels[-1], 1))
@@ -120,7 +126,9 @@ def fit(train: Archive, epochs: int, seed: int) -> nn.Module:
             view = x[take]
             if rng.random() < 0.5:
                 view = view.flip(3)
-            view = torch.roll(view, tuple(int(v) for v in rng.integers(-6, 7, 2)), (2, 3)) * float(rng.uniform(0.9, 1.1))
+            view = torch.roll(view, tuple(int(v) for v in rng.integers(-6, 7, 2)), (2, 3)) * float(
+                rng.uniform(0.9, 1.1)
+            )
             loss = nn.functional.binary_cross_entropy_with_logits(net(view)[:, 0], y[take])
             optimiser.zero_grad()
             loss.backward()
@@ -156,15 +164,21 @@ def main() -> None:
             archives[variant] = read(folder / "labels.csv")
         whole = archives["original"]
         patients = np.unique(whole.patient)
-        first = np.isin(whole.patient, patients[: round(len(patients) * options.train / (options.train + options.test))])
+        first = np.isin(
+            whole.patient, patients[: round(len(patients) * options.train / (options.train + options.test))]
+        )
         train, test = (Archive(*(part[rows] for part in whole)) for rows in (first, ~first))
-        print(f"train {len(train.images)} radiographs, test {len(test.images)}, phantom; {test.opacity.mean():.0%} opacity")
-        print(f"logistic regression, tags        AUC {linear(train.tags, train, test.tags, test):.3f}")
-        print(f"logistic regression, border      AUC {linear(border(train.images), train, border(test.images), test):.3f}")
-        print(f"logistic regression, 32 x 32     AUC {linear(small(train.images, 32), train, small(test.images, 32), test):.3f}")
+        print(f"phantom: train {len(train.images)}, test {len(test.images)}, {test.opacity.mean():.0%} of them opacity")
+        inputs = {
+            "tags": lambda part: part.tags,
+            "border": lambda part: border(part.images),
+            "32 x 32 pixels": lambda part: small(part.images, 32),
+        }
+        for name, take in inputs.items():
+            print(f"logistic regression, {name:15} AUC {linear(take(train), train, take(test), test):.3f}", flush=True)
         net = fit(train, options.epochs, options.seed)
-        print(f"small convolution net            AUC {auc(net, test):.3f}")
-        print(f"the same, other finding          AUC {auc(net, archives['variant']):.3f}")
+        print(f"small convolution net                AUC {auc(net, test):.3f}")
+        print(f"the same on the other finding        AUC {auc(net, archives['variant']):.3f}")
 
 
 if __name__ == "__main__":

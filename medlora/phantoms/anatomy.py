@@ -1,8 +1,8 @@
 """A procedural chest: the anatomy of one fictitious patient as functions of position.
 
-Positions are millimetres in the patient's frame, axes as in DICOM (PS3.3 C.7.6.2.1.1): x to the patient's left, y to the
-back, z to the head; the origin lies mid-thorax, between the lungs. Nothing here knows of rays or pixels: a radiograph
-samples the functions along rays, a tomogram would sample them on a grid of voxels.
+Positions are millimetres in the patient's frame, axes as in DICOM (PS3.3 C.7.6.2.1.1): x to the patient's left, y to
+the back, z to the head; the origin lies mid-thorax, between the lungs. Nothing here knows of rays or pixels: a
+radiograph samples the functions along rays, a tomogram would sample them on a grid of voxels.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Tissues(NamedTuple):
 
 
 def _solid(inside: Array, softness: float) -> Array:
-    """Turn a depth below a surface in mm (positive inside) into a fraction, the surface smeared over ``softness`` mm."""
+    """Turn a depth below a surface, mm, into a volume fraction, the surface smeared over ``softness`` mm."""
     return np.clip(inside * np.float32(1 / softness) + np.float32(0.5), 0, 1)
 
 
@@ -80,17 +80,18 @@ class Chest:
         """Draw a patient."""
         female = bool(rng.random() < 0.5)
         size = rng.normal(0.95 if female else 1.03, 0.04)
+        width = size * rng.normal(1.0, 0.035)
         stout = rng.gamma(3.0, 1 / 3.0)  # 1 on average
         return cls(
             female=female,
             age=int(np.clip(rng.normal(58, 16), 18, 89)),
-            width=size * rng.normal(1.0, 0.035),
+            width=width,
             depth=size * rng.normal(1.0, 0.06),
             height=size * rng.normal(1.0, 0.05),
             wall=float(np.clip(16 + 14 * stout, 18, 62)),
             breast=float(rng.uniform(48, 82)) if female else 0.0,
             breast_z=float(rng.uniform(-85, -40)),
-            heart=float(np.clip(rng.normal(66, 6.5), 54, 88)),
+            heart=width * float(np.clip(rng.normal(67, 6), 56, 86)),
             heart_tilt=float(rng.uniform(0.35, 0.85)),
             dome=float(rng.normal(-100, 7)),
             dome_step=float(rng.normal(12, 6)),
@@ -175,7 +176,7 @@ class Chest:
         """Depth below the surface of the heart (ventricles; right atrium), mm, negative outside."""
         squash = 1 + 0.12 * (1 - self.breath)
         base = self.dome_top(LEFT) + 0.5 * self.heart
-        x0, y0, z0 = 0.36 * self.heart * self.width, -26 * self.depth, base + 2
+        x0, y0, z0 = 0.36 * self.heart, -26 * self.depth, base + 2
         c, s = math.cos(self.heart_tilt), math.sin(self.heart_tilt)
         a, b, d = self.heart * squash, 0.72 * self.heart, 0.7 * self.heart
         dx, dz = x - np.float32(x0), z - np.float32(z0)

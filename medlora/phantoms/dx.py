@@ -6,10 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from openjpeg.utils import encode_array
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
@@ -21,6 +21,7 @@ from pydicom.uid import (
     JPEG2000Lossless,
     JPEGLSLossless,
     RLELossless,
+    UID,
 )
 
 from medlora._version import __version__
@@ -30,12 +31,12 @@ from medlora.phantoms.scanners import Exposure, Scanner
 TRANSFER_SYNTAXES = (ExplicitVRLittleEndian, RLELossless, JPEGLSLossless, JPEG2000Lossless)
 
 
-def uid(*words: object) -> str:
+def uid(*words: object) -> UID:
     """A UID of the 2.25 root (PS3.5 B.2), the same for the same words, in the form of a name-based UUID."""
     digest = bytearray(hashlib.sha256("\x1f".join(map(str, words)).encode()).digest()[:16])
     digest[6] = digest[6] & 0x0F | 0x80  # version 8, RFC 9562
     digest[8] = digest[8] & 0x3F | 0x80
-    return f"2.25.{int.from_bytes(digest, 'big')}"
+    return UID(f"2.25.{int.from_bytes(digest, 'big')}")
 
 
 def code(concept: Code) -> Sequence:
@@ -57,9 +58,9 @@ class Identity:
     date: str  # DICOM DA
     time: str  # DICOM TM
     accession: str
-    study_uid: str
-    series_uid: str
-    instance_uid: str
+    study_uid: UID
+    series_uid: UID
+    instance_uid: UID
 
 
 def write(
@@ -159,8 +160,9 @@ def write(
     ds.PixelData = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
     ds["PixelData"].VR = "OB" if bits <= 8 else "OW"
     if transfer_syntax == JPEG2000Lossless:
-        # Straight from the codec: pydicom reaches it only through a third package.
-        ds.PixelData = encapsulate([encode_array(pixels, bits_stored=bits, photometric_interpretation=2)])
+        # By imagecodecs, since pydicom's own encoder (pylibjpeg-openjpeg 2.5) is not safe in threads: it crashes.
+        coded = imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="j2k", reversible=True, bitspersample=bits)
+        ds.PixelData = encapsulate([coded])
         ds["PixelData"].VR = "OB"
         ds["PixelData"].is_undefined_length = True
         meta.TransferSyntaxUID = JPEG2000Lossless

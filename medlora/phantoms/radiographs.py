@@ -128,10 +128,11 @@ def _expose(
         opacity = view.draw(grains, detector)
 
     height, width = detector.shape
-    leaves = (0, 0, 0, 0)
-    if rng.random() < scanner.border:
-        leaves = tuple(int(n) for n in rng.uniform(0, 0.06, 4) * [height, height, width, width])
-    exposure = scanners.Exposure(float(rng.uniform(*scanner.kvp)), float(rng.uniform(2, 4)), standing, leaves)
+    share = rng.uniform(0, 0.06, 4) * (rng.random() < scanner.border)
+    top, bottom, left, right = (int(n) for n in share * [height, height, width, width])
+    exposure = scanners.Exposure(
+        float(rng.uniform(*scanner.kvp)), float(rng.uniform(2, 4)), standing, (top, bottom, left, right)
+    )
     shown = scanners.expose(path + opacity, scanner, exposure, pitch, rng)
     return Radiograph(
         shown=shown,

@@ -160,7 +160,7 @@ def write(
     ds.PixelData = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
     ds["PixelData"].VR = "OB" if bits <= 8 else "OW"
     if transfer_syntax == JPEG2000Lossless:
-        # By imagecodecs, since pydicom's own encoder (pylibjpeg-openjpeg 2.5) is not safe in threads: it crashes.
+        # By imagecodecs, since pydicom's own encoder (pylibjpeg-openjpeg 2.6) is not safe in threads: it crashes.
         coded = imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="j2k", reversible=True, bitspersample=bits)
         ds.PixelData = encapsulate([coded])
         ds["PixelData"].VR = "OB"

@@ -37,7 +37,7 @@ def _as_logits(values: ArrayLike) -> NDArray[np.float64]:
         x = logit(x) if ((x >= 0) & (x <= 1)).all() else x
         return np.column_stack([np.zeros(len(x)), x])
     if ((x >= 0) & (x <= 1)).all() and np.abs(x.sum(axis=1) - 1).max() < 1e-3:
-        return np.log(np.clip(x, _TINY, 1))
+        return np.log(np.clip(x, 1e-12, 1))
     return x
 
 
@@ -200,9 +200,11 @@ def reliability(
         level: confidence level.
     """
     q, truth = np.asarray(p, dtype=np.float64), np.asarray(y).astype(bool)
-    order = np.argsort(q, kind="stable")
+    edges = np.unique(np.quantile(q, np.linspace(0, 1, max(1, min(groups, len(q) // 10)) + 1), method="lower"))
+    group = np.searchsorted(edges[1:-1], q, "left")  # equal probabilities stay together
     made = []
-    for part in np.array_split(order, max(1, min(groups, len(q) // 10))):
+    for g in np.unique(group):
+        part = np.flatnonzero(group == g)
         share = proportion(
             truth[part], np.ones(len(part)), None if patients is None else np.asarray(patients)[part], level=level
         )

@@ -161,7 +161,7 @@ def score_figure(
             axes.axvline(threshold, color=INK, lw=1, ls=(0, (4, 2)), label="operating point")
         axes.set(xlabel=xlabel, ylabel="Share of the class")
         axes.set_ylim(bottom=0)
-        axes.legend(loc="best", fontsize=8.5)
+        figure.legend(loc="outside upper center", ncols=3, fontsize=8.5)
     return figure
 
 
@@ -172,7 +172,8 @@ def calibration_figure(curves: Sequence[Reliability], word: str | None = None) -
         for i, curve in enumerate(curves):
             colour = COLOURS[i % len(COLOURS)]
             if curve.x is not None:
-                axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.13, lw=0)
+                if i == 0 and len(curves) < 3:
+                    axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.13, lw=0)
                 axes.plot(curve.x, curve.smooth, color=colour, lw=1.5, ls=DASHES[i % len(DASHES)])
             middle, share = np.asarray(curve.mean), np.asarray(curve.observed)
             bars = np.clip([share - curve.group_low, curve.group_high - share], 0, None)

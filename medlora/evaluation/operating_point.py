@@ -73,7 +73,8 @@ class OperatingPoint:
 
     def describe(self, class_: str | None = None) -> str:
         """One line for a report and for ``at`` in metrics.json."""
-        how = f"{self.rule} on {self.chosen_on}" if self.chosen_on else self.rule
+        rule = self.rule.replace(">=", " ≥ ")
+        how = f"{rule} on {self.chosen_on}" if self.chosen_on else rule
         if self.value is None:
             return f"highest probability ({how})"
         if isinstance(self.value, dict):

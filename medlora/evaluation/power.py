@@ -2,22 +2,24 @@
 
 Sources:
     Obuchowski NA. Acad Radiol 2004;11:1123 (variance of an expected area, formula 3).
-    Hanley JA, McNeil BJ. Radiology 1982;143:29.
+    Hanley JA, McNeil BJ. Radiology 1982;143:29 (variance) and 1983;148:839 (correlated areas).
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Callable
 from math import ceil
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, owens_t
 
 from medlora.errors import MedloraError
 from medlora.evaluation.estimate import normal_quantile
 
 
-def area_variance(area: float, ratio: float) -> float:
-    """Obuchowski's variance of an expected area, times the number of positives.
+def obuchowski_variance(area: float, ratio: float) -> float:
+    """Obuchowski's approximate variance of an expected area, times the number of positives.
 
     Args:
         area: expected area under the curve, strictly between 0 and 1.
@@ -34,9 +36,35 @@ def area_variance(area: float, ratio: float) -> float:
 def power_of_area(area: float, n_pos: int, n_neg: int, *, alpha: float = 0.05) -> float:
     """Power to show that an expected area differs from 0.5 (two-sided test at ``alpha``)."""
     ratio = n_neg / n_pos
-    null, expected = area_variance(0.5, ratio), area_variance(area, ratio)
+    null, expected = obuchowski_variance(0.5, ratio), obuchowski_variance(area, ratio)
     gap = np.sqrt(n_pos) * abs(area - 0.5) - normal_quantile(1 - alpha) * np.sqrt(null)
     return float(ndtr(gap / np.sqrt(expected)))
+
+
+def binormal_variance(area: float, n_pos: float, n_neg: float) -> float:
+    """Exact variance of the estimated area for normal scores of equal variance in both classes.
+
+    Hanley and McNeil's Q (the chance that two positives both exceed one negative) is a bivariate normal probability
+    with correlation ½, from Owen's T function.
+    """
+    if not 0 < area < 1:
+        raise MedloraError(f"an expected area of {area:g} is not strictly between 0 and 1")
+    h = float(ndtri(area))
+    q = area - 2 * float(owens_t(h, 1 / np.sqrt(3))) - area * area
+    return (area * (1 - area) + (n_pos + n_neg - 2) * q) / (n_pos * n_neg)
+
+
+def _smallest(reached: Callable[[int], bool], ratio: float) -> tuple[int, int]:
+    """The smallest number of positives with which ``reached``, and the negatives that go with them."""
+    if not ratio > 0:
+        raise MedloraError(f"{ratio:g} negatives per positive is not possible")
+    most = 2
+    while not reached(most):
+        most *= 2
+        if most > 10**9:
+            raise MedloraError("no study of any size reaches this")
+    n_pos = bisect_left(range(most + 1), True, lo=2, key=reached)
+    return n_pos, ceil(n_pos * ratio)
 
 
 def sample_size_for_width(
@@ -53,8 +81,12 @@ def sample_size_for_width(
     """
     if not 0 < width < 1:
         raise MedloraError(f"a width of {width:g} is not between 0 and 1")
-    n_pos = area_variance(area, ratio) * design_effect * (2 * normal_quantile(level) / width) ** 2
-    return ceil(n_pos), ceil(ceil(n_pos) * ratio)
+    z = normal_quantile(level)
+
+    def reached(m: int) -> bool:
+        return 2 * z * np.sqrt(design_effect * binormal_variance(area, m, m * ratio)) <= width
+
+    return _smallest(reached, ratio)
 
 
 def sample_size_for_margin(
@@ -84,7 +116,11 @@ def sample_size_for_margin(
         raise MedloraError(f"a margin of {margin:g} cannot be shown with an expected difference of {difference:g}")
     if not 0 < power < 1 or not -1 < correlation < 1:
         raise MedloraError(f"a power of {power:g} and a correlation of {correlation:g} are not possible together")
-    old, new = area_variance(area, ratio), area_variance(area + difference, ratio)
-    variance = (old + new - 2 * correlation * np.sqrt(old * new)) * design_effect
-    n_pos = variance * ((normal_quantile(level) + float(ndtri(power))) / (margin + difference)) ** 2
-    return ceil(n_pos), ceil(ceil(n_pos) * ratio)
+    z = normal_quantile(level) + float(ndtri(power))
+
+    def reached(m: int) -> bool:
+        old, new = (binormal_variance(a, m, m * ratio) for a in (area, area + difference))
+        variance = old + new - 2 * correlation * np.sqrt(old * new)
+        return z * np.sqrt(design_effect * variance) <= margin + difference
+
+    return _smallest(reached, ratio)

@@ -37,13 +37,13 @@ def read_predictions(
         MedloraError: the file cannot be read, a column is missing, or the predictions cannot be used; the message
             names counts and rows.
     """
-    frame = _read_csv(Path(path))
+    frame = _read_csv(Path(path), score_column)
     frame = _rename(frame, label_column, score_column, positive)
     check_predictions(frame, positive=positive)
     return frame
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_csv(path: Path, score_column: str | None) -> pd.DataFrame:
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -69,7 +69,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     if not len(frame):
         raise MedloraError(f"{path} has a header but no rows", "give at least one row per case")
     if separator != ",":
-        numeric = [c for c in frame if c.startswith("p_") or c == "score"]
+        numeric = [c for c in frame if c.startswith("p_") or c in ("score", score_column)]
         frame[numeric] = frame[numeric].apply(lambda c: c.str.replace(r"^(-?\d+),(\d+)$", r"\1.\2", regex=True))
     return frame
 

@@ -142,8 +142,8 @@ def _subgroups(evaluation: Evaluation, figures: _Figures) -> list[dict[str, Any]
         overall = evaluation.get("auc", name).value
         forest = draw.forest_figure(shown, overall, figures.word) if number_ < MOST_FORESTS else None
         drawn = forest and figures.add(f"subgroups-{number_ + 1}", forest, f"AUC of {name} in subgroups")
-        tests = {g.column: (g.p, g.p_holm) for g in rows}
-        made.append({"class": name, "rows": rows, "forest": drawn, "tests": tests})
+        parts = [(c, [g for g in rows if g.column == c]) for c in dict.fromkeys(g.column for g in rows)]
+        made.append({"class": name, "parts": parts, "forest": drawn})
     return made
 
 

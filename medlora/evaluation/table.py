@@ -163,7 +163,8 @@ def check_predictions(predictions: pd.DataFrame, *, positive: str | None = None)
     if len(names) == 2 and positive == names[0]:
         names, p = names[::-1], p[:, ::-1]
     y = _class_numbers(labels, names)
-    _check_cases(frame, notes)
+    _check_cases(frame)
+    _check_patients(frame, y >= 0)
     frame, y, p = _labelled(frame, y >= 0, notes, y, p)
     counts = np.bincount(y, minlength=len(names))
     if (counts > 0).sum() < 2:
@@ -226,10 +227,13 @@ def _class_numbers(labels: NDArray, names: list[str]) -> NDArray[np.intp]:
     return y
 
 
-def _check_cases(frame: pd.DataFrame, notes: list[str]) -> None:
+def _check_cases(frame: pd.DataFrame) -> None:
     """Every case once (once per seed and fold where there are such columns)."""
     name = next((c for c in ("case_id", "scan_id") if c in frame.columns), None)
     if name is None:
+        repeated = [c for c in ("seed", "fold") if c in frame.columns]
+        if repeated:
+            raise MedloraError(f"there is a column {repeated[0]!r}, but no case_id to know a case by", "add case_id")
         return
     keys = [name, *[c for c in ("seed", "fold") if c in frame.columns]]
     empty = (frame[name].isna() | (frame[name].astype(str) == "")).to_numpy()
@@ -245,6 +249,22 @@ def _check_cases(frame: pd.DataFrame, notes: list[str]) -> None:
             f"({int(twice.sum())} of {len(frame)} rows): {rows(twice)}",
             "keep one row per case; copies from several processes are joined by medlora.evaluation.gather, "
             "and repeated trainings need a column 'seed' or 'fold'",
+        )
+
+
+def _patients(frame: pd.DataFrame) -> NDArray:
+    return frame["patient"].map(lambda v: "" if pd.isna(v) else str(v)).to_numpy(dtype=object)
+
+
+def _check_patients(frame: pd.DataFrame, known: NDArray[np.bool_]) -> None:
+    """Every labelled row has a patient, or none has."""
+    if "patient" not in frame.columns:
+        return
+    blank = (_patients(frame) == "") & known
+    if blank.any() and not blank[known].all():
+        raise MedloraError(
+            f"{int(blank.sum())} of {int(known.sum())} labelled rows have no patient: {rows(blank)}",
+            "fill the column for every row, or remove it (every row then counts as its own patient)",
         )
 
 
@@ -275,7 +295,8 @@ def _multilabel(frame: pd.DataFrame, names: list[str], notes: list[str]) -> Pred
             )
         columns.append(values)
     y = np.column_stack(columns)
-    _check_cases(frame, notes)
+    _check_cases(frame)
+    _check_patients(frame, ~np.isnan(y).all(axis=1))
     frame, y, p = _labelled(frame, ~np.isnan(y).all(axis=1), notes, y, p)
     usable = [c for j, c in enumerate(names) if len(set(y[~np.isnan(y[:, j]), j])) == 2]
     if not usable:
@@ -295,21 +316,13 @@ def _finish(
     case = next((frame[c].astype(str).to_numpy() for c in ("case_id", "scan_id") if c in frame.columns), None)
     if case is None:
         case = np.array([str(i + 1) for i in range(len(frame))])
-    known = "patient" in frame.columns
-    if known:
-        patient = frame["patient"].map(lambda v: "" if pd.isna(v) else str(v)).to_numpy(dtype=object)
-        blank = patient == ""
-        if blank.all():
-            known = False
-        elif blank.any():
-            raise MedloraError(
-                f"{int(blank.sum())} of {len(frame)} labelled rows have no patient: {rows(blank)}",
-                "fill the column for every row, or remove it (every row then counts as its own patient)",
-            )
+    patient = _patients(frame) if "patient" in frame.columns else np.full(len(frame), "", dtype=object)
+    known = bool((patient != "").any())
     if not known:
         patient = case
         notes.append(
-            "No patients are named: every case counts as its own patient. If patients have several cases, the intervals are too narrow."
+            "No patients are named: every case counts as its own patient. "
+            "If patients have several cases, the intervals are too narrow."
         )
     names_, codes = np.unique(patient.astype(str), return_inverse=True)
     if len(names_) < 2:

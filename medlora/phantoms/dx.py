@@ -16,12 +16,12 @@ from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import (
+    UID,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLSLossless,
     RLELossless,
-    UID,
 )
 
 from medlora._version import __version__
@@ -162,7 +162,7 @@ def write(
     if transfer_syntax == JPEG2000Lossless:
         # By imagecodecs, since pydicom's own encoder (pylibjpeg-openjpeg 2.6) is not safe in threads: it crashes.
         coded = imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="j2k", reversible=True, bitspersample=bits)
-        ds.PixelData = encapsulate([coded])
+        ds.PixelData = encapsulate([bytes(coded)])
         ds["PixelData"].VR = "OB"
         ds["PixelData"].is_undefined_length = True
         meta.TransferSyntaxUID = JPEG2000Lossless

@@ -83,8 +83,9 @@ def patient(
     for scan in range(scans):
         rng = np.random.default_rng([seed, number, 2, scan])
         finding = None
-        if ill and (scan == 0 or rng.random() < 0.8):
-            finding = findings.draw(kind, chest, float(rng.random()), np.random.default_rng([seed, number, 3, scan]))
+        of_finding = np.random.default_rng([seed, number, 3, scan])
+        if ill and (of_finding.random() < 0.8 or scan == 0):
+            finding = findings.draw(kind, chest, float(of_finding.random()), of_finding)
         choice = scanner
         if scanner == "mixed":
             likely = 0.5 if not confounded else (0.1 if finding else 0.9)
@@ -244,11 +245,14 @@ def write(
             taken = patient(number, seed, variant, scanner, size, confounded)
             return _write_patient(partial, number, seed, made, taken)
 
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        pool = ThreadPoolExecutor(os.cpu_count() or 1)  # NumPy and SciPy let go of the interpreter's lock
+        try:
             done: Iterator[list[dict[str, object]]] = pool.map(one, range(patients))
             if progress:
                 done = messages.track(done, "writing phantom patients", patients)
             rows = [row for of_patient in done for row in of_patient]
+        finally:
+            pool.shutdown(cancel_futures=True)  # an interrupted archive is not drawn to its end
         text = StringIO()
         table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         table.writeheader()

@@ -133,7 +133,9 @@ def _train(cohort: Cohort, cases: TrainingCases, config: Config, folder: Path) -
 
     total = sum(parameter.numel() for parameter in backbone.model.parameters())
     method = _method(config)
-    adapter = adapters.attach(backbone.model, method, batchnorm=config.adapter.batchnorm)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        adapter = adapters.attach(backbone.model, method, batchnorm=config.adapter.batchnorm)
     if probe is not None and settings.head == "probe":
         _set_head(backbone.model, probe)
     trainable = sum(parameter.numel() for parameter in adapter.parameters())

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from medlora.adapters.derive import FAST, derived, plain_class
-from medlora.adapters.fast import forward_for
+from medlora.adapters.fast import forward_for, frozen_forward_for
 from medlora.adapters.methods import Method
 from medlora.adapters.targets import Target
 from medlora.errors import MedloraError
@@ -31,13 +31,12 @@ class Site:
         """Let the module compute with its updates."""
         module, plain = self.module, plain_class(self.module)
         names: tuple[str, ...] = ()
-        forward = None
+        fast = frozen_forward_for(module) if self.frozen else None
         if self.updates is not None:
             module._modules["updates"] = self.updates
             names = tuple(self.updates)
-            if names == ("weight",):
-                fast = forward_for(module, list(self.updates["weight"]))  # type: ignore[arg-type]
-                forward = next((name for name, f in FAST.items() if f is fast), None)
+            fast = forward_for(module, list(self.updates["weight"])) if names == ("weight",) else None  # type: ignore[arg-type]
+        forward = next((name for name, f in FAST.items() if f is fast), None)
         module.__class__ = derived(plain, names, forward, self.frozen)
         if self.frozen:
             module.training = False

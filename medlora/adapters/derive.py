@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from medlora.adapters import fast
 
-FAST = {"linear": fast.linear_forward, "conv": fast.conv_forward}
+FAST = {"linear": fast.linear_forward, "conv": fast.conv_forward, "norm": fast.norm_forward}
 
 
 @functools.cache

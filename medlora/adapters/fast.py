@@ -6,13 +6,14 @@ rather than kept; the gradients of A and B come from r-wide products and never n
 
     dB = s · dYᵀ·(x·Aᵀ),   dA = s · (dY·B)ᵀ·x
 
-or, where that is cheaper (few rows of x), from dW = dYᵀ·x projected. Only x is kept, and not even x where A is frozen:
-then x·Aᵀ is. RunLoRA (Cherniuk et al. 2023, arXiv 2312.03415) chooses orders of products by their cost in this manner.
+or, where that is cheaper (few positions), from dW = dYᵀ·x projected. Only x is kept, and not even x where A is frozen:
+then x·Aᵀ is. RunLoRA (Cherniuk et al. 2023, arXiv 2312.03415) chooses the order of products by their cost in this
+manner. A frozen batch norm is a scaling, so its backward pass needs neither its input nor sums over the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,13 +23,13 @@ from torch import Tensor, nn
 from medlora.adapters.updates import LowRank, updated
 
 Rows = tuple[int, int] | None
-THIN = 2.0  # an r-wide product costs about this many times its share of floating-point operations
+THIN = 2.0  # an r-wide product takes about this many times its share of the floating-point operations
 
 
-def _updated(weight: Tensor, pieces: Sequence[tuple[Rows, float]], factors: Sequence[Tensor]) -> Tensor:
+def _updated(weight: Tensor, pieces: Sequence[tuple[Rows, float]], factors: Sequence[Tensor], dtype: Any) -> Tensor:
     for (rows, scale), a, b in zip(pieces, factors[::2], factors[1::2], strict=True):
         weight = updated(weight, rows, scale, a, b)
-    return weight
+    return weight.to(dtype)
 
 
 def _compute_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
@@ -41,39 +42,55 @@ def _low_rank_is_cheaper(positions: int, columns: int, rows: int, rank: int) -> 
     return THIN * positions * rank * 2 * (columns + rows) < positions * columns * rows + rank * 2 * columns * rows
 
 
+def _thin(a: Tensor, x: Tensor) -> Tensor:
+    """a (r, in) times x (in, T) or (N, in, T): the r-wide side first, which BLAS libraries do several times faster."""
+    return a @ x if x.dim() == 2 else a.expand(x.shape[0], *a.shape).bmm(x)
+
+
+def _over(g: Tensor, x: Tensor) -> Tensor:
+    """The sum over positions (and batch) of g (m, T) or (N, m, T) times x (n, T) or (N, n, T): (m, n)."""
+    return g @ x.T if x.dim() == 2 else g.bmm(x.mT).sum(0)
+
+
+def _gradients(x: Tensor, g: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """dA (r, in) and dB (out, r) from x ([N,] in, T) and g ([N,] out, T)."""
+    positions = x.shape[-1] * (x.shape[0] if x.dim() == 3 else 1)
+    if _low_rank_is_cheaper(positions, a.shape[1], b.shape[0], a.shape[0]):
+        return _over(_thin(b.T, g), x), _over(_thin(a, x), g).T
+    dw = _over(g, x)
+    return b.T @ dw, dw @ a.T
+
+
+def _scaled(scale: float, pair: tuple[Tensor | None, Tensor], like: Sequence[Tensor]) -> list[Tensor | None]:
+    return [None if d is None else (scale * d).view(t.shape).to(t.dtype) for d, t in zip(pair, like, strict=True)]
+
+
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, pieces: Any, *factors: Tensor) -> Tensor:
-        dtype = _compute_dtype(x, weight)
-        x = x.to(dtype)
-        ctx.pieces, ctx.dtype = pieces, dtype
+        ctx.pieces, ctx.dtype = pieces, _compute_dtype(x, weight)
+        x = x.to(ctx.dtype)
         ctx.thin = not any(a.requires_grad for a in factors[::2])
-        kept = [x @ a.to(dtype).T for a in factors[::2]] if ctx.thin else [x]
+        kept = [_thin(a.to(ctx.dtype), x.reshape(-1, x.shape[-1]).T) for a in factors[::2]] if ctx.thin else [x]
         ctx.save_for_backward(weight, *factors, *kept)
-        return F.linear(x, _updated(weight, pieces, factors).to(dtype), None if bias is None else bias.to(dtype))
+        return F.linear(x, _updated(weight, pieces, factors, ctx.dtype), None if bias is None else bias.to(ctx.dtype))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         weight, *saved = ctx.saved_tensors
         count = 2 * len(ctx.pieces)
         factors, kept = saved[:count], saved[count:]
-        dx = None
-        if ctx.needs_input_grad[0]:
-            dx = grad @ _updated(weight, ctx.pieces, factors).to(ctx.dtype)
+        dx = grad @ _updated(weight, ctx.pieces, factors, ctx.dtype) if ctx.needs_input_grad[0] else None
         flat = grad.reshape(-1, grad.shape[-1])
-        flats = [k.reshape(-1, k.shape[-1]) for k in kept]
         grads: list[Tensor | None] = []
         for i, (rows, scale) in enumerate(ctx.pieces):
-            a, b = factors[2 * i], factors[2 * i + 1]
-            g = flat if rows is None else flat[:, rows[0] : rows[1]]
+            a, b = factors[2 * i].to(ctx.dtype), factors[2 * i + 1].to(ctx.dtype)
+            g = (flat if rows is None else flat[:, rows[0] : rows[1]]).T
             if ctx.thin:
-                da, db = None, g.T @ flats[i]
-            elif _low_rank_is_cheaper(g.shape[0], a.shape[1], b.shape[0], a.shape[0]):
-                da, db = (g @ b.to(ctx.dtype)).T @ flats[0], g.T @ (flats[0] @ a.to(ctx.dtype).T)
+                pair: tuple[Tensor | None, Tensor] = (None, _over(kept[i], g).T)
             else:
-                dw = g.T @ flats[0]
-                da, db = b.to(ctx.dtype).T @ dw, dw @ a.to(ctx.dtype).T
-            grads += [None if da is None else (scale * da).to(a.dtype), (scale * db).to(b.dtype)]
+                pair = _gradients(kept[0].reshape(-1, kept[0].shape[-1]).T, g, a, b)
+            grads += _scaled(scale, pair, factors[2 * i : 2 * i + 2])
         return dx, None, flat.sum(0) if ctx.needs_input_grad[2] else None, None, *grads
 
 
@@ -82,50 +99,59 @@ class _Conv(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Any, pieces: Any, *factors: Tensor
     ) -> Tensor:
-        dtype = _compute_dtype(x, weight)
-        x = x.to(dtype)
-        ctx.geometry, ctx.pieces, ctx.dtype = geometry, pieces, dtype
+        ctx.geometry, ctx.pieces, ctx.dtype = geometry, pieces, _compute_dtype(x, weight)
+        x = x.to(ctx.dtype)
         ctx.thin = not any(a.requires_grad for a in factors[::2])
-        kept = [_conv(x, a.to(dtype), None, geometry) for a in factors[::2]] if ctx.thin else [x]
-        ctx.shape = x.shape
+        ctx.like = x.new_empty(1).expand(x.shape)  # where x is not kept, the backward kernel still asks for its shape
+        kept = [_conv(x, a.to(ctx.dtype), None, geometry) for a in factors[::2]] if ctx.thin else [x]
         ctx.save_for_backward(weight, *factors, *kept)
-        bias = None if bias is None else bias.to(dtype)
-        return _conv(x, _updated(weight, pieces, factors).to(dtype), bias, geometry)
+        bias = None if bias is None else bias.to(ctx.dtype)
+        return _conv(x, _updated(weight, pieces, factors, ctx.dtype), bias, geometry)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         weight, *saved = ctx.saved_tensors
         count = 2 * len(ctx.pieces)
         factors, kept = saved[:count], saved[count:]
+        x = ctx.like if ctx.thin else kept[0]
+        flat = _is_product(weight, ctx.geometry) and grad.is_contiguous()
         dx = None
         if ctx.needs_input_grad[0]:
-            x = grad.new_empty(1).expand(ctx.shape) if ctx.thin else kept[0]
-            full = _updated(weight, ctx.pieces, factors).to(ctx.dtype)
-            dx = _conv_backward(grad, x, full, ctx.geometry, input_gradient=True)
-        positions = grad[:, 0].numel()
+            full = _updated(weight, ctx.pieces, factors, ctx.dtype)
+            if flat:
+                dx = _thin(full.flatten(1).T, grad.flatten(2)).view(x.shape)
+            else:
+                dx = _conv_backward(grad, x, full, ctx.geometry, input_gradient=True)
         grads: list[Tensor | None] = []
         for i, (rows, scale) in enumerate(ctx.pieces):
             a, b = factors[2 * i].to(ctx.dtype), factors[2 * i + 1].to(ctx.dtype)
             g = grad if rows is None else grad[:, rows[0] : rows[1]]
             if ctx.thin:
-                da, db = None, _outer(g, kept[i])
-            elif _low_rank_is_cheaper(positions, a[0].numel(), b.shape[0], a.shape[0]):
-                h = _conv(kept[0], a, None, ctx.geometry)
-                u = (b.T @ g.flatten(2)).unflatten(2, g.shape[2:])
-                da, db = _conv_backward(u, kept[0], a, ctx.geometry, input_gradient=False), _outer(g, h)
+                pair: tuple[Tensor | None, Tensor] = (None, _over(kept[i].flatten(2), g.flatten(2)).T)
+            elif flat:
+                pair = _gradients(x.flatten(2), g.flatten(2), a.flatten(1), b)
             else:
-                like = a.new_empty(1).expand(b.shape[0], *a.shape[1:])
-                dw = _conv_backward(g, kept[0], like, ctx.geometry, input_gradient=False).flatten(1)
-                da, db = (b.T @ dw).view(a.shape), dw @ a.flatten(1).T
-            pair = factors[2 * i : 2 * i + 2]
-            grads += [None if da is None else (scale * da).to(pair[0].dtype), (scale * db).to(pair[1].dtype)]
+                pair = _conv_gradients(x, g, a, b, ctx.geometry)
+            grads += _scaled(scale, pair, factors[2 * i : 2 * i + 2])
         dbias = grad.sum([0, *range(2, grad.dim())]) if ctx.needs_input_grad[2] else None
         return dx, None, dbias, None, None, *grads
 
 
-def _outer(g: Tensor, h: Tensor) -> Tensor:
-    """Sum over batch and space of g (N, out, …) times h (N, r, …): (out, r)."""
-    return (g.flatten(2) @ h.flatten(2).transpose(1, 2)).sum(0)
+def _is_product(weight: Tensor, geometry: Any) -> bool:
+    """Whether the convolution is a plain matrix product: kernel 1, stride 1, no padding."""
+    stride, padding, _ = geometry
+    return all(k == 1 for k in weight.shape[2:]) and all(s == 1 for s in stride) and not any(padding)
+
+
+def _conv_gradients(x: Tensor, g: Tensor, a: Tensor, b: Tensor, geometry: Any) -> tuple[Tensor, Tensor]:
+    """dA (r, in, *kernel) and dB (out, r) of a convolution."""
+    if _low_rank_is_cheaper(g[:, 0].numel(), a[0].numel(), b.shape[0], a.shape[0]):
+        u = _thin(b.T, g.flatten(2)).unflatten(2, g.shape[2:])
+        h = _conv(x, a, None, geometry)
+        return _conv_backward(u, x, a, geometry, input_gradient=False), _over(h.flatten(2), g.flatten(2)).T
+    like = a.new_empty(1).expand(b.shape[0], *a.shape[1:])
+    dw = _conv_backward(g, x, like, geometry, input_gradient=False).flatten(1)
+    return b.T @ dw, dw @ a.flatten(1).T
 
 
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Any) -> Tensor:
@@ -141,6 +167,31 @@ def _conv_backward(grad: Tensor, x: Tensor, weight: Tensor, geometry: Any, input
         grad, x, weight, None, stride, padding, dilation, False, zeros, 1, mask
     )
     return dx if input_gradient else dw
+
+
+class _FrozenNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mean: Tensor, var: Tensor, weight: Any, bias: Any, eps: float, top: Any) -> Tensor:
+        """Batch norm by its running statistics, then clamped to [0, top] unless ``top`` is None."""
+        y = F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
+        scale = (var + eps).rsqrt() if weight is None else weight * (var + eps).rsqrt()
+        ctx.top = top
+        if top is not None:
+            y = y.clamp_(0, top) if top < float("inf") else y.relu_()
+        ctx.save_for_backward(scale, *([] if top is None else [y]))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        scale, *y = ctx.saved_tensors
+        scale = scale.to(grad.dtype).view(-1, *[1] * (grad.dim() - 2))
+        if ctx.top is None:
+            return grad * scale, None, None, None, None, None, None
+        if ctx.top < float("inf"):
+            dx = torch.ops.aten.hardtanh_backward(grad, y[0], 0, ctx.top)
+        else:
+            dx = torch.ops.aten.threshold_backward(grad, y[0], 0)
+        return dx.mul_(scale), None, None, None, None, None, None
 
 
 def _pieces(updates: nn.ModuleList) -> tuple[tuple[tuple[Rows, float], ...], list[Tensor]]:
@@ -167,7 +218,19 @@ def conv_forward(module: Any, x: Tensor) -> Tensor:
     return _Conv.apply(x, weight, module.bias, geometry, pieces, *factors)
 
 
-def forward_for(module: nn.Module, updates: Sequence[nn.Module]) -> Any:
+def norm_forward(module: Any, x: Tensor) -> Tensor:
+    """A frozen batch norm; x (N, C, *space). timm's ``BatchNormAct2d`` also drops (identity here) and activates."""
+    act = getattr(module, "act", None)
+    top = {nn.ReLU: float("inf"), nn.ReLU6: 6.0}.get(type(act))
+    weight, bias = module.weight, module.bias
+    if not (torch.is_grad_enabled() and x.requires_grad) or (weight is not None and weight.requires_grad):
+        y = F.batch_norm(x, module.running_mean, module.running_var, weight, bias, False, 0.0, module.eps)
+        return y if act is None else act(y)
+    y = _FrozenNorm.apply(x, module.running_mean, module.running_var, weight, bias, module.eps, top)
+    return y if act is None or top is not None else act(y)
+
+
+def forward_for(module: nn.Module, updates: Sequence[nn.Module]) -> Callable[..., Tensor] | None:
     """The fast forward of ``module``, or None where its own forward with the updated weight has to do."""
     if "forward" in vars(module) or any(type(update) is not LowRank for update in updates):
         return None
@@ -180,3 +243,13 @@ def forward_for(module: nn.Module, updates: Sequence[nn.Module]) -> Any:
         if stock and module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str):
             return conv_forward
     return None
+
+
+def frozen_forward_for(module: nn.Module) -> Callable[..., Tensor] | None:
+    """The fast forward of a frozen batch norm, or None where its class computes more than is known here."""
+    kind = type(module)
+    plain = kind.forward is nn.modules.batchnorm._BatchNorm.forward and not hasattr(module, "act")
+    timm = (kind.__module__, kind.__name__) == ("timm.layers.norm_act", "BatchNormAct2d")
+    if timm and not isinstance(getattr(module, "drop", None), nn.Identity):
+        return None
+    return norm_forward if (plain or timm) and "forward" not in vars(module) else None

@@ -22,7 +22,7 @@ FAMILIES = {
     "beit_base_patch16_224": {"img_size": 32, "depth": 2},
     "swinv2_cr_tiny_ns_224": {"img_size": 64, "window_size": 2, "depths": (1, 1), "num_heads": (3, 6)},
     "swinv2_tiny_window8_256": {"img_size": 64, "window_size": 4, "depths": (1, 1), "num_heads": (3, 6)},
-    "resnetv2_50x1_bit": {"layers": (1, 1, 1, 1), "size": 64},
+    "resnetv2_50x1_bit": 64,
     "nfnet_l0": 64,
     "davit_tiny": {"depths": (1, 1, 1, 1), "size": 64},
     "maxvit_rmlp_pico_rw_256": {"img_size": 64},

@@ -1,0 +1,174 @@
+"""Time of one training step: medlora's adapter beside PEFT's and full fine-tuning, on the same weights in one run.
+
+    python scripts/bench_adapters.py [--nets resnet50,…] [--rounds 9] [--device cuda --autocast bf16]
+
+A step is zero_grad, forward, cross-entropy, backward and AdamW, batch 8, rank 8, the head trained in every arm. The arms
+take turns within each round; a ratio is the median over rounds of the ratio within the round. The first table has every
+arm after ``model.train()``, as people run it; the second all of them in evaluation mode, beside the limit of any frozen
+base: forward and the gradient of the input. The third: bytes saved for the backward pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import json
+import math
+import re
+import statistics
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from medlora.adapters import LoRA, LoRAFA, attach, roles
+
+NETS = {
+    "vit_small_patch16_224": ("attention", "mlp"),
+    "swin_tiny_patch4_window7_224": ("attention", "mlp"),
+    "convnext_tiny": ("mlp",),
+    "resnet50": "ungrouped",
+    "efficientnet_b0": "ungrouped",
+    "tf_efficientnet_lite0": "ungrouped",
+}
+
+
+def paths(model: nn.Module, wanted: Any) -> list[str]:
+    """The module paths adapted in both arms."""
+    if wanted == "ungrouped":
+        return [p for p, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.groups == 1]
+    return [p for p, role in roles(model).items() if role.split(".")[0] in wanted]
+
+
+class Arm:
+    """One way to train a model."""
+
+    def __init__(self, model: nn.Module, parameters: list[nn.Parameter], train: bool, autocast: Any) -> None:
+        self.model = model.train(train)
+        self.optimizer = torch.optim.AdamW(parameters, lr=1e-5) if parameters else None
+        self.autocast = autocast
+
+    def step(self, x: torch.Tensor, y: torch.Tensor) -> float:
+        start = time.perf_counter()
+        if self.optimizer:
+            self.optimizer.zero_grad()
+        with torch.autocast(x.device.type, self.autocast) if self.autocast else contextlib.nullcontext():
+            loss = F.cross_entropy(self.model(x).float(), y)
+        loss.backward()
+        if self.optimizer:
+            self.optimizer.step()
+        if x.is_cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    def saved_bytes(self, x: torch.Tensor, y: torch.Tensor) -> int:
+        """Bytes of distinct storages kept for the backward pass, parameters left out."""
+        own = {p.untyped_storage().data_ptr() for p in (*self.model.parameters(), *self.model.buffers())}
+        seen: dict[int, int] = {}
+        alive = []
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                seen[storage.data_ptr()] = storage.nbytes()
+                alive.append(tensor)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            F.cross_entropy(self.model(x), y)
+        return sum(seen.values())
+
+
+def arms(base: nn.Module, wanted: Any, train: bool, autocast: Any) -> dict[str, Arm]:
+    """medlora, peft and full fine-tuning on copies of ``base``; in evaluation mode the limit too."""
+    targets = paths(base, wanted)
+    ours = copy.deepcopy(base)
+    adapter = attach(ours, LoRA(rank=8, alpha=16, targets=targets))
+    theirs = copy.deepcopy(base)
+    head = base.pretrained_cfg["classifier"]
+    pattern = "|".join(re.escape(t) for t in targets)
+    theirs = get_peft_model(theirs, LoraConfig(r=8, lora_alpha=16, target_modules=pattern, modules_to_save=[head]))
+    full = copy.deepcopy(base)
+    found = {
+        "medlora": Arm(ours, list(adapter.parameters()), train, autocast),
+        "peft": Arm(theirs, [p for p in theirs.parameters() if p.requires_grad], train, autocast),
+        "full": Arm(full, list(full.parameters()), train, autocast),
+    }
+    wrapped = sum(1 for m in theirs.modules() if hasattr(m, "lora_A"))
+    if wrapped != len(targets):
+        raise RuntimeError(f"peft adapts {wrapped} modules, medlora {len(targets)}")
+    if not train:
+        limit = copy.deepcopy(base).requires_grad_(False)
+        found["limit"] = Arm(limit, [], train, autocast)
+    return found
+
+
+def measure(found: dict[str, Arm], x: torch.Tensor, y: torch.Tensor, rounds: int) -> dict[str, list[float]]:
+    """Seconds per round and arm; the order turns, so that no arm always follows the same one."""
+    names = list(found)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds + 1):
+        for i in range(len(names)):
+            name = names[(i + number) % len(names)]
+            inputs = x.clone().requires_grad_(True) if name == "limit" else x
+            seconds = found[name].step(inputs, y)
+            if number:
+                times[name].append(seconds)
+    return times
+
+
+def ratio(a: list[float], b: list[float]) -> float:
+    return statistics.median(p / q for p, q in zip(a, b, strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nets", default=",".join(NETS))
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--autocast", choices=("bf16", "fp16"))
+    parser.add_argument("--modes", default="train,eval")
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    warnings.simplefilter("ignore")
+    autocast = {"bf16": torch.bfloat16, "fp16": torch.float16, None: None}[options.autocast]
+    rows = []
+    for mode in options.modes.split(","):
+        print(f"\n{'training' if mode == 'train' else 'evaluation'} mode: ms per step (median), ratio to peft and to full")
+        ratios = []
+        for net in options.nets.split(","):
+            torch.manual_seed(0)
+            base = timm.create_model(net, num_classes=2).to(options.device)
+            x = torch.randn(options.batch, 3, 224, 224, device=options.device)
+            y = torch.arange(options.batch, device=options.device) % 2
+            found = arms(base, NETS[net], mode == "train", autocast)
+            times = measure(found, x, y, options.rounds)
+            row = {"net": net, "mode": mode, **{n: 1e3 * statistics.median(t) for n, t in times.items()}}
+            row |= {f"/{n}": ratio(times["medlora"], times[n]) for n in times if n != "medlora"}
+            if options.memory and mode == "train":
+                row |= {f"{n}_bytes": a.saved_bytes(x, y) for n, a in found.items()}
+                thin = copy.deepcopy(base)
+                kept = list(attach(thin, LoRAFA(rank=8, targets=paths(base, NETS[net]))).parameters())
+                row["lora_fa_bytes"] = Arm(thin, kept, True, autocast).saved_bytes(x, y)
+            rows.append(row)
+            ratios.append(row["/peft"])
+            print("  ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
+        print(f"geometric mean /peft {math.exp(statistics.fmean(map(math.log, ratios))):.3f}, largest {max(ratios):.3f}")
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2))
+
+
+if __name__ == "__main__":
+    main()

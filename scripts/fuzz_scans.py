@@ -1,7 +1,7 @@
 """Damage real files at random, and see that `medlora.scans` reads them, or says why not.
 
-For each damaged file: no crash, no hang, no error without a name, no more memory than the file can justify; and where the
-fast walk reads the header, it finds the values that pydicom finds.
+For each damaged file: no crash, no hang, no error without a name, no more memory than the file can justify; and where
+the fast walk reads the header, it finds the values that pydicom finds.
 
     python scripts/fuzz_scans.py --count 10000 --seed 0
 """

@@ -13,8 +13,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from medlora.scans.codes import Code, Issue, Severity
-from medlora.scans.folder import list_files
 from medlora.scans.file import read_header
+from medlora.scans.folder import list_files
 from medlora.scans.header import Header
 from medlora.scans.read import read
 from medlora.scans.scan import Excluded, Scan, ScanError, Scans

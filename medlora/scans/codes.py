@@ -66,9 +66,6 @@ class Code(Enum):
     def __repr__(self) -> str:
         return f"Code.{self.name}"
 
-    def __reduce_ex__(self, protocol: int) -> tuple:
-        return getattr, (Code, self.name)
-
 
 @dataclass(frozen=True)
 class Issue:

@@ -1,12 +1,12 @@
 """Stored pixels of a DICOM file, frame by frame: native or encapsulated (PS3.5 8 and Annex A).
 
-What comes out are the integers (or floats) of the pixel cells as the file holds them; `values` makes modality units of them.
+What comes out are the integers (or floats) of the pixel cells as the file holds them; `values` makes modality units
+of them.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -148,7 +148,7 @@ class Frames:
         self._file, self._offset = io.BytesIO(stored), 0
 
     def __getitem__(self, index: int) -> np.ndarray[Any, Any]:
-        """Frame ``index``, shape (rows, columns) or (rows, columns, 3); RGB where the file is coloured, but for palettes."""
+        """Frame ``index``, shape (rows, columns), or (rows, columns, 3) of RGB; palette indices stay as they are."""
         if not 0 <= index < self.cells.frames:
             raise ScanError(Issue(Code.TruncatedPixelData, f"no frame {index + 1}"))
         return self._native(index) if self._encoded is None else self._decoded(self._encoded[index])
@@ -179,7 +179,7 @@ class Frames:
         return _to_rgb(frame, str(self._values.get("PhotometricInterpretation")))
 
     def _words_swapped(self, start: int, size: int, raw: bytes) -> bytes:
-        """Eight-bit cells in a big-endian OW element lie in swapped pairs (PS3.5 8.1.1 and Annex A.3); OB ones do not."""
+        """Eight-bit cells in a big-endian OW element lie in swapped pairs (PS3.5 A.3); those in OB do not."""
         self._file.seek(self._offset - 8)
         if self._file.read(2) != b"OW":
             return raw
@@ -233,7 +233,6 @@ class Frames:
         stream = _Codestream(encoded)
         if (stream.rows, stream.columns, stream.samples) != (cells.rows, cells.columns, cells.samples):
             raise ScanError(Issue(Code.DamagedPixelData, "another size than the header says"))
-        decode: Callable[..., np.ndarray[Any, Any]]
         if self._syntax in _JPEG_2000:
             frame = imagecodecs.jpeg2k_decode(encoded)
             # OpenJPEG undoes the component transform (YBR_RCT, YBR_ICT) itself.

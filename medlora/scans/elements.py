@@ -15,7 +15,8 @@ ACQUISITION = (
     "Modality", "SOPClassUID", "ImageType", "Manufacturer", "ManufacturerModelName", "PatientSex", "PatientAge",
     "BodyPartExamined", "ViewPosition", "Laterality", "ImageLaterality", "PatientOrientation", "PatientPosition",
     "PresentationIntentType", "PixelIntensityRelationship", "PixelIntensityRelationshipSign", "DetectorType",
-    "ConvolutionKernel", "ReconstructionAlgorithm", "FilterType", "KVP", "Exposure", "ExposureInuAs", "ExposureTime", "XRayTubeCurrent",
+    "ConvolutionKernel", "ReconstructionAlgorithm", "FilterType", "KVP", "Exposure", "ExposureInuAs", "ExposureTime",
+    "XRayTubeCurrent",
     "ExposureIndex", "DeviationIndex", "Grid", "DistanceSourceToDetector", "DistanceSourceToPatient",
     "SliceThickness", "SpacingBetweenSlices", "GantryDetectorTilt", "SpiralPitchFactor", "ReconstructionDiameter",
     "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelSpacingCalibrationType",
@@ -37,9 +38,11 @@ IDENTIFYING = (
 
 #: Read to put images together and to make values of their pixels.
 TECHNICAL = (
-    "SpecificCharacterSet", "SamplesPerPixel", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated",
+    "SpecificCharacterSet", "SamplesPerPixel", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
+    "BitsAllocated",
     "HighBit", "PixelRepresentation", "RescaleIntercept", "RescaleSlope", "DoseGridScaling", "GridFrameOffsetVector",
-    "PixelAspectRatio", "ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber", "ImagesInAcquisition", "NumberOfSlices",
+    "PixelAspectRatio", "ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber", "ImagesInAcquisition",
+    "NumberOfSlices",
     "NumberOfTemporalPositions", "AcquisitionTime", "ContentTime", "AcquisitionDate", "ContentDate",
     "FrameReferenceTime", "DiffusionGradientOrientation", "StackID", "InStackPositionNumber",
 )  # fmt: skip
@@ -59,9 +62,12 @@ PRESENT: dict[int, str] = {int(tag_for_keyword(keyword) or 0): keyword for keywo
 #: SOP classes with pixels that are no image of a patient: segmentations, and their label map form (PS3.4 B.5).
 NO_IMAGES = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
 
-#: Elements without which pixels would be misread or misplaced: where one is there but cannot be read, the file is refused.
+#: Elements without which pixels would be misread or misplaced: where one is there but cannot be read, the file is
+#: refused.
 STRUCTURAL = {
-    "SamplesPerPixel", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
-    "PixelRepresentation", "RescaleIntercept", "RescaleSlope", "DoseGridScaling", "GridFrameOffsetVector", "PixelSpacing",
+    "SamplesPerPixel", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored",
+    "HighBit",
+    "PixelRepresentation", "RescaleIntercept", "RescaleSlope", "DoseGridScaling", "GridFrameOffsetVector",
+    "PixelSpacing",
     "ImagePositionPatient", "ImageOrientationPatient",
 }  # fmt: skip

@@ -30,7 +30,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     """
     path = path if isinstance(path, Path) else Path(path)  # parsing a path again costs as much as reading the file
     try:
-        with open(path, "rb", buffering=0) as file:
+        with path.open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             start = file.read(_FIRST_BYTES)
         return _read(path, size, start)

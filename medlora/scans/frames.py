@@ -1,4 +1,4 @@
-"""Files of many planes: enhanced multi-frame objects, dose grids, Siemens mosaics. Each plane gets values of its own."""
+"""Files of many planes (enhanced multi-frame, dose grids, Siemens mosaics): each plane gets values of its own."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _dose(header: Header) -> None:
     offsets = np.atleast_1d(np.asarray(values["GridFrameOffsetVector"], float))
     if len(offsets) != values["NumberOfFrames"]:
         raise ValueError
-    directions = axes(values["ImageOrientationPatient"])
+    directions = axes(tuple(values["ImageOrientationPatient"]))
     if directions is None:
         raise ValueError
     normal, position = directions[2], np.asarray(values["ImagePositionPatient"], float)
@@ -135,7 +135,7 @@ def _mosaic(header: Header) -> None:
     if values["Rows"] % tiles or values["Columns"] % tiles:
         header.problem = (Code.UnknownMosaic.name, "")
         return
-    directions = axes(values["ImageOrientationPatient"])
+    directions = axes(tuple(values["ImageOrientationPatient"]))
     if directions is None:
         raise ValueError
     rows, columns = values["Rows"] // tiles, values["Columns"] // tiles

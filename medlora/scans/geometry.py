@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,8 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _COSINE = 1e-2
 
 
-def axes(orientation: Sequence[float]) -> Array | None:
+@lru_cache(maxsize=1024)  # slices share it, and frames may be thousands
+def axes(orientation: tuple[float, ...]) -> Array | None:
     """Unit vectors along a row, down a column and their normal, LPS, shape (3, 3) one vector per row.
 
     Args:
@@ -36,7 +38,9 @@ def axes(orientation: Sequence[float]) -> Array | None:
         return None
     row, column = row / lengths[0], column / lengths[1]
     normal = np.cross(row, column)
-    return np.stack([row, column, normal / np.linalg.norm(normal)])
+    directions = np.stack([row, column, normal / np.linalg.norm(normal)])
+    directions.flags.writeable = False
+    return directions
 
 
 def affine(directions: Array, spacing: Sequence[float], origin: Array, step: Array) -> Array:
@@ -57,7 +61,8 @@ def affine(directions: Array, spacing: Sequence[float], origin: Array, step: Arr
 
 
 def flat_affine(spacing: Sequence[float], between_slices: float = 1.0) -> Array:
-    """The affine of an image without a place in the patient: rows and columns along L and P from the origin, as ITK does.
+    """The affine of an image without a place in the patient: rows and columns along L and P from the origin, as ITK
+    does.
 
     Args:
         spacing: between rows, then between columns, in mm.
@@ -77,8 +82,8 @@ def decimals(positions: Array) -> int:
 def tolerance(step: float, places: int) -> float:
     """How far a slice may lie from the even stack: a hundredth of the step, or the rounding of the written positions.
 
-    Scanners that write positions to 0.1 mm make steps of 1.2 and 1.3 mm of 1.25 mm; that is no varying spacing. More coarsely
-    written positions get no more than this.
+    Scanners that write positions to 0.1 mm make steps of 1.2 and 1.3 mm of 1.25 mm; that is no varying spacing. More
+    coarsely written positions get no more than this.
     """
     return max(0.01 * abs(step), min(0.6 * 10.0**-places, 0.06)) + 1e-6
 
@@ -87,7 +92,8 @@ def check_stack(positions: Array, directions: Array) -> tuple[Array, list[Issue]
     """The mean step of a sorted stack, and what is odd about it.
 
     Args:
-        positions: centres of the first voxels, shape (slices ≥ 2, 3), LPS mm, sorted along the normal, no two at one place.
+        positions: centres of the first voxels, shape (slices ≥ 2, 3), LPS mm, sorted along the normal, no two at one
+        place.
         directions: from `axes`.
 
     Returns:
@@ -105,9 +111,9 @@ def check_stack(positions: Array, directions: Array) -> tuple[Array, list[Issue]
         usual = float(np.sort(gaps)[(count - 2) // 2])  # a gap that occurs: the lower median
         multiples = np.round(gaps / usual)
         slack = 2 * tolerance(usual, decimals(positions))
-        if np.all(np.abs(gaps - multiples * usual) <= slack) and np.all(multiples >= 1):
-            if missing := int(np.sum(multiples - 1)):
-                issues.append(Issue(Code.MissingSlices, f"{missing} between the {count} found, by position"))
+        missing = int(np.sum(multiples - 1))
+        if missing and np.all(np.abs(gaps - multiples * usual) <= slack) and np.all(multiples >= 1):
+            issues.append(Issue(Code.MissingSlices, f"{missing} between the {count} found, by position"))
         issues.append(Issue(Code.NonUniformSpacing, f"{gaps.min():.4g} to {gaps.max():.4g} mm"))
     # Where the slices lie on a straight line, each is off it only as far as it is off along the normal.
     direction = step / np.linalg.norm(step)

@@ -16,8 +16,8 @@ _MOST_PIXELS = 1 << 28
 def load(path: Path) -> np.ndarray:
     """Pixels as float32, shape (columns, rows, 1) or (columns, rows, 1, 3).
 
-    16-bit grey stays 16-bit; palettes and opacity become RGB; grey stored as RGB with equal channels becomes one. The EXIF
-    orientation is applied.
+    16-bit grey stays 16-bit; palettes and opacity become RGB; grey stored as RGB with equal channels becomes one. The
+    EXIF orientation is applied.
 
     Raises:
         ScanError: the file is damaged or too large.

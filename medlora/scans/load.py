@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from medlora.scans.codes import Code, Issue
 from medlora.scans.decode import Frames
+from medlora.scans.file import read_header
 from medlora.scans.geometry import affine as affine_of
 from medlora.scans.geometry import check_stack, flat_affine
-from medlora.scans.file import read_header
 from medlora.scans.header import Header, Values
 from medlora.scans.plain import dataset
 from medlora.scans.scan import ScanError

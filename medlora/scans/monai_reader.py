@@ -41,7 +41,7 @@ class MonaiReader(ImageReader):
             MedloraError: it holds none, or several and none was named by ``scan_id``.
             ScanError: its pixels cannot be decoded.
         """
-        found = survey(data, severities=self.severities)  # type: ignore[arg-type]
+        found = survey(data, severities=self.severities)
         scans = [scan for scan in found.scans if self.scan_id in (None, scan.scan_id)]
         where = os.fspath(data) if isinstance(data, (str, os.PathLike)) else "the given files"
         if not scans:

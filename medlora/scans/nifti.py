@@ -1,6 +1,7 @@
 """NIfTI files, through nibabel.
 
-The affine is nibabel's: the sform where its code is above 0 (it may hold a shear), else the qform where its code is, else
+The affine is nibabel's: the sform where its code is above 0 (it may hold a shear), else the qform where its code is,
+else
 none: voxel sizes alone, which is flagged. A fourth and further axis becomes the channel.
 """
 
@@ -70,17 +71,19 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     try:
         image = _open(path)
-        stored = np.asanyarray(
-            image.dataobj.get_unscaled() if _is_rgb(image) else image.get_fdata(dtype=np.float32, caching="unchanged")
-        )
+        if image.get_data_dtype().names is not None:  # RGB24 or RGBA32: a channel per colour, the opacity left out
+            packed = np.asanyarray(image.dataobj)
+            stored = np.stack([packed[name] for name in "RGB"], axis=-1).astype(np.float32)
+        elif image.get_data_dtype().kind == "c":
+            raise ScanError(Issue(Code.UnknownPixelFormat, "complex numbers"))
+        else:
+            stored = image.get_fdata(dtype=np.float32, caching="unchanged")
+    except ScanError:
+        raise
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ScanError(Issue(Code.TruncatedPixelData)) from error
     except Exception as error:
         raise ScanError(Issue(Code.DamagedPixelData, type(error).__name__)) from error
-    if stored.dtype.names:  # RGB24 or RGBA32: one channel per colour, the opacity left out
-        stored = np.stack([stored[name] for name in "RGB"], axis=-1).astype(np.float32)
-    if np.iscomplexobj(stored):
-        raise ScanError(Issue(Code.UnknownPixelFormat, "complex numbers"))
     while stored.ndim < 3:
         stored = stored[..., None]
     if stored.ndim > 3:
@@ -102,16 +105,12 @@ def _open(path: Path) -> nibabel.Nifti1Image:
         if data[:2] in (b"\x1c\x02", b"\0\0") and data[4:6] in (b"n+", b"ni")
         else nibabel.Nifti1Image
     )
-    return kind.from_bytes(data)  # type: ignore[return-value]
+    return kind.from_bytes(data)
 
 
 def _gzipped(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(2) == b"\x1f\x8b"
-
-
-def _is_rgb(image: nibabel.Nifti1Image) -> bool:
-    return image.get_data_dtype().names is not None
 
 
 def _agree(first: np.ndarray, second: np.ndarray, shape: tuple[int, ...]) -> bool:

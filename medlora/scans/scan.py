@@ -55,17 +55,21 @@ class Scan:
     """One volume or image.
 
     Args:
-        array: float32, indexed (x, y, z) or (x, y, z, channel), in the units of the modality: Hounsfield for CT, as rescaled
+        array: float32, indexed (x, y, z) or (x, y, z, channel), in the units of the modality: Hounsfield for CT, as
+        rescaled
             for others, bright = dense for radiographs. A flat image has shape (columns, rows, 1). Values of padding
             outside the field of view stay as stored and rescaled.
-        affine: 4×4 float64, from voxel index to RAS+ millimetres. Without geometry in the file it holds the spacing only.
-        header: whitelisted acquisition fields by DICOM keyword, no identifiers; of fields that vary over the slices a number is
+        affine: 4×4 float64, from voxel index to RAS+ millimetres. Without geometry in the file it holds the spacing
+        only.
+        header: whitelisted acquisition fields by DICOM keyword, no identifiers; of fields that vary over the slices a
+        number is
             the lower median, a text the most frequent.
         sources: the files; hidden from repr.
         issues: what was found and let pass.
         scan_id: see DESIGN: the same wherever the scan is read, and no identifier.
         modality: DICOM modality; empty where the file does not say.
-        slice_positions: where slices are not evenly spaced, their places in mm along the slice normal, first at 0; else None.
+        slice_positions: where slices are not evenly spaced, their places in mm along the slice normal, first at 0;
+        else None.
         inverted: whether bright and dark were exchanged within the stored range, so that dense is bright (MONOCHROME1).
         windows: display windows that the file proposes: (centre, width) in the units of ``array``.
     """

@@ -26,14 +26,16 @@ PROJECTIONS = {"CR", "DX", "MG", "RG", "RF", "XA", "PX", "IO", "RTIMAGE", "XC", 
 # What may tell volumes at the same positions apart, most telling first.
 _SEPARATORS: tuple[tuple[str, ...], ...] = (
     ("TemporalPositionIdentifier",), ("EchoNumbers",), ("EchoTime",), ("DiffusionBValue",),
-    ("DiffusionBValue", "DiffusionGradientOrientation"), ("InversionTime",), ("TriggerTime",), ("ComplexImageComponent",),
+    ("DiffusionBValue", "DiffusionGradientOrientation"), ("InversionTime",), ("TriggerTime",),
+    ("ComplexImageComponent",),
     ("ImageType",), ("ConvolutionKernel",), ("KVP",), ("SliceThickness",), ("AcquisitionNumber",), ("FlipAngle",),
     ("StackID",), ("FrameReferenceTime",), ("AcquisitionDate", "AcquisitionTime"), ("ContentDate", "ContentTime"),
 )  # fmt: skip
-# Those that name a kind of image rather than a moment: together they may be needed to tell volumes apart, and where they do
-# not vary by position, a stack that mixes them without need is not one volume.
+# Those that name a kind of image rather than a moment: together they may be needed to tell volumes apart, and where
+# they do not vary by position, a stack that mixes them without need is not one volume.
 _KINDS = (
-    "TemporalPositionIdentifier", "EchoNumbers", "EchoTime", "DiffusionBValue", "DiffusionGradientOrientation", "InversionTime",
+    "TemporalPositionIdentifier", "EchoNumbers", "EchoTime", "DiffusionBValue", "DiffusionGradientOrientation",
+    "InversionTime",
     "ComplexImageComponent", "ImageType", "ConvolutionKernel", "KVP", "SliceThickness", "AcquisitionNumber", "StackID",
 )  # fmt: skip
 _ORDER = ("AcquisitionNumber", "AcquisitionDate", "AcquisitionTime", "ContentDate", "ContentTime", "InstanceNumber")
@@ -79,7 +81,7 @@ def planes_of(header: Header) -> list[Plane]:
         plane = Plane(header, index, values)
         orientation, position = values.get("ImageOrientationPatient"), values.get("ImagePositionPatient")
         if isinstance(orientation, list) and isinstance(position, list) and len(position) == 3:
-            plane.directions = axes(orientation)
+            plane.directions = axes(tuple(orientation))
             located = np.asarray([c if isinstance(c, (int, float)) else np.nan for c in position], float)
             plane.position = located if plane.directions is not None and np.isfinite(located).all() else None
         planes.append(plane)
@@ -225,7 +227,8 @@ def _slots(planes: list[Plane], directions: Array) -> list[list[Plane]]:
 
 def _without_copies(slots: list[list[Plane]]) -> tuple[list[Plane], list[Plane]]:
     """Planes less those whose stored pixels equal another's at the same position, of the same kind and moment."""
-    kept, copies = [], []
+    kept: list[Plane] = []
+    copies: list[Plane] = []
     for slot in slots:
         seen: dict[Hashable, Plane] = {}
         for plane in slot:
@@ -277,7 +280,7 @@ def _by_order(slots: list[list[Plane]]) -> list[list[Plane]] | None:
         return None
     ordered = []
     for slot in slots:
-        keys = [tuple(str(plane.values.get(word, "")) for word in _ORDER[:-1]) + (_number(plane),) for plane in slot]
+        keys = [(*(str(plane.values.get(word, "")) for word in _ORDER[:-1]), _number(plane)) for plane in slot]
         if len(set(keys)) < len(keys):
             return None
         ordered.append([plane for _, plane in sorted(zip(keys, slot, strict=True), key=lambda pair: pair[0])])
@@ -324,9 +327,12 @@ def _check_counts(headers: Sequence[Header], results: Iterable[Volume | Refused]
         detail = f"{total - len(volumes[0].planes)} of {total}, by Number of Slices"
     elif len(expected) == 1 and isinstance(total := expected.pop(), int) and len(headers) < total:
         detail = f"{total - len(headers)} of {total}, by Images in Acquisition"
-    elif len(numbers) == len(headers) == len(set(numbers)) and len(numbers) > 2 and numbers[0] > 1:
-        if numbers[-1] - numbers[0] == len(numbers) - 1:
-            detail = f"the first {numbers[0] - 1}, by Instance Number"
+    elif (
+        len(numbers) == len(headers) > 2
+        and numbers[0] > 1
+        and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    ):
+        detail = f"the first {numbers[0] - 1}, by Instance Number"
     if detail:
         for volume in volumes:
             volume.issues.append(Issue(Code.MissingSlices, detail))

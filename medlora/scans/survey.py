@@ -16,9 +16,9 @@ from medlora.scans import image, nifti
 from medlora.scans.codes import Code, Issue, Severity, severity
 from medlora.scans.decode import check_pixels
 from medlora.scans.elements import ACQUISITION, NO_IMAGES
+from medlora.scans.file import read_header
 from medlora.scans.folder import list_files
 from medlora.scans.geometry import flat_affine
-from medlora.scans.file import read_header
 from medlora.scans.header import Header, Values
 from medlora.scans.load import load, spacing_of
 from medlora.scans.scan import Excluded, Scan, ScanError
@@ -165,8 +165,7 @@ def _unusable(header: Header) -> Issue | None:
 
 def _images_of_pairs(headers: list[Header]) -> set[Path]:
     """The .img files of NIfTI pairs; they belong to their .hdr."""
-    pairs = {other for header in headers if header.kind == "nifti" for other in nifti.files_of(header.path)[1:]}
-    return pairs
+    return {other for header in headers if header.kind == "nifti" for other in nifti.files_of(header.path)[1:]}
 
 
 def _add_file(header: Header, found: Survey, severities: Severities | None) -> None:
@@ -237,7 +236,7 @@ def _keep(scan: ScanFiles, found: Survey, severities: Severities | None) -> None
 
 
 def _one_of_each(members: list[Header], found: Survey) -> list[Header]:
-    """Headers of different images: a file that was copied counts once; different images under one UID count not at all."""
+    """Headers of different images: a copied file counts once, different images under one UID not at all."""
     by_uid: dict[str, list[Header]] = defaultdict(list)
     for header in members:
         by_uid[header.values.get("SOPInstanceUID") or header.digest].append(header)

@@ -35,7 +35,7 @@ class Rescale:
     inverted: bool
 
     def apply(self, frame: np.ndarray[Any, Any], out: NDArray[np.float32]) -> bool:
-        """Write the values of ``frame`` (rows, columns[, samples]) into ``out``; whether stray bits were masked away."""
+        """Write the values of ``frame`` (rows, columns[, 3]) into ``out``; whether stray bits were masked away."""
         if frame.dtype.kind == "f":
             np.copyto(out, frame, casting="same_kind" if frame.itemsize <= 4 else "unsafe")
             self._scale(out)
@@ -110,9 +110,9 @@ def rescale_of(values: Values, table: tuple[NDArray[np.float32], int] | None = N
 def polarity(values: Values) -> tuple[bool, Issue | None]:
     """Whether bright and dark must be exchanged so that dense is bright, and whether the header contradicts itself.
 
-    MONOCHROME1 shows its lowest value white (PS3.3 C.7.6.3.1.2), and Presentation LUT Shape says the same of DX (C.8.11.3.1.2:
-    INVERSE with MONOCHROME1, IDENTITY with MONOCHROME2). Detector values that are FOR PROCESSING say it by Pixel Intensity
-    Relationship Sign (C.8.11.3.1.2): 1 where less intensity, so more tissue, gives lower values.
+    MONOCHROME1 shows its lowest value white (PS3.3 C.7.6.3.1.2), and Presentation LUT Shape says the same of DX
+    (C.8.11.3.1.2: INVERSE with MONOCHROME1, IDENTITY with MONOCHROME2). Detector values that are FOR PROCESSING say
+    it by Pixel Intensity Relationship Sign (C.8.11.3.1.2): 1 where less intensity, so more tissue, gives lower values.
     """
     if values.get("Modality") in _QUANTITATIVE or values.get("SamplesPerPixel", 1) != 1:
         return False, None

@@ -1,7 +1,7 @@
 """A fast walk over the elements of a DICOM header, for the usual file.
 
-It knows little-endian data sets, implicit or explicit, after a file meta group (PS3.10 7.1, PS3.5 7.1). Of anything else it
-raises `Unusual`, and pydicom reads the file; the values are the same.
+It knows little-endian data sets, implicit or explicit, after a file meta group (PS3.10 7.1, PS3.5 7.1). Of anything
+else it raises `Unusual`, and pydicom reads the file; the values are the same.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def walk(path: Path, size: int, start: bytes) -> tuple[Values, Pixels]:
         except (struct.error, IndexError) as error:  # the header is longer than what was read of it
             if len(start) >= min(size, _MOST_BYTES):
                 raise Unusual from error
-            with open(path, "rb", buffering=0) as file:
+            with path.open("rb", buffering=0) as file:
                 longer = file.read(4 * len(start))
             if len(longer) <= len(start):
                 raise Unusual from error
@@ -190,10 +190,9 @@ def _walk(buffer: bytes, size: int) -> tuple[Values, Pixels]:
     if position > size:
         raise Unusual
     charset = next((raw for spec, _, raw in odd if spec[0] == "SpecificCharacterSet"), b"")
+    signed = "SS" if values.get("PixelRepresentation") == 1 else "US"
     for spec, kind, raw in odd:
-        if spec[2] == "US or SS" and not explicit:
-            kind = "SS" if values.get("PixelRepresentation") == 1 else "US"
-        _convert(spec, kind, raw, values, charset)
+        _convert(spec, signed if spec[2] == "US or SS" and not explicit else kind, raw, values, charset)
     values["TransferSyntaxUID"] = syntax
     if instance and "SOPInstanceUID" not in values:
         values["SOPInstanceUID"] = instance

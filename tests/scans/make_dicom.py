@@ -33,7 +33,7 @@ def image(
     allocated: int | None = None,
     **elements: Any,
 ) -> Dataset:
-    """A data set around ``pixels`` (rows, columns[, 3] or frames first); ``elements`` are set by keyword, None removes."""
+    """A data set around ``pixels`` (rows, columns[, 3] or frames first); ``elements`` by keyword, None removes."""
     data = Dataset()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = UID(syntax)
@@ -85,7 +85,7 @@ def series(
     columns: int = 16,
     **elements: Any,
 ) -> np.ndarray:
-    """One file per position (LPS mm), slice k holding `picture(seed=k)`; the stored volume, shape (x, y, z), in that order."""
+    """One file per position (LPS mm), slice k holding `picture(seed=k)`; returns the stored volume (x, y, z)."""
     volume = []
     for k, position in enumerate(positions):
         pixels = picture(rows, columns, seed=k)

@@ -1,4 +1,4 @@
-"""Encapsulated pixels. Lossless ones equal their uncompressed twin exactly; encoders are other programs than the decoders."""
+"""Encapsulated pixels: lossless ones equal their uncompressed twin exactly."""
 
 from __future__ import annotations
 
@@ -49,11 +49,12 @@ def test_jpeg_lossless_twin_of_a_real_colour_image():
     np.testing.assert_array_equal(lossless.array, rle.array)
 
 
-# Encoded here by liblj92, CharLS, OpenJPH, OpenJPEG and a hand-made RLE; decoded by libjpeg-turbo, CharLS, OpenJPEG and imcd.
+# Encoded here by liblj92, CharLS, OpenJPH, OpenJPEG and a hand-made RLE; decoded by libjpeg-turbo, CharLS, OpenJPEG
+# and imcd.
 ENCODERS = {
     "1.2.840.10008.1.2.4.57": lambda a, bits: imagecodecs.ljpeg_encode(a, bitspersample=bits),
     "1.2.840.10008.1.2.4.70": lambda a, bits: imagecodecs.ljpeg_encode(a, bitspersample=bits),
-    "1.2.840.10008.1.2.4.80": lambda a, bits: imagecodecs.jpegls_encode(a),
+    "1.2.840.10008.1.2.4.80": lambda a, _: imagecodecs.jpegls_encode(a),
     "1.2.840.10008.1.2.4.90": lambda a, bits: imagecodecs.jpeg2k_encode(a, level=0, codecformat="j2k", reversible=True),
     "1.2.840.10008.1.2.4.201": lambda a, bits: imagecodecs.htj2k_encode(a, reversible=True),
     "1.2.840.10008.1.2.4.202": lambda a, bits: imagecodecs.htj2k_encode(a, reversible=True),
@@ -91,7 +92,8 @@ def test_signed_cells_in_codestreams_that_know_no_sign(tmp_path, signed):
     np.testing.assert_array_equal(scans.read(tmp_path)[0].to_numpy("zyx")[0], stored - 1024)
 
 
-@pytest.mark.parametrize("name", ["JPEG2000.dcm", "693_J2KI.dcm", "J2K_pixelrep_mismatch.dcm", "JPEGLSNearLossless_16.dcm",
+@pytest.mark.parametrize("name", ["JPEG2000.dcm", "693_J2KI.dcm", "J2K_pixelrep_mismatch.dcm",
+"JPEGLSNearLossless_16.dcm",
                                   "JPEGLSNearLossless_08.dcm"])  # fmt: skip
 def test_against_pydicoms_decoders(name):
     data = pydicom.dcmread(packaged(name))
@@ -99,10 +101,24 @@ def test_against_pydicoms_decoders(name):
     np.testing.assert_array_equal(scans.read(packaged(name))[0].to_numpy("zyx")[0], expected)
 
 
-COLOUR = ["SC_rgb_dcmtk_+eb+cr.dcm", "SC_rgb_dcmtk_+eb+cy+n1.dcm", "SC_rgb_dcmtk_+eb+cy+np.dcm", "SC_rgb_dcmtk_+eb+cy+s4.dcm",
-          "SC_rgb_gdcm_KY.dcm", "SC_rgb_jls_lossy_line.dcm", "SC_rgb_jls_lossy_sample.dcm", "SC_jpeg_no_color_transform.dcm",
-          "SC_jpeg_no_color_transform_2.dcm", "SC_rgb_jpeg_app14_dcmd.dcm", "SC_rgb_rle_16bit.dcm", "SC_ybr_full_422_uncompressed.dcm",
-          "examples_jpeg2k.dcm", "SC_rgb_small_odd.dcm", "SC_rgb_small_odd_big_endian.dcm", "ExplVR_BigEnd.dcm"]  # fmt: skip
+COLOUR = [
+    "SC_rgb_dcmtk_+eb+cr.dcm",
+    "SC_rgb_dcmtk_+eb+cy+n1.dcm",
+    "SC_rgb_dcmtk_+eb+cy+np.dcm",
+    "SC_rgb_dcmtk_+eb+cy+s4.dcm",
+    "SC_rgb_gdcm_KY.dcm",
+    "SC_rgb_jls_lossy_line.dcm",
+    "SC_rgb_jls_lossy_sample.dcm",
+    "SC_jpeg_no_color_transform.dcm",
+    "SC_jpeg_no_color_transform_2.dcm",
+    "SC_rgb_jpeg_app14_dcmd.dcm",
+    "SC_rgb_rle_16bit.dcm",
+    "SC_ybr_full_422_uncompressed.dcm",
+    "examples_jpeg2k.dcm",
+    "SC_rgb_small_odd.dcm",
+    "SC_rgb_small_odd_big_endian.dcm",
+    "ExplVR_BigEnd.dcm",
+]
 
 
 @pytest.mark.parametrize("name", COLOUR)
@@ -123,7 +139,7 @@ def test_jpeg_extended_of_twelve_bits_as_dcmtk_decodes_it(tmp_path, name):
 
 @pytest.mark.skipif(not shutil.which("dcmcjpeg"), reason="dcmtk is not installed")
 @pytest.mark.parametrize(
-    "command", [["dcmcjpeg", "+e1"], ["dcmcjpeg", "+el"], ["dcmcjpls", "+el"], ["dcmcrle"]], ids=lambda c: " ".join(c)
+    "command", [["dcmcjpeg", "+e1"], ["dcmcjpeg", "+el"], ["dcmcjpls", "+el"], ["dcmcrle"]], ids=" ".join
 )
 @pytest.mark.parametrize("name", ["CT_small.dcm", "MR_small.dcm"])
 def test_lossless_as_dcmtk_encodes_it(tmp_path, command, name):

@@ -70,8 +70,17 @@ def test_4d(tmp_path):
 NICOM = Path(nibabel.__file__).parent / "nicom" / "tests" / "data"
 
 
-@pytest.mark.parametrize("name", ["siemens_dwi_0.dcm.gz", "siemens_dwi_1000.dcm.gz",
-                                  "decimal_rescale.dcm", "philips_mprage.dcm.gz", "CT_small.dcm", "MR_small.dcm"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "siemens_dwi_0.dcm.gz",
+        "siemens_dwi_1000.dcm.gz",
+        "decimal_rescale.dcm",
+        "philips_mprage.dcm.gz",
+        "CT_small.dcm",
+        "MR_small.dcm",
+    ],
+)
 def test_real_files(tmp_path, name):
     path = Path(get_testdata_file(name)) if name.endswith("small.dcm") else NICOM / name
     whole = path.read_bytes()

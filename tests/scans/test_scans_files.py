@@ -223,7 +223,7 @@ def test_a_file_that_vanishes(tmp_path):
 def test_nothing_to_read(tmp_path, content):
     if content:
         (tmp_path / "a.txt").write_text(content)
-    with pytest.raises(MedloraError, match="nothing in .* can be read as an image"):
+    with pytest.raises(MedloraError, match=r"nothing in .* can be read as an image"):
         scans.read(tmp_path)
     with pytest.raises(MedloraError, match="does not exist"):
         scans.read(tmp_path / "missing")

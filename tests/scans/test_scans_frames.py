@@ -150,7 +150,8 @@ def test_real_siemens_mosaic_as_nibabel_reads_it(tmp_path, name):
     expected = np.asarray(wrapper.get_data(), np.float32).transpose(1, 0, 2)
     affine = np.diag([-1, -1, 1, 1]) @ wrapper.affine[:, [1, 0, 2, 3]]
     np.testing.assert_array_equal(scan.array, expected)
-    # nibabel takes the cosines of six digits as they are, dcm2niix and medlora make them of length one: 0.2 micrometres here.
+    # nibabel takes the cosines of six digits as they are, dcm2niix and medlora make them of length one: 0.2
+    # micrometres here.
     np.testing.assert_allclose(scan.affine, affine, atol=5e-4)
     assert scan.issues == ()
 

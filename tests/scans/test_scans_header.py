@@ -23,13 +23,26 @@ SHARED = ROOT.parent / "shared" / "data" / "covid-cxr" / "dicom"
 PACKAGED = sorted((Path(pydicom.__file__).parent / "data" / "test_files").glob("*.dcm"))
 PLACE = {"ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": list(AXIAL), "PixelSpacing": [1, 1]}
 SECRETS = {
-    "PatientName": "Yamada^Tarou", "PatientID": "MRN-0815", "PatientBirthDate": "19470211", "AccessionNumber": "ACC-4711",
-    "InstitutionName": "Hospital Zero", "InstitutionAddress": "Secret Street", "StationName": "CT-BASEMENT",
-    "OperatorsName": "Op^Erator", "ReferringPhysicianName": "Ref^Doc", "StudyDescription": "Yamada follow-up",
-    "SeriesDescription": "for Dr. Doc", "ProtocolName": "Zero protocol", "PatientComments": "comment!", "DeviceSerialNumber": "SN-99",
-    "StudyDate": "20210304", "StudyInstanceUID": "1.2.777.1", "SeriesInstanceUID": "1.2.777.2", "ImageComments": "says who",
-    "PatientAddress": "Home 1", "RequestAttributesSequence": [],
-}  # fmt: skip
+    "PatientName": "Yamada^Tarou",
+    "PatientID": "MRN-0815",
+    "PatientBirthDate": "19470211",
+    "AccessionNumber": "ACC-4711",
+    "InstitutionName": "Hospital Zero",
+    "InstitutionAddress": "Secret Street",
+    "StationName": "CT-BASEMENT",
+    "OperatorsName": "Op^Erator",
+    "ReferringPhysicianName": "Ref^Doc",
+    "StudyDescription": "Yamada follow-up",
+    "SeriesDescription": "for Dr. Doc",
+    "ProtocolName": "Zero protocol",
+    "PatientComments": "comment!",
+    "DeviceSerialNumber": "SN-99",
+    "StudyDate": "20210304",
+    "StudyInstanceUID": "1.2.777.1",
+    "SeriesInstanceUID": "1.2.777.2",
+    "ImageComments": "says who",
+    "PatientAddress": "Home 1",
+}
 
 
 def fuzz_script():
@@ -70,8 +83,14 @@ def test_real_radiographs():
         assert walked == by_pydicom(files.paths[0])
 
 
-@pytest.mark.parametrize("charset", [("ISO_IR 192", "Yamada^Tarou=山田^太郎"), ("ISO 2022 IR 87", "Yamada^Tarou=山田^太郎"),
-                                     ("ISO_IR 100", "Müller^Jörg")])  # fmt: skip
+@pytest.mark.parametrize(
+    "charset",
+    [
+        ("ISO_IR 192", "Yamada^Tarou=山田^太郎"),
+        ("ISO 2022 IR 87", "Yamada^Tarou=山田^太郎"),
+        ("ISO_IR 100", "Müller^Jörg"),
+    ],
+)
 def test_names_in_other_character_sets(tmp_path, charset):
     data = image(picture(), CT, **PLACE)
     data.SpecificCharacterSet = ["", charset[0]] if charset[0].startswith("ISO 2022") else charset[0]
@@ -138,7 +157,7 @@ def test_no_identifier_in_anything_that_prints(tmp_path):
             json.dumps(found[0].header),
             *map(str, found[0].issues),
             repr(found[0].issues),
-        ]  # fmt: skip
+        ]
     )
     for secret in ["Yamada", *(value for value in SECRETS.values() if isinstance(value, str))]:
         assert secret not in shown, secret

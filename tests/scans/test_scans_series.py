@@ -1,4 +1,4 @@
-"""One series and its volumes: order, completeness, geometry. Expected affines are written out from PS3.3 C.7.6.2.1.1."""
+"""One series and its volumes: order, completeness, geometry; expected affines by PS3.3 C.7.6.2.1.1."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def codes(scan):
 
 
 def expected_affine(row, column, step, origin, spacing=(0.5, 0.75)):
-    """Spacing: between rows, between columns. A pixel's index along x counts columns, so it moves along the row vector."""
+    """Spacing: between rows, between columns. The index along x counts columns: it moves along the row vector."""
     matrix = np.eye(4)
     matrix[:3, 0] = np.array(row) * spacing[1]
     matrix[:3, 1] = np.array(column) * spacing[0]
@@ -174,7 +174,8 @@ def test_a_slice_sent_twice_under_two_uids_is_no_slice(tmp_path):
     volume = series(tmp_path, axial(5))
     again = picture(seed=2)
     save(
-        image(again, ImagePositionPatient=[-100, -80, 35], ImageOrientationPatient=list(AXIAL), PixelSpacing=[0.5, 0.75],
+        image(again, ImagePositionPatient=[-100, -80, 35], ImageOrientationPatient=list(AXIAL), PixelSpacing=[0.5,
+        0.75],
               InstanceNumber=6), tmp_path / "again.dcm")  # fmt: skip
     found = scans.read(tmp_path)
     np.testing.assert_array_equal(found[0].array, volume - 1024.0)
@@ -205,8 +206,14 @@ def test_slices_without_position_have_no_known_order(tmp_path):
 def test_scout_beside_the_axials_even_under_the_same_series_uid(tmp_path, uid):
     volume = series(tmp_path, axial(5))
     scout = image(
-        picture(20, 24, seed=9), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], SeriesInstanceUID=uid, InstanceNumber=0,
-        ImagePositionPatient=[0, -200, 300], ImageOrientationPatient=[0, 1, 0, 0, 0, -1], PixelSpacing=[1, 1])  # fmt: skip
+        picture(20, 24, seed=9),
+        ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
+        SeriesInstanceUID=uid,
+        InstanceNumber=0,
+        ImagePositionPatient=[0, -200, 300],
+        ImageOrientationPatient=[0, 1, 0, 0, 0, -1],
+        PixelSpacing=[1, 1],
+    )
     save(scout, tmp_path / "scout.dcm")
     found = scans.read(tmp_path)
     by_shape = {scan.shape: scan for scan in found}
@@ -221,7 +228,8 @@ def test_three_plane_series_is_parted_and_said(tmp_path):
     series(tmp_path, axial(3), names=["a0", "a1", "a2"], sop_class=MR)
     more = {"sop_class": MR, "PixelSpacing": [0.5, 0.75]}
     for k in range(3):
-        save(image(picture(seed=10 + k), ImagePositionPatient=[10.0 * k, 0, 0], ImageOrientationPatient=[0, 1, 0, 0, 0, -1],
+        save(image(picture(seed=10 + k), ImagePositionPatient=[10.0 * k, 0, 0], ImageOrientationPatient=[0, 1, 0, 0,
+        0, -1],
                    InstanceNumber=4 + k, **more), tmp_path / f"s{k}")  # fmt: skip
     found = scans.read(tmp_path)
     assert [scan.shape for scan in found] == [(16, 12, 3)] * 2

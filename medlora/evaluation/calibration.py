@@ -91,10 +91,8 @@ def brier(p: ArrayLike, y: ArrayLike, patients: ArrayLike | None = None, *, leve
         level: confidence level.
     """
     q, labels = np.asarray(p, dtype=np.float64), np.asarray(y)
-    if q.ndim == 1:
-        errors = (q - labels) ** 2
-    else:
-        errors = ((q - np.eye(q.shape[1])[labels.astype(np.intp)]) ** 2).sum(axis=1)
+    truth = labels[:, None] if q.ndim == 1 else np.eye(q.shape[1])[labels.astype(np.intp)]
+    errors = ((q.reshape(len(labels), -1) - truth) ** 2).sum(axis=1)
     codes, count = patient_codes(patients, len(errors))
     mean = float(errors.mean())
     if count < 2:
@@ -134,7 +132,7 @@ def calibration_intercept_slope(
     name = "logistic regression" + (", robust by patient" if robust else "")
     ones, z, made = np.ones((len(truth), 1)), normal_quantile(level), []
     for design, offset in ((ones, x), (np.column_stack([ones, x]), None)):
-        if offset is None and (np.ptp(x) == 0 or x[truth == 1].min() >= x[truth == 0].max()):
+        if offset is None and (np.ptp(x) == 0 or _separated(x, truth == 1)):
             why = "all probabilities are equal" if np.ptp(x) == 0 else "the probabilities separate the classes"
             made.append(Estimate(None, method=f"not estimable: {why}"))
             continue
@@ -148,6 +146,11 @@ def calibration_intercept_slope(
         value, se = float(fit.params[-1]), float(fit.bse[-1])
         made.append(Estimate(value, value - z * se, value + z * se, name, se=se))
     return made[0], made[1]
+
+
+def _separated(x: NDArray[np.float64], truth: NDArray[np.bool_]) -> bool:
+    """Whether a threshold divides the classes wholly, so that a slope would be infinite."""
+    return bool(x[truth].min() >= x[~truth].max() or x[truth].max() <= x[~truth].min())
 
 
 @dataclass(frozen=True)
@@ -224,12 +227,12 @@ def _smooth(q: NDArray, truth: NDArray, patients: ArrayLike | None, level: float
 
     x = logit(q)
     knots = np.unique(np.quantile(x, [0.05, 0.35, 0.65, 0.95]))
-    separated = x[truth].min() >= x[~truth].max() or x[truth].max() <= x[~truth].min()
-    if len(np.unique(x)) < 10 or len(knots) < 4 or separated or min(truth.sum(), (~truth).sum()) < 10:
+    if len(np.unique(x)) < 10 or len(knots) < 4 or min(truth.sum(), (~truth).sum()) < 10 or _separated(x, truth):
         return None, None, None, None
     codes, count = patient_codes(patients, len(x))
     robust = {"cov_type": "cluster", "cov_kwds": {"groups": codes}} if count < len(x) else {}
-    grid = np.linspace(*np.quantile(q, [0.01, 0.99]), 80)
+    first, last = np.quantile(q, [0.01, 0.99])
+    grid = np.linspace(first, last, 80)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", PerfectSeparationWarning)

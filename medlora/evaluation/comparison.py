@@ -126,7 +126,9 @@ def delong_test_unpaired(
     df = total**2 / sum(v**2 / (u - 1) for v, u in zip(variances, units, strict=True)) if total > 0 else None
     clustered = units[0] < len(np.asarray(y_a)) or units[1] < len(np.asarray(y_b))
     name = "Obuchowski" if clustered else "DeLong"
-    return area_difference(*areas, float(np.sqrt(total)), f"{name}, unpaired", df=df, margin=margin, level=level)
+    return area_difference(
+        areas[0], areas[1], float(np.sqrt(total)), f"{name}, unpaired", df=df, margin=margin, level=level
+    )
 
 
 def area_difference(
@@ -151,9 +153,10 @@ def area_difference(
         same = value == 0
         if not same:
             return Difference(value, None, None, None, f"{method}: not estimable, the areas do not vary", a, b, se)
-        return Difference(
-            0.0, 0.0, 0.0, 1.0, method, a, b, 0.0, 0.0, df, margin, None if margin is None else 0.0, margin and True
-        )
+        # Identical models: no difference, no doubt about it.
+        noninferior = None if margin is None else True
+        worse = None if margin is None else 0.0
+        return Difference(0.0, 0.0, 0.0, 1.0, method, a, b, 0.0, 0.0, df, margin, worse, noninferior)
 
     def tail(x: float) -> float:
         return float(ndtr(x) if df is None else stdtr(df, x))

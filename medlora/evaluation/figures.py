@@ -171,15 +171,15 @@ def calibration_figure(curves: Sequence[Reliability], word: str | None = None) -
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.9, ls=(0, (4, 3)), label="perfect")
         for i, curve in enumerate(curves):
             colour = COLOURS[i % len(COLOURS)]
-            if curve.x is not None:
-                if i == 0 and len(curves) < 3:
+            if curve.x is not None and curve.smooth is not None:
+                if curve.low is not None and curve.high is not None and i == 0 and len(curves) < 3:
                     axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.13, lw=0)
                 axes.plot(curve.x, curve.smooth, color=colour, lw=1.5, ls=DASHES[i % len(DASHES)])
             middle, share = np.asarray(curve.mean), np.asarray(curve.observed)
             bars = np.clip([share - curve.group_low, curve.group_high - share], 0, None)
             axes.errorbar(
-                middle, share, bars, fmt="os^Dv"[i % 5], ms=4.2, color=colour, elinewidth=0.9, capsize=0, label=curve.label,
-                clip_on=False,
+                middle, share, bars, fmt="os^Dv"[i % 5], ms=4.2, color=colour, elinewidth=0.9, capsize=0,
+                label=curve.label, clip_on=False,
             )  # fmt: skip
         axes.set(
             xlim=(0, 1), ylim=(0, 1), xlabel="Stated probability", ylabel="Observed share", aspect="equal",
@@ -206,7 +206,7 @@ def training_figure(rows: Sequence[Mapping[str, Any]], word: str | None = None) 
                 label=n.replace("_", " ").replace("auc", "AUC"),
             )  # fmt: skip
         axes.set(xlabel="Epoch", ylabel="Loss" if losses else "AUC")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         if right is not axes:
             right.set_ylabel("AUC")
             right.spines["right"].set_visible(True)

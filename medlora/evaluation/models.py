@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ from medlora.evaluation.operating_point import OperatingPoint
 from medlora.evaluation.result import RESEARCH_USE, Evaluation
 from medlora.evaluation.table import Predictions
 
-Source = str | os.PathLike[str] | pd.DataFrame
+Source: TypeAlias = str | os.PathLike[str] | pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,8 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """The content of ``comparison.json``."""
         models = {name: e.to_dict() for name, e in self.evaluations.items()}
-        return {
-            "level": self.level,
-            "correction": "Holm, over all rows of a figure",
-            "models": models,
-            "differences": self.differences,
-        }
+        correction = "Holm, over all rows of a figure"
+        return {"level": self.level, "correction": correction, "models": models, "differences": self.differences}
 
     def to_frame(self) -> pd.DataFrame:
         """One row per difference."""
@@ -66,9 +62,8 @@ class Comparison:
             if row["metric"] == "auc":
                 ends = "" if row["low"] is None else f" [{number(row['low'], 3)}, {number(row['high'], 3)}]"
                 p = "" if row["p"] is None else f", p {row['p']:.2g}, corrected {row['p_holm']:.2g}"
-                lines.append(
-                    f"{row['a']} − {row['b']}: AUC of {row['class']} {number(row['difference'], 3)}{ends}{p} ({row['method']})"
-                )
+                what = f"{row['a']} − {row['b']}: AUC of {row['class']}"
+                lines.append(f"{what} {number(row['difference'], 3)}{ends}{p} ({row['method']})")
         return "\n".join([*lines, RESEARCH_USE])
 
     def _repr_html_(self) -> str:

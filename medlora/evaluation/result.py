@@ -144,7 +144,7 @@ class Evaluation:
     def write(
         self, folder: str | os.PathLike[str], context: ReportContext | None = None, overwrite: bool = False
     ) -> None:
-        """Write ``metrics.json``, ``report.html``, ``tables/*.csv`` and ``figures/`` to a new folder, whole or not at all.
+        """Write ``metrics.json``, ``report.html``, ``tables/`` and ``figures/`` to a new folder, whole or not at all.
 
         Args:
             folder: where; it must not hold anything, unless ``overwrite``.

@@ -107,7 +107,7 @@ def _warnings(evaluation: Evaluation, context: ReportContext) -> list[str]:
     if context.same_data_warning:
         said = context.same_data_warning
         made.insert(0, said if isinstance(said, str) else (
-            "The operating point was chosen on these very cases: sensitivity, specificity and all other figures at it are too good."
+            "The operating point was chosen on these very cases: sensitivity, specificity and all else at it is too good."
         ))  # fmt: skip
     return made + list(evaluation.notes)
 

@@ -24,9 +24,9 @@ NOT_RECORDED = "not recorded"
 
 # Columns taken unasked, by their name without case and punctuation.
 _KNOWN = (
-    "sex", "patientsex", "age", "patientage", "ageband", "ageyears", "site", "hospital", "center", "centre", "institution",
+    "sex", "patientsex", "age", "patientage", "ageband", "ageyears", "site", "hospital", "center", "centre",
     "manufacturer", "manufacturermodelname", "scanner", "modality", "convolutionkernel", "kernel", "slicethickness",
-    "viewposition", "view", "kvp",
+    "institution", "viewposition", "view", "kvp",
 )  # fmt: skip
 
 

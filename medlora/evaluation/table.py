@@ -100,7 +100,7 @@ def numbers(frame: pd.DataFrame, column: str) -> NDArray[np.float64]:
         raise MedloraError(
             f"{int(bad.sum())} of {len(values)} values of column {column!r} are not finite numbers "
             f"({', '.join(seen)}): {rows(bad)}",
-            "find out why the model gave no number for these cases; remove the rows only if that is part of the protocol",
+            "find out why the model gave no number for these cases; drop them only if the protocol says so",
         )
     return values
 
@@ -204,10 +204,11 @@ def _single(
 def _check_range(p: NDArray[np.float64], names: list[str]) -> None:
     outside = (p < -1e-9) | (p > 1 + 1e-9)
     if outside.any():
-        j = int(np.flatnonzero(outside.any(axis=0))[0])
+        first = names[int(np.flatnonzero(outside.any(axis=0))[0])]
+        where: NDArray[np.bool_] = np.asarray(outside.any(axis=1))
         raise MedloraError(
-            f"{int(outside.any(axis=1).sum())} of {len(p)} rows have p_{names[j]} or another probability outside 0 to 1 "
-            f"(from {p.min():.4g} to {p.max():.4g}): {rows(outside.any(axis=1))}",
+            f"{int(where.sum())} of {len(p)} rows have a probability outside 0 to 1 (p_{first} for one; "
+            f"from {p.min():.4g} to {p.max():.4g}): {rows(where)}",
             "these look like raw scores: give probabilities, or name one column with --score-column",
         )
 
@@ -245,8 +246,8 @@ def _check_cases(frame: pd.DataFrame) -> None:
     if twice.any():
         count = int(frame.loc[twice, keys].drop_duplicates().shape[0])
         raise MedloraError(
-            f"{count} case{'s' if count > 1 else ''} occur{'' if count > 1 else 's'} more than once in {' and '.join(keys)} "
-            f"({int(twice.sum())} of {len(frame)} rows): {rows(twice)}",
+            f"{count} case{'s' if count > 1 else ''} occur{'' if count > 1 else 's'} more than once in "
+            f"{' and '.join(keys)} ({int(twice.sum())} of {len(frame)} rows): {rows(twice)}",
             "keep one row per case; copies from several processes are joined by medlora.evaluation.gather, "
             "and repeated trainings need a column 'seed' or 'fold'",
         )
@@ -289,8 +290,8 @@ def _multilabel(frame: pd.DataFrame, names: list[str], notes: list[str]) -> Pred
         if (values == -1).any():
             seen = sorted({str(v) for v in text[values == -1]})
             raise MedloraError(
-                f"{int((values == -1).sum())} of {len(text)} values of y_{c} are neither 0, 1 nor empty: {listed(seen)}: "
-                f"{rows(values == -1)}",
+                f"{int((values == -1).sum())} of {len(text)} values of y_{c} are neither 0, 1 nor empty: "
+                f"{listed(seen)}: {rows(values == -1)}",
                 "write 1 for present, 0 for absent, nothing for unknown",
             )
         columns.append(values)

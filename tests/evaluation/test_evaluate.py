@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from made_predictions import binary, multiclass, multilabel
+from test_reference import CANCER, VALUES
 
 from medlora.errors import MedloraError
 from medlora.evaluation import (
@@ -27,8 +29,6 @@ from medlora.evaluation import (
 from medlora.evaluation.calibration import reliability
 from medlora.evaluation.comparison import holm
 from medlora.evaluation.subgroups import levels
-from made_predictions import binary, multiclass, multilabel
-from test_reference import CANCER, VALUES
 
 
 def test_binary_against_scikit_learn():

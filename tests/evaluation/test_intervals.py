@@ -22,7 +22,8 @@ def test_rule_at_its_edges():
     assert auc_interval(0.95, 1e-4, 400, 99).method.startswith("Newcombe")
     assert auc_interval(0.8, 0.0, 100, 400).method == "Newcombe method 5"
     # Counted in patients, where they have several cases.
-    assert auc_interval(0.95, 1e-4, 300, 400, patients=(100, 120), independent_variance=5e-5).method == "logit-Obuchowski"
+    many = auc_interval(0.95, 1e-4, 300, 400, patients=(100, 120), independent_variance=5e-5)
+    assert many.method == "logit-Obuchowski"
     few = auc_interval(0.95, 1e-4, 300, 400, patients=(99, 120), independent_variance=5e-5)
     assert few.method == "Newcombe method 5 at effective 150+/200−, variance scaled to Obuchowski's"
 
@@ -92,7 +93,7 @@ def test_coverage_of_independent_cases(m, n, area):
 
 
 def test_coverage_of_patients_with_several_cases():
-    """60 patients with about 3 lesions each, disease and score both running in patients: the naive interval covers 80 %."""
+    """60 patients with about 3 lesions, disease and score both running in patients: the naive interval covers 80 %."""
     rng = np.random.default_rng(2)
     area, covered, naive, sensitive = 0.85, 0, 0, 0
     shift = 2 * ndtri(area)
@@ -148,7 +149,11 @@ def test_mean_over_classes_and_over_folds_against_the_bootstrap():
     folds = mean_auc(y[:, :1], t[:, None], fold, codes, what="classes")
     assert folds.value == pytest.approx(np.mean([plain_auc(y[fold == f, 0], t[fold == f]) for f in range(3)]))
     assert folds.value > plain_auc(y[:, 0], t) + 0.03
-    boot = bootstrap_se(lambda i: np.mean([plain_auc(y[i, 0][fold[i] == f], t[i][fold[i] == f]) for f in range(3)]), who, 400)
+
+    def mean_of_folds(i):
+        return np.mean([plain_auc(y[i, 0][fold[i] == f], t[i][fold[i] == f]) for f in range(3)])
+
+    boot = bootstrap_se(mean_of_folds, who, 400)
     assert folds.se == pytest.approx(boot, rel=0.15)
     assert "3 trainings" in folds.method
 

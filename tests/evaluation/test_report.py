@@ -14,8 +14,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-
 from made_predictions import binary, multiclass, multilabel
+
 from medlora.errors import MedloraError
 from medlora.evaluation import OperatingPoint, ReportContext, compare, evaluate
 from medlora.evaluation.figures import inline
@@ -61,11 +61,19 @@ def full_context(frame: pd.DataFrame) -> ReportContext:
     weaker = np.clip(0.5 * frame.p_opacity + 0.25 * np.random.default_rng(0).random(len(frame)), 0, 1)
     return ReportContext(
         title="Opacity", subtitle="test split", data_note="phantom",
-        flow={"found": 500, "excluded": {"NoPixelData": 12}, "splits": {"train": {"normal": 200, "opacity": 88}, "test": {"normal": 130, "opacity": 70}}},
+        flow={
+            "found": 500, "excluded": {"NoPixelData": 12},
+            "splits": {"train": {"normal": 200, "opacity": 88}, "test": {"normal": 130, "opacity": 70}},
+        },
         training_curve=[{"epoch": i, "train_loss": 0.7 / (i + 1), "tune_loss": "", "tune_auc": 0.8} for i in range(5)],
         baselines={"linear probe": frame.assign(p_opacity=weaker, p_normal=1 - weaker)}, thumbnails=png,
-        sizes={"adapter_bytes": 412_345, "backbone_bytes": 18_800_000, "trainable_parameters": 88_000, "total_parameters": 3_400_000},
-        source_check=[{"class": "opacity", "from": "image border", "auc": 0.71, "low": 0.66, "high": 0.76, "method": "logit-DeLong"}],
+        sizes={
+            "adapter_bytes": 412_345, "backbone_bytes": 18_800_000,
+            "trainable_parameters": 88_000, "total_parameters": 3_400_000,
+        },
+        source_check=[
+            {"class": "opacity", "from": "image border", "auc": 0.71, "low": 0.66, "high": 0.76, "method": "logit-DeLong"}
+        ],
         warnings=["Made for a test."], provenance={"backbone": "tf_efficientnet_lite0"}, same_data_warning=True,
         uncalibrated=frame.assign(p_opacity=frame.p_opacity**2, p_normal=1 - frame.p_opacity**2),
     )  # fmt: skip
@@ -91,8 +99,8 @@ def test_full_report(tmp_path):
     result.write(tmp_path / "a", context)
     text = (tmp_path / "a/report.html").read_text(encoding="utf-8")
     words = " ".join(check_page(text).words)
-    for said in ("image border", "0.71", "linear probe", "412 kB", "18.8 MB", "NoPixelData", "chosen on these very cases",
-                 "Subgroups", "Calibration", "TRIPOD+AI", "sensitivity ≥ 0.9 on tune", "Made for a test."):  # fmt: skip
+    for said in ("image border", "0.71", "linear probe", "412 kB", "18.8 MB", "NoPixelData", "Subgroups",
+                 "chosen on these very cases", "Calibration", "TRIPOD+AI", "sensitivity ≥ 0.9 on tune", "Made for a test."):  # fmt: skip
         assert said in words
     assert text.count("phantom") >= 6  # the badge and every figure
     data = json.loads((tmp_path / "a/metrics.json").read_text(encoding="utf-8"))
@@ -161,7 +169,7 @@ def test_other_cases_as_a_baseline_are_refused(tmp_path):
 
 
 def test_ids_of_inlined_drawings_do_not_meet():
-    svg = b'<?xml version="1.0"?><svg width="1pt" height="1pt"><defs><path id="a"/></defs><use xlink:href="#a" clip-path="url(#a)"/></svg>'
+    svg = b'<?xml version="1.0"?><svg width="1pt" height="1pt"><path id="a"/><use xlink:href="#a" clip-path="url(#a)"/></svg>'
     text = inline(svg, "roc", 'it"s')
     assert 'id="roc-a"' in text
     assert 'href="#roc-a"' in text
@@ -180,6 +188,7 @@ def test_in_a_browser(tmp_path):
     evaluate(frame).write(tmp_path / "a", full_context(frame))
     page = tmp_path / "a/report.html"
     probe = tmp_path / "probe.html"
+    text = json.dumps(page.read_text(encoding="utf-8")).replace("</", "<\\/").replace("<!--", "<\\!--")
     # A page that holds the report in a frame of the wanted width and writes down what the browser made of it.
     probe.write_text(
         "<!doctype html><body><script>"
@@ -193,10 +202,11 @@ def test_in_a_browser(tmp_path):
         "   requests: w.performance.getEntriesByType('resource').filter(r => !r.name.startsWith('data:')).length});"
         "  if (!--left) document.body.textContent = JSON.stringify(out); };"
         " f.srcdoc = REPORT; document.body.append(f); }"
-        "</script>".replace("REPORT", json.dumps(page.read_text(encoding="utf-8")).replace("</", "<\\/").replace("<!--", "<\\!--")),
+        "</script>".replace("REPORT", text),
         encoding="utf-8",
     )  # fmt: skip
-    common = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr"]
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    common = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", profile, "--enable-logging=stderr"]
     done = subprocess.run(
         [*common, "--window-size=1400,1000", "--virtual-time-budget=8000", "--dump-dom", probe.as_uri()],
         capture_output=True, text=True, timeout=120, check=True,
@@ -209,7 +219,8 @@ def test_in_a_browser(tmp_path):
         assert (view["broken"], view["small"], view["requests"]) == (0, 0, 0)
         assert view["svg"] == 6
     pdf = tmp_path / "report.pdf"
-    done = subprocess.run([*common, f"--print-to-pdf={pdf}", page.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    printing = [*common, f"--print-to-pdf={pdf}", page.as_uri()]
+    done = subprocess.run(printing, capture_output=True, text=True, timeout=120, check=True)
     assert "CONSOLE" not in done.stderr
     assert pdf.read_bytes().startswith(b"%PDF")
     assert pdf.stat().st_size > 50_000

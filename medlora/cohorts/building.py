@@ -21,7 +21,8 @@ from medlora.cohorts.labels import read_labels
 from medlora.cohorts.left_out import Excluded
 from medlora.cohorts.patients import Patients, patients_of
 from medlora.cohorts.pixels import Pixels, read_pixels
-from medlora.cohorts.rows import Rows, read_rows
+from medlora.cohorts.places import Place, Places, read_places
+from medlora.cohorts.rows import Case, Rows, read_rows
 from medlora.cohorts.selection import Selection
 from medlora.cohorts.source import source_check
 from medlora.errors import MedloraError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from medlora.scans import ScanFiles
 
 THUMBNAILS_PER_CLASS = 12
+MOST_PICTURES = 500
 NOT_ACQUISITION = ("PatientSex", "PatientAge")
 """Header fields that say who the patient is, not how the image was made: no part of the source check."""
 
@@ -48,12 +50,14 @@ def build(
     split_column: str | None,
     fractions: Sequence[float] | None,
     select: str | None,
+    coordinates: str | None,
     update: str | os.PathLike[str] | None,
     workers: int | None,
 ) -> Cohort:
     """`Cohort.from_archive`, which documents the arguments."""
     archive = _folder(archive)
     table = read_labels(labels) if labels is not None else None
+    places = read_places(table, coordinates) if table is not None else None
     if table is None and (key or label_column or split_column):
         raise MedloraError("there is no table of labels for --key, --label-column or --split-column", "add --labels")
     excluded = Excluded()
@@ -69,13 +73,15 @@ def build(
         joined = join(table, scans, excluded.paths, archive, key)
         for line in joined.messages():
             say(line)
-        rows, asked = read_rows(table, joined, asked, label_column=label_column, site=site, split_column=split_column)
+        rows, asked = read_rows(
+            table, joined, asked, label_column=label_column, site=site, split_column=split_column, places=places
+        )
         scans = _labelled(scans, joined, rows, excluded)
     elif site and site.startswith("="):
         rows.site = {scan.scan_id: site[1:] for scan in scans}
     scans, rule = _selected(scans, select, joined, excluded)
     patients = patients_of(scans, rows.patient)
-    scans, pixels = _read_all(scans, rows, excluded, workers)
+    scans, pixels = _read_all(scans, rows, excluded, places, workers)
     frame = _table(scans, rows, patients, pixels)
 
     salt = cohort_folder.new_salt()
@@ -92,11 +98,12 @@ def build(
         "patients": {**patients.info, "from": Counter(patients.origin[scan.scan_id] for scan in scans)},
         "issues": Counter(issue.code.name for scan in scans for issue in scan.issues),
         "select": rule,
+        "coordinates": None if places is None else places.system,
         "split": None,
     }
     info["same_image"], info["same_image_scans"] = _same_images(frame, pixels)
     acquisition = [name for name in frame.columns if name not in cohort_folder.FIXED]
-    if rows.label and frame["label"].nunique() > 1:
+    if rows.cases and frame["label"].nunique() > 1:
         say("checking whether the source of the images tells the classes apart")
         info["source_check"] = source_check(
             list(frame["scan_id"]), list(frame["patient"]), list(frame["label"]),
@@ -110,6 +117,7 @@ def build(
     cohort = cls(frame, left_out, info, private)
     cohort._index = headers
     cohort._files = {scan.scan_id: scan for scan in scans}
+    cohort._places = _pictures(rows, pixels)
     cohort._thumbnails = {scan_id: found.thumbnail for scan_id, found in pixels.items() if found.thumbnail}
     return _with_splits(cohort, rows, split_seed, fractions)
 
@@ -152,9 +160,9 @@ def _sentence(code: Any, detail: str) -> str:
 
 
 def _labelled(scans: list[ScanFiles], joined: Join, rows: Rows, excluded: Excluded) -> list[ScanFiles]:
-    kept = []
+    kept, labelled = [], rows.label
     for scan in scans:
-        if scan.scan_id in rows.label:
+        if scan.scan_id in labelled:
             kept.append(scan)
             continue
         row = joined.scans.get(scan.scan_id)
@@ -195,25 +203,41 @@ def _selected(
 
 
 def _read_all(
-    scans: list[ScanFiles], rows: Rows, excluded: Excluded, workers: int | None
+    scans: list[ScanFiles], rows: Rows, excluded: Excluded, places: Places | None, workers: int | None
 ) -> tuple[list[ScanFiles], dict[str, Pixels]]:
     """Read all pixels once; scans that cannot be read are excluded."""
     shown: Counter[str] = Counter()
-    wanted = []
+    wanted, labels = [], rows.label
+    of_scan: dict[str, list[Place]] = {}
+    for case in rows.cases:
+        if case.place is not None:
+            of_scan.setdefault(case.scan_id, []).append(case.place)
+    if places is not None and places.system != "voxel":
+        _have_geometry(scans, of_scan)
     for scan in scans:
-        label = rows.label.get(scan.scan_id, "")
+        label = labels.get(scan.scan_id, "")
         if shown[label] < THUMBNAILS_PER_CLASS and str(scan.header.get("BurnedInAnnotation", "")).upper() != "YES":
             shown[label] += 1
             wanted.append(scan.scan_id)
     pixels: dict[str, Pixels] = {}
     kept = []
-    reading = read_pixels(scans, wanted, workers)
+    outside: list[tuple[int, str]] = []
+    reading = read_pixels(scans, wanted, of_scan, places.system if places else "ras", workers)
     for scan, found in zip(scans, track(reading, "reading scans", len(scans)), strict=True):
         if found.problem is not None:
             excluded.add(scan.scan_id, *found.problem, scan.paths)
         else:
             kept.append(scan)
             pixels[scan.scan_id] = found
+            looked_up = zip(of_scan.get(scan.scan_id, ()), found.places, strict=True)
+            outside += [(place.row, scan.scan_id) for place, (_, inside, _) in looked_up if not inside]
+    if outside:
+        row, scan_id = min(outside)
+        raise MedloraError(
+            f"row {row} of the table: the centre lies outside of its scan {scan_id}"
+            + (f"; so do {len(outside) - 1} others" if len(outside) > 1 else ""),
+            "check the row, and whether --coordinates is the system that the table is in",
+        )
     if not kept:
         code, reason = found.problem or ("", "")
         raise MedloraError(f"none of the {len(scans)} scans could be read; the last one: {code}: {reason}")
@@ -221,16 +245,60 @@ def _read_all(
 
 
 def _table(scans: list[ScanFiles], rows: Rows, patients: Patients, pixels: dict[str, Pixels]) -> pd.DataFrame:
-    ids = [scan.scan_id for scan in scans]
-    frame = pd.DataFrame({"case_id": ids, "scan_id": ids, "patient": [patients.key[scan_id] for scan_id in ids]})
-    frame["site"] = [rows.site.get(scan_id, "") for scan_id in ids]
-    frame["label"] = [rows.label.get(scan_id, "") for scan_id in ids]
-    frame["split"] = [rows.split.get(scan_id, "") for scan_id in ids]
-    header = pd.DataFrame([{name: _cell(value) for name, value in scan.header.items()} for scan in scans])
+    by_id = {scan.scan_id: scan for scan in scans}
+    cases = [case for case in rows.cases if case.scan_id in by_id] or [Case(scan_id, "") for scan_id in by_id]
+    number: Counter[str] = Counter()
+    lines = []
+    for case in cases:
+        line: dict[str, Any] = {"case_id": case.scan_id, "scan_id": case.scan_id, "patient": patients.key[case.scan_id]}
+        line |= {"site": rows.site.get(case.scan_id, ""), "label": case.label, "split": case.split}
+        if case.place is not None:
+            centre = pixels[case.scan_id].places[number[case.scan_id]][0]
+            number[case.scan_id] += 1
+            line["case_id"] = f"{case.scan_id}:{number[case.scan_id]}"
+            line |= dict(zip(cohort_folder.PLACE, (*centre, case.place.diameter), strict=True))
+        lines.append(line)
+    frame = pd.DataFrame(lines)
+    if "diameter" in frame and frame["diameter"].isna().all():
+        frame = frame.drop(columns="diameter")
+    header = pd.DataFrame(
+        [{name: _cell(value) for name, value in by_id[case.scan_id].header.items()} for case in cases]
+    )
     for position, name in enumerate(("Columns", "Rows", "Slices")):
-        header[name] = [pixels[scan_id].shape[position] for scan_id in ids]
+        header[name] = [pixels[case.scan_id].shape[position] for case in cases]
     header = header.dropna(axis=1, how="all")
     return pd.concat([frame, header[[name for name in header.columns if name not in frame.columns]]], axis=1)
+
+
+def _have_geometry(scans: list[ScanFiles], of_scan: dict[str, list[Place]]) -> None:
+    from medlora.scans import Code
+
+    without = [
+        (place.row, scan.scan_id)
+        for scan in scans
+        if scan.kind == "image" or any(issue.code is Code.NoGeometry for issue in scan.issues)
+        for place in of_scan.get(scan.scan_id, ())
+    ]
+    if without:
+        row, scan_id = min(without)
+        raise MedloraError(
+            f"row {row} of the table gives a centre in millimetres, but its scan {scan_id} does not say where it lies "
+            "in the patient",
+            "give the centres as voxel indices (--coordinates voxel)",
+        )
+
+
+def _pictures(rows: Rows, pixels: dict[str, Pixels]) -> dict[str, bytes]:
+    """case_id → marked slice, of the first places."""
+    number: Counter[str] = Counter()
+    found: dict[str, bytes] = {}
+    for case in rows.cases:
+        if case.place is not None and case.scan_id in pixels:
+            number[case.scan_id] += 1
+            image = pixels[case.scan_id].places[number[case.scan_id] - 1][2]
+            if image and len(found) < MOST_PICTURES:
+                found[f"{case.scan_id}:{number[case.scan_id]}"] = image
+    return found
 
 
 def _cell(value: Any) -> Any:
@@ -268,7 +336,7 @@ def _join_info(joined: Join) -> dict[str, Any]:
 def _same_images(frame: pd.DataFrame, pixels: dict[str, Pixels]) -> tuple[list[list[str]], list[list[str]]]:
     """Groups of patients that share an image, and of scans that are the same image."""
     by_digest: dict[str, list[str]] = {}
-    for scan_id in frame["scan_id"]:
+    for scan_id in frame["scan_id"].unique():
         by_digest.setdefault(pixels[scan_id].digest, []).append(scan_id)
     scans = [group for group in by_digest.values() if len(group) > 1]
     patient = dict(zip(frame["scan_id"], frame["patient"], strict=True))
@@ -281,7 +349,7 @@ def _same_images(frame: pd.DataFrame, pixels: dict[str, Pixels]) -> tuple[list[l
 
 
 def _with_splits(cohort: Cohort, rows: Rows, seed: int, fractions: Sequence[float] | None) -> Cohort:
-    if rows.split:
+    if any(case.split for case in rows.cases):
         without = cohort.table["split"] == ""
         if without.any():
             raise MedloraError(
@@ -289,7 +357,7 @@ def _with_splits(cohort: Cohort, rows: Rows, seed: int, fractions: Sequence[floa
                 "fill the column in for every labelled row, or leave --split-column out",
             )
         cohort.info["split"] = {"by": "column"}
-    elif rows.label and fractions is not None:
+    elif rows.cases and fractions is not None:
         if len(cohort.classes) < 2 and fractions[0] > 0:
             raise MedloraError(
                 f"all {len(cohort)} labelled scans have the same label, {cohort.classes[0]!r}",

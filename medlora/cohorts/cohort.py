@@ -25,7 +25,7 @@ class Cohort:
 
     Attributes:
         table: one row per case: ``case_id``, ``scan_id``, ``patient``, ``site``, ``label``, ``split``, ``x``, ``y``,
-            ``z`` (RAS millimetres) where a case is a place, then acquisition columns.
+            ``z`` (RAS millimetres) and perhaps ``diameter`` (mm) where a case is a place, then acquisition columns.
         excluded: what was left out: ``scan_id`` (empty where there is none), ``code``, ``reason``, ``files``.
         info: what was asked, the archive's root, counts, findings, versions (``cohort.json``).
         folder: where it was loaded from or saved to, or None.
@@ -45,6 +45,7 @@ class Cohort:
         self._private = private
         self._files: dict[str, ScanFiles] = {}
         self._thumbnails: dict[str, bytes] = {}
+        self._places: dict[str, bytes] = {}
         self._index: Index | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -65,6 +66,7 @@ class Cohort:
         split_column: str | None = None,
         fractions: Sequence[float] | None = (0.6, 0.2, 0.2),
         select: str | None = None,
+        coordinates: str | None = None,
         update: str | os.PathLike[str] | None = None,
         workers: int | None = None,
     ) -> Cohort:
@@ -81,6 +83,8 @@ class Cohort:
             split_column: heading of splits that the user has made, instead of a draw.
             fractions: of cases in ``train``, ``tune`` and ``test``; None for no splits.
             select: rule that picks one scan of each study (see `medlora.cohorts.selection`).
+            coordinates: where rows give the centre of a place (x, y, z), its coordinate system: ``lps``, ``ras`` or
+                ``voxel`` (see `medlora.cohorts.places`); each such row is a case.
             update: an earlier cohort folder, whose salt and index are used again.
             workers: number of processes; as many as there are processors, at most 8, where None.
 
@@ -91,7 +95,8 @@ class Cohort:
 
         return build(
             cls, archive, labels, key=key, label_column=label_column, site=site, split_seed=split_seed,
-            split_column=split_column, fractions=fractions, select=select, update=update, workers=workers,
+            split_column=split_column, fractions=fractions, select=select, coordinates=coordinates, update=update,
+            workers=workers,
         )  # fmt: skip
 
     @classmethod
@@ -105,6 +110,15 @@ class Cohort:
         cohort = cls(contents.table, contents.excluded, contents.info, contents.private)
         cohort.folder = Path(folder)
         return cohort
+
+    @property
+    def _pictures(self) -> tuple[dict[str, bytes], dict[str, bytes]]:
+        """PNG images by scan_id (examples) and by case_id (places), those of a loaded cohort from its page."""
+        from medlora.cohorts.page import pictures_in
+
+        if not self._thumbnails and not self._places and self.folder is not None:
+            self._thumbnails, self._places = pictures_in(self.folder / "check.html")
+        return self._thumbnails, self._places
 
     # --- asking ---
 
@@ -149,9 +163,18 @@ class Cohort:
         from medlora.cohorts.findings import with_findings
 
         table = self.table.copy()
-        table["split"] = split_patients(
-            table["scan_id"], self._groups(), table["label"], seed=seed, fractions=fractions
-        )
+        try:
+            table["split"] = split_patients(
+                table["scan_id"], self._groups(), table["label"], seed=seed, fractions=fractions
+            )
+        except MedloraError as error:
+            if not self.info["same_image"]:
+                raise
+            raise MedloraError(
+                f"{error.what} (patients who share an identical image count as one: "
+                f"{sum(map(len, self.info['same_image']))} do)",
+                error.fix,
+            ) from None
         asked = {"by": "draw", "seed": seed, "fractions": list(fractions)}
         return with_findings(self._with(table, {**self.info, "split": asked}))
 
@@ -177,7 +200,8 @@ class Cohort:
 
     def _with(self, table: pd.DataFrame, info: dict[str, Any]) -> Cohort:
         cohort = Cohort(table, self.excluded, info, self._private)
-        cohort._files, cohort._thumbnails, cohort._index = self._files, self._thumbnails, self._index
+        cohort._files, cohort._index = self._files, self._index
+        cohort._thumbnails, cohort._places = self._pictures
         return cohort
 
     # --- scans ---
@@ -233,11 +257,9 @@ class Cohort:
         from medlora.cohorts.page import render
 
         folder = Path(folder)
-        for name in ("archive", "labels"):
-            inside = self.info.get(name)
-            if inside and Path(inside).resolve().is_relative_to(folder.resolve()):
-                raise MedloraError(f"{folder} holds the {name}; the cohort must not be written over it",
-                                   "choose another -o/--output")  # fmt: skip
+        cohort_folder.may_write(
+            folder, overwrite, [self.info[name] for name in ("archive", "labels") if self.info[name]]
+        )
         if cohort_folder.is_cohort(folder):
             self._take_salt(folder)
         contents = cohort_folder.Contents(self.table, self.excluded, self.info, self._private)

@@ -7,7 +7,7 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ CHECKED = ("cohort.csv", "excluded.csv", "private/linkage.csv", "private/exclude
 """Files whose SHA-256 ``cohort.json`` records."""
 OURS = frozenset({"cohort.csv", "excluded.csv", "check.html", "cohort.json", "private"})
 TEXT = ("case_id", "scan_id", "patient", "site", "label", "split")
-PLACE = ("x", "y", "z")
+PLACE = ("x", "y", "z", "diameter")
 FIXED = (*TEXT, *PLACE)
 """Columns of ``cohort.csv`` that are no acquisition columns."""
 LINKAGE = ("scan_id", "path", "size", "series_uid", "study_uid", "patient_id")
@@ -81,6 +81,41 @@ def is_cohort(folder: str | os.PathLike[str]) -> bool:
         return False
 
 
+def may_write(
+    folder: str | os.PathLike[str], overwrite: bool = False, inputs: Iterable[str | os.PathLike[str]] = ()
+) -> bool:
+    """Whether what is in ``folder`` may be replaced; raises where the cohort must not be written there at all.
+
+    Worth asking before a long check, not only after it.
+
+    Args:
+        folder: where the cohort shall be.
+        overwrite: replace whatever is there.
+        inputs: the archive and the labels, which must not lie inside.
+
+    Raises:
+        MedloraError: ``folder`` holds an input, or, where ``overwrite`` is not given, something else than a cohort.
+    """
+    folder = Path(folder)
+    for path in inputs:
+        if Path(path).resolve().is_relative_to(folder.resolve()):
+            raise MedloraError(
+                f"{folder} holds what the cohort is made from ({path}), and would be written over",
+                "choose another -o/--output",
+            )
+    if not is_cohort(folder):
+        if not overwrite:
+            files.refuse_existing(folder, "the cohort")
+        return overwrite
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in OURS and not path.name.startswith("."))
+    if foreign and not overwrite:
+        raise MedloraError(
+            f"{folder} is an earlier cohort, but also holds {', '.join(foreign[:3])}, which updating would remove",
+            "move that elsewhere, choose another -o/--output, or add --overwrite",
+        )
+    return True
+
+
 def write(
     folder: str | os.PathLike[str],
     contents: Contents,
@@ -101,14 +136,7 @@ def write(
         MedloraError: ``folder`` holds something else and ``overwrite`` is not given, or cannot be written.
     """
     folder = Path(folder)
-    if is_cohort(folder):
-        foreign = sorted(p.name for p in folder.iterdir() if p.name not in OURS and not p.name.startswith("."))
-        if foreign and not overwrite:
-            raise MedloraError(
-                f"{folder} is an earlier cohort, but also holds {', '.join(foreign[:3])}, which updating would remove",
-                "move that elsewhere, choose another -o/--output, or add --overwrite",
-            )
-        overwrite = True
+    overwrite = may_write(folder, overwrite)
     with files.new_folder(folder, "the cohort", overwrite=overwrite) as partial:
         private = partial / "private"
         private.mkdir(mode=0o700)

@@ -8,7 +8,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,12 +181,10 @@ def _open(cache: str | os.PathLike[str] | None) -> sqlite3.Connection:
 
 def _fields() -> str:
     """A name for the set of elements that headers hold, so that another version's cache is not taken for ours."""
-    from dataclasses import fields
-
     from medlora.scans import Header
     from medlora.scans.elements import PRESENT, WANTED
 
-    held = [sorted(WANTED.values()), sorted(PRESENT.values()), [f.name for f in fields(Header)], SHOWN]
+    held = [sorted(WANTED.values()), sorted(PRESENT.values()), [item.name for item in fields(Header)], SHOWN]
     return hashlib.sha256(json.dumps(held).encode()).hexdigest()[:16]
 
 
@@ -204,15 +202,17 @@ def _read(folder: Path, paths: Sequence[bytes], workers: int | None) -> Iterator
     yield from track(results, f"reading the headers of {len(paths)} files, in batches of {BATCH}", len(batches))
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
 def read_batch(root: str, paths: Sequence[bytes]) -> list[tuple[Any, ...]]:
     """Rows of the table ``files`` (without size and time) for some paths below ``root``."""
-    from medlora.scans import read_header
+    from medlora.scans import Header, read_header
 
+    held = [item.name for item in fields(Header) if item.name != "path"]
     rows = []
     for path in paths:
         header = read_header(os.path.join(root, os.fsdecode(path)))  # noqa: PTH118 - called for every file
-        plain = header.to_dict()
-        del plain["path"]
         values = header.values
         rows.append(
             (
@@ -222,8 +222,8 @@ def read_batch(root: str, paths: Sequence[bytes]) -> list[tuple[Any, ...]]:
                 _text(values.get("PatientID")),
                 _text(values.get("StudyInstanceUID")),
                 _text(values.get("SeriesInstanceUID")),
-                json.dumps(plain, separators=(",", ":")),
-                *(_text(values.get(name)) for name in SHOWN),
+                _encode({name: getattr(header, name) for name in held}),
+                *[_text(values[name]) if name in values else None for name in SHOWN],
             )
         )
     return rows
@@ -242,6 +242,8 @@ def _series(database: sqlite3.Connection) -> pd.DataFrame:
         database,
     )
     for name in ("series", "study"):
-        found[name] = [hashlib.sha256(uid.encode()).hexdigest()[:16] if uid else "" for uid in found[name]]
+        found[name] = [
+            hashlib.sha256(uid.encode()).hexdigest()[:16] if isinstance(uid, str) else "" for uid in found[name]
+        ]
     found["patient"] = pd.factorize(found["patient"])[0] + 1  # 0: not known
     return found.drop(columns="first").dropna(axis=1, how="all")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -14,6 +17,7 @@ from medlora.cohorts.splits import SPLITS
 if TYPE_CHECKING:
     from medlora.cohorts.cohort import Cohort
 
+_PICTURE = re.compile(r'<img src="data:image/png;base64,([A-Za-z0-9+/=]+)" alt="(scan|place) ([0-9a-f:]+)"')
 MOST_VALUES = 6
 MOST_EXCLUDED = 200
 
@@ -31,6 +35,7 @@ def render(cohort: Cohort) -> str:
         mix=acquisition_mix(cohort),
         sites=_sites(cohort),
         thumbnails=_thumbnails(cohort),
+        places=_places(cohort),
         same=_same(cohort),
     )
 
@@ -113,13 +118,35 @@ def _sites(cohort: Cohort) -> dict[str, Any]:
     return {"labels": list(cross.columns), "rows": [(site, list(cross.loc[site])) for site in cross.index]}
 
 
+def pictures_in(page: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """The images that an earlier page shows: examples by scan_id, places by case_id."""
+    try:
+        text = page.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return {}, {}
+    found: dict[str, dict[str, bytes]] = {"scan": {}, "place": {}}
+    for image, kind, name in _PICTURE.findall(text):
+        found[kind][name] = base64.b64decode(image)
+    return found["scan"], found["place"]
+
+
+def _places(cohort: Cohort) -> list[dict[str, Any]]:
+    label = dict(zip(cohort.table["case_id"], cohort.table["label"], strict=True))
+    return [
+        {"case_id": case_id, "label": label[case_id], "uri": data_uri(image)}
+        for case_id, image in cohort._pictures[1].items()
+        if case_id in label
+    ]
+
+
 def _thumbnails(cohort: Cohort) -> list[dict[str, Any]]:
+    thumbnails = cohort._pictures[0]
     groups = []
     for label, part in cohort.table.drop_duplicates("scan_id").groupby("label"):
         images = [
-            {"scan_id": scan_id, "uri": data_uri(cohort._thumbnails[scan_id])}
+            {"scan_id": scan_id, "uri": data_uri(thumbnails[scan_id])}
             for scan_id in part["scan_id"]
-            if scan_id in cohort._thumbnails
+            if scan_id in thumbnails
         ]
         if images:
             groups.append({"label": label or "(no label)", "images": images})

@@ -6,17 +6,20 @@ import base64
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medlora.cohorts.places import Place, is_inside, located
+
 if TYPE_CHECKING:
-    from medlora.scans import ScanFiles
+    from medlora.scans import Scan, ScanFiles
 
 SMALL = 32
 THUMBNAIL = 160
+MARKED = 20  # places of one scan that get a picture
 IN_PROCESS = 32  # with fewer files than this, starting workers takes longer than it saves
 
 
@@ -32,6 +35,8 @@ class Pixels:
         small: the middle slice, averaged down to 32 × 32 (rows, columns), scaled to 0..1 between its 1st and 99th
             percentile; None where the slice is smaller or constant.
         thumbnail: a PNG at most 160 pixels wide and high; empty where none was asked for.
+        places: for each place that was asked about its centre in RAS millimetres, whether it is inside, and a PNG of
+            its slice with the centre marked (empty where it is outside).
     """
 
     scan_id: str
@@ -40,16 +45,23 @@ class Pixels:
     shape: tuple[int, ...] = ()
     small: np.ndarray | None = None
     thumbnail: bytes = b""
+    places: tuple[tuple[tuple[float, float, float], bool, bytes], ...] = ()
 
 
 def read_pixels(
-    scans: Sequence[ScanFiles], thumbnails: Iterable[str] = (), workers: int | None = None
+    scans: Sequence[ScanFiles],
+    thumbnails: Iterable[str] = (),
+    places: Mapping[str, Sequence[Place]] | None = None,
+    system: str = "ras",
+    workers: int | None = None,
 ) -> Iterator[Pixels]:
     """Read every scan once, in the order given, in several processes; at most two scans per process are in memory.
 
     Args:
         scans: what to read.
         thumbnails: scan_ids of those that shall have a thumbnail.
+        places: scan_id → places to look up in the scan.
+        system: the coordinate system of their centres (`places.SYSTEMS`).
         workers: number of processes; the number of processors, at most 8, where None.
     """
     from joblib import Parallel, delayed
@@ -60,21 +72,22 @@ def read_pixels(
         workers = 1
     # loky starts clean processes on every system, without running the caller's script again
     yield from Parallel(n_jobs=workers, return_as="generator", pre_dispatch="2*n_jobs", batch_size="auto")(
-        delayed(look)(scan, scan.scan_id in wanted) for scan in scans
+        delayed(look)(scan, scan.scan_id in wanted, (places or {}).get(scan.scan_id, ()), system) for scan in scans
     )
 
 
-def look(scan: ScanFiles, thumbnail: bool = False) -> Pixels:
+def look(scan: ScanFiles, thumbnail: bool = False, places: Sequence[Place] = (), system: str = "ras") -> Pixels:
     """Read one scan; what cannot be read has its reason in ``problem``."""
     from medlora.scans import ScanError
 
     try:
-        array = scan.load().array
+        loaded = scan.load()
     except ScanError as error:
         detail = f" ({error.issue.detail})" if error.issue.detail else ""
         return Pixels(scan.scan_id, (error.code.name, error.code.sentence + detail))
     except OSError as error:
         return Pixels(scan.scan_id, ("CannotOpen", f"The file cannot be read ({error.strerror})"))
+    array = loaded.array
     digest = hashlib.sha256(repr(array.shape).encode())
     # z-major order is the order in memory that scans keeps, so that no copy is made
     digest.update(np.ascontiguousarray(array.transpose(range(array.ndim)[::-1])).data)
@@ -85,7 +98,18 @@ def look(scan: ScanFiles, thumbnail: bool = False) -> Pixels:
         shape=array.shape,
         small=_small(plane),
         thumbnail=png(plane) if thumbnail else b"",
+        places=tuple(_look_at(place, system, loaded, i < MARKED) for i, place in enumerate(places)),
     )
+
+
+def _look_at(place: Place, system: str, scan: Scan, picture: bool) -> tuple[tuple[float, float, float], bool, bytes]:
+    ras, voxel = located(place.centre, system, scan.affine)
+    inside = is_inside(voxel, scan.array.shape)
+    image = b""
+    if inside and picture:
+        slice_number = min(max(round(float(voxel[2])), 0), scan.array.shape[2] - 1)
+        image = png(middle(scan.array, slice_number), mark=(float(voxel[0]), float(voxel[1])))
+    return (float(ras[0]), float(ras[1]), float(ras[2])), inside, image
 
 
 def middle(array: np.ndarray, index: int | None = None) -> np.ndarray:
@@ -115,14 +139,18 @@ def _small(plane: np.ndarray) -> np.ndarray | None:
     return (sums / np.outer(np.diff(rows), np.diff(columns))).astype(np.float32)
 
 
-def png(plane: np.ndarray, size: int = THUMBNAIL) -> bytes:
-    """A grey (row, column) image as PNG, at most ``size`` pixels wide and high."""
-    from PIL import Image
+def png(plane: np.ndarray, size: int = THUMBNAIL, mark: tuple[float, float] | None = None) -> bytes:
+    """A grey (row, column) image as PNG, at most ``size`` pixels wide and high; a ``mark`` (column, row) is circled."""
+    from PIL import Image, ImageDraw
 
     values = scaled(plane)
     grey = np.zeros(plane.shape, np.uint8) if values is None else (values * 255).astype(np.uint8)
     image = Image.fromarray(grey)
     image.thumbnail((size, size), Image.Resampling.BOX)
+    if mark is not None:
+        image = image.convert("RGB")
+        x, y = ((mark[axis] + 0.5) * image.size[axis] / plane.shape[1 - axis] for axis in (0, 1))
+        ImageDraw.Draw(image).ellipse((x - 8, y - 8, x + 8, y + 8), outline=(255, 210, 0), width=2)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -9,18 +9,33 @@ from typing import Any
 from medlora.cohorts import headings
 from medlora.cohorts.joining import Join
 from medlora.cohorts.labels import LabelTable, is_missing
+from medlora.cohorts.places import Place, Places
 from medlora.cohorts.splits import split_name
 from medlora.errors import MedloraError
 
 
+@dataclass(frozen=True)
+class Case:
+    """One label: of a whole scan, or of a place in it."""
+
+    scan_id: str
+    label: str
+    split: str = ""
+    place: Place | None = None
+
+
 @dataclass
 class Rows:
-    """What the table of labels says about each scan: scan_id → cell."""
+    """What the table of labels says: its cases, and about each scan (scan_id → cell) the site and the patient."""
 
-    label: dict[str, str] = field(default_factory=dict)
+    cases: list[Case] = field(default_factory=list)
     site: dict[str, str] = field(default_factory=dict)
-    split: dict[str, str] = field(default_factory=dict)
     patient: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> dict[str, str]:
+        """scan_id → label of its first case."""
+        return {case.scan_id: case.label for case in reversed(self.cases)}
 
 
 def read_rows(
@@ -31,6 +46,7 @@ def read_rows(
     label_column: str | None,
     site: str | None,
     split_column: str | None,
+    places: Places | None,
 ) -> tuple[Rows, dict[str, Any]]:
     """The cells about each scan, and the options with the columns that they turned out to mean.
 
@@ -41,6 +57,7 @@ def read_rows(
         label_column: heading of the labels, or None.
         site: heading of the sites, ``=NAME``, or None.
         split_column: heading of the splits, or None.
+        places: the centres, where cases are places; a row is then a case of its own.
 
     Raises:
         MedloraError: a column is not there or not clear, or rows about one case are repeated or disagree.
@@ -60,22 +77,54 @@ def read_rows(
     if label_column:
         columns["label"] = table.column(label_column, "--label-column")
     else:
-        columns["label"] = headings.label_column(table, {*keys.values(), joined.column, *columns.values()})
-    _no_repeated_rows(table, joined, columns["label"])
-    rows = Rows()
-    for what, column in columns.items():
-        cells: dict[str, str] = getattr(rows, what)
-        for scan_id, numbers in joined.scans.items():
-            cell = _one_cell(table, joined, numbers, column, what)
-            if cell:
-                cells[scan_id] = cell
+        taken = {*keys.values(), joined.column, *columns.values(), *(places.columns if places else ())}
+        columns["label"] = headings.label_column(table, taken)
     if split_column:
         _check_splits(table, columns["split"])
-        rows.split = {scan_id: split_name(cell) or "" for scan_id, cell in rows.split.items()}
+    rows = Rows()
+    for scan_id, numbers in sorted(joined.scans.items()):
+        for what, cells in (("site", rows.site), ("patient", rows.patient)):
+            if what in columns and (cell := _one_cell(table, joined, numbers, columns[what], what)):
+                cells[scan_id] = cell
+    if places is not None:
+        rows.cases = _cases_of_rows(table, joined, columns, places)
+    else:
+        _no_repeated_rows(table, joined, columns["label"])
+        for scan_id, numbers in sorted(joined.scans.items()):
+            if label := _one_cell(table, joined, numbers, columns["label"], "label"):
+                split = _one_cell(table, joined, numbers, columns["split"], "split") if split_column else ""
+                rows.cases.append(Case(scan_id, label, split_name(split) or ""))
     if site and site.startswith("="):
         rows.site = dict.fromkeys(joined.scans, site[1:])
     named = {f"{what}_column": columns.get(what) for what in ("label", "site", "patient", "split")}
     return rows, {**asked, "key": joined.key, "key_column": joined.column, **named}
+
+
+def _cases_of_rows(table: LabelTable, joined: Join, columns: dict[str, str], places: Places) -> list[Case]:
+    """A case for each labelled row of each scan, in the order of their centres, so that the order of rows does not
+    matter."""
+    cases = []
+    for scan_id, numbers in sorted(joined.scans.items()):
+        seen: dict[tuple[float, ...], int] = {}
+        for row in numbers:
+            label = table.frame.at[row, columns["label"]]
+            if is_missing(label):
+                continue
+            place = places.of_row.get(row)
+            if place is None:
+                raise MedloraError(
+                    f"{table.path.name} row {row} has a label but no centre",
+                    "give the centre, or remove the row",
+                )
+            if place.centre in seen:
+                raise MedloraError(
+                    f"{table.path.name}: rows {seen[place.centre]} and {row} give the same centre in the same scan",
+                    "keep one of these rows",
+                )
+            seen[place.centre] = row
+            split = table.frame.at[row, columns["split"]] if "split" in columns else ""
+            cases.append(Case(scan_id, label, split_name(split) or "", place))
+    return sorted(cases, key=lambda case: (case.scan_id, case.place.centre if case.place else ()))
 
 
 def _no_repeated_rows(table: LabelTable, joined: Join, label: str) -> None:

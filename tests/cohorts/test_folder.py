@@ -102,9 +102,9 @@ def test_nothing_else_is_overwritten_unasked(made, tmp_path):
     with pytest.raises(MedloraError, match=r"also holds thesis.txt"):
         made.save(folder)
     assert (folder / "thesis.txt").read_text() == "mine"
-    with pytest.raises(MedloraError, match="holds the archive"):
+    with pytest.raises(MedloraError, match="holds what the cohort is made from"):
         made.save(tmp_path, overwrite=True)
-    with pytest.raises(MedloraError, match="holds the archive"):
+    with pytest.raises(MedloraError, match="holds what the cohort is made from"):
         made.save(made.info["archive"], overwrite=True)
 
 

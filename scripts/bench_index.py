@@ -1,0 +1,132 @@
+"""Files per second of `medlora.cohorts.index`, against a plain pydicom loop over the same files in the same run.
+
+    python scripts/bench_index.py [--files 8000] [--small 100000]
+
+The files are the DICOM images of 100 KB and more that pydicom and nibabel are packaged with, over and over (as hard
+links, where the system has them). Each way is timed three times, in turn, and the best time of each counts. Siemens
+mosaics, whose private header has to be read to know what they are, are timed on a line of their own. The memory bar is
+measured in a process of its own, on as many small files as asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import pydicom
+
+from medlora import progress
+from medlora.cohorts import index
+
+PASSES = 3
+
+
+def real_files(mosaics: bool) -> list[Path]:
+    # not pydicom's own get_testdata_files, which would fetch those that are not packaged
+    folders = (Path(pydicom.__file__).parent / "data" / "test_files", Path(nibabel.__file__).parent / "tests" / "data")
+    packaged = [path for folder in folders for path in sorted(folder.rglob("*.dcm"))]
+    return [
+        path for path in packaged if path.stat().st_size >= 100_000 and kind(path) == ("mosaic" if mosaics else "image")
+    ]
+
+
+def kind(path: Path) -> str:
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+    except Exception:
+        return "unreadable"
+    if "MOSAIC" in header.get("ImageType", []):
+        return "mosaic"
+    return "image" if "Rows" in header else "other"
+
+
+def copies(root: Path, sources: list[Path], n: int) -> None:
+    root.mkdir(parents=True)
+    originals = [shutil.copyfile(path, root.parent / f"{root.name} {i}") for i, path in enumerate(sources)]
+    for i in range(n):
+        folder = root / f"{i // 200:05d}"
+        folder.mkdir(exist_ok=True)
+        try:
+            os.link(originals[i % len(originals)], folder / f"{i:06d}.dcm")
+        except OSError:  # no links here, or too many to one file
+            shutil.copyfile(originals[i % len(originals)], folder / f"{i:06d}.dcm")
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def plain(root: Path) -> None:
+    for path in sorted(root.rglob("*.dcm")):
+        pydicom.dcmread(path, stop_before_pixels=True)
+
+
+def indexed(root: Path, cache: Path | None) -> None:
+    index(root, cache).close()
+
+
+def peak(root: str, answer: multiprocessing.SimpleQueue) -> None:
+    import resource
+
+    progress.quiet()
+    found = index(root, Path(root).parent / "small.sqlite")
+    own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    scale = 1 if sys.platform == "darwin" else 1024
+    answer.put((found.files, own * scale, children * scale))
+
+
+def compare(place: Path, sources: list[Path], n: int) -> None:
+    root, cache = place / "archive", place / "index.sqlite"
+    copies(root, sources, n)
+    size = sum(path.stat().st_size for path in sources) / len(sources)
+    print(f"{n} files, {len(sources)} different ones, {size / 1e3:.0f} KB in the mean")
+    indexed(root, None)  # starts the workers and warms the file cache, for all alike
+    best = {"pydicom": float("inf"), "first": float("inf"), "second": float("inf")}
+    for _ in range(PASSES):
+        cache.unlink(missing_ok=True)
+        best["pydicom"] = min(best["pydicom"], seconds(lambda: plain(root)))
+        best["first"] = min(best["first"], seconds(lambda: indexed(root, cache)))
+        best["second"] = min(best["second"], seconds(lambda: indexed(root, cache)))
+    for name, least in best.items():
+        print(f"  {name:8} {least:7.3f} s  {n / least:9.0f} files/s")
+    print(f"  first run / pydicom  {best['pydicom'] / best['first']:.1f} x")
+    print(f"  second run / first   {best['first'] / best['second']:.1f} x")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--files", type=int, default=8000)
+    parser.add_argument("--small", type=int, default=100_000)
+    options = parser.parse_args()
+    progress.quiet()
+    with tempfile.TemporaryDirectory() as temporary:
+        for mosaics in (False, True):
+            place = Path(temporary) / ("mosaics" if mosaics else "images")
+            place.mkdir()
+            print("Siemens mosaics:" if mosaics else "images (bars: 8 and 10):")
+            compare(place, real_files(mosaics), options.files // 8 if mosaics else options.files)
+
+        root = Path(temporary) / "small"
+        copies(root, [Path(pydicom.__file__).parent / "data" / "test_files" / "CT_small.dcm"], options.small)
+        queue: multiprocessing.SimpleQueue = multiprocessing.get_context("spawn").SimpleQueue()
+        process = multiprocessing.get_context("spawn").Process(target=peak, args=(str(root), queue))
+        took = seconds(lambda: (process.start(), process.join()))
+        files, own, children = queue.get()
+        print(
+            f"{files} small files in {took:.1f} s: peak {own / 1e6:.0f} MB, "
+            f"largest worker {children / 1e6:.0f} MB (bar: 1000)"
+        )
+
+
+if __name__ == "__main__":
+    main()

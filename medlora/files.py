@@ -24,6 +24,7 @@ _CAUSES = {
         "the disk quota is used up",
         "free some space, or choose an output folder on another disk",
     ),
+    errno.EFBIG: ("the file system allows no file of that size", "choose an output folder on another disk"),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "choose another output folder"),
 }
 
@@ -32,11 +33,6 @@ def cannot_write(path: str | os.PathLike[str], error: OSError) -> MedloraError:
     """The one message for a path that cannot be written."""
     cause, fix = _CAUSES.get(error.errno or 0, (error.strerror or str(error), "choose another output folder"))
     return MedloraError(f"cannot write {os.fspath(path)}: {cause}", fix)
-
-
-def is_full(error: OSError) -> bool:
-    """Whether ``error`` says that the disk or the quota is full; such an error often names no file."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -50,19 +46,22 @@ def writing(path: str | os.PathLike[str]) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    try:
         yield partial
         partial.replace(path)
     except OSError as error:
-        raise (cannot_write(path, error) if _is_about(error, partial) else error) from error
+        raise (cannot_write(path, error) if is_about(error, partial.parent) else error) from error
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _is_about(error: OSError, partial: Path) -> bool:
-    """Whether ``error`` is of writing below ``partial`` (a full disk names no file), not of reading elsewhere."""
+def is_about(error: OSError, folder: Path) -> bool:
+    """Whether ``error`` is of writing below ``folder`` (a full disk often names no file), not of reading elsewhere."""
     if not isinstance(error.filename, (str, os.PathLike)):
         return error.errno in _CAUSES
-    return Path(error.filename).is_relative_to(partial.parent)
+    return Path(error.filename).is_relative_to(folder)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -138,6 +137,6 @@ def new_folder(path: str | os.PathLike[str], what: str, overwrite: bool = False)
             shutil.rmtree(old.parent)
         partial.replace(path)
     except OSError as error:
-        raise (cannot_write(path, error) if _is_about(error, partial) else error) from error
+        raise (cannot_write(path, error) if is_about(error, partial.parent) else error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

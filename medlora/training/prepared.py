@@ -43,14 +43,14 @@ class PreparedImages(Dataset):
         labels: np.ndarray,
         what: str,
     ) -> None:
-        shape = (len(scan_ids), 1, preset.size, preset.size)
-        self.images = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
         self.labels = torch.tensor(labels, dtype=torch.long)
         self.augmentation: Compose | None = None
         prepare = preset.preparation()
-        for index, scan_id in enumerate(track(scan_ids, what)):
-            self.images[index] = prepare(read(scan_id)).numpy()
-        self.images.flush()
+        with file.open("wb") as out:  # written plainly: a full disk under a memory map would kill the process
+            for scan_id in track(scan_ids, what):
+                out.write(prepare(read(scan_id)).numpy().tobytes())
+        shape = (len(scan_ids), 1, preset.size, preset.size)
+        self.images = np.memmap(file, dtype=np.float32, mode="r", shape=shape)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -116,7 +116,7 @@ def _train(cohort: Cohort, cases: TrainingCases, config: Config, folder: Path) -
     cache.mkdir()
     prepared = {
         split: PreparedImages(
-            cache / f"{split}.npy",
+            cache / f"{split}.f32",
             cases.of(split),
             cohort.scan,
             preset,
@@ -332,7 +332,7 @@ def _run_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         status = f"failed: {error.what}\n"
         raise
     except OSError as error:
-        raise (files.cannot_write(folder, error) if files.is_full(error) else error) from error
+        raise (files.cannot_write(folder, error) if files.is_about(error, folder) else error) from error
     finally:
         shutil.rmtree(folder / "cache", ignore_errors=True)
         with suppress(OSError, MedloraError):  # a full disk must not hide what went wrong first

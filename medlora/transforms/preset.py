@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from medlora.errors import MedloraError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
     from monai.transforms import Compose
 
@@ -45,7 +47,7 @@ class Preset:
                 "leave such scans out of the cohort, or use another preset",
             )
 
-    def preparation(self) -> Compose:
+    def preparation(self) -> Callable[[Scan], torch.Tensor]:
         """Deterministic transforms: Scan → float32 tensor (1, size, size), intensities 0…1, rows first."""
         raise NotImplementedError
 

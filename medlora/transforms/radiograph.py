@@ -10,7 +10,10 @@ from medlora.errors import MedloraError
 from medlora.transforms.preset import Preset
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
+    import torch
     from monai.transforms import Compose
 
     from medlora.scans import Scan
@@ -31,19 +34,19 @@ class Radiograph(Preset):
     # CR, DX and RG as PS3.3 C.7.3.1.1.1 defines them; OT and the empty word are exported images without a modality.
     modalities: ClassVar[frozenset[str]] = frozenset({"CR", "DX", "RG", "OT", ""})
 
-    def preparation(self) -> Compose:
+    def preparation(self) -> Callable[[Scan], torch.Tensor]:
         """Scan → float32 tensor (1, size, size), intensities 0…1, rows first."""
         from monai.transforms import Compose, EnsureType, Resize, ScaleIntensityRangePercentiles
 
-        return Compose(
+        chain = Compose(
             [
-                self.pixels,
                 EnsureType(track_meta=False),
                 ScaleIntensityRangePercentiles(*_PERCENTILES, 0.0, 1.0, clip=True),
                 Resize((self.size, self.size), mode="area"),
                 EnsureType(track_meta=False),
             ]
         )
+        return lambda scan: chain(self.pixels(scan))  # outside of the chain, which would wrap the reason of a refusal
 
     def pixels(self, scan: Scan) -> np.ndarray:
         """The one image of ``scan`` as (1, rows, columns); colour channels are averaged.

@@ -8,7 +8,11 @@ from enum import Enum
 
 
 class Severity(str, Enum):
-    """What an issue does: ``refuse`` keeps the scan out, ``flag`` lets it in and says so."""
+    """What an issue does: ``refuse`` keeps the scan out, ``flag`` lets it in and says so.
+
+    A caller can turn any flag into a refusal. Of the refusals only `UnknownOrder` can be turned into a flag (the order
+    is then that of the instance numbers): of the others nothing could be made.
+    """
 
     REFUSE = "refuse"
     FLAG = "flag"
@@ -43,6 +47,7 @@ class Code(Enum):
     NonUniformSpacing = "The distance between slices varies; the affine holds the mean step", "flag"
     UnalignedSlices = "The slices do not lie on one straight line; the affine holds the mean step", "flag"
     MixedOrientation = "The series holds images of several orientations; each became a scan of its own", "flag"
+    MixedSlices = "Slices of different kinds, or of different frames of reference, make up the volume", "flag"
     InferredVolumes = "The series repeats its positions; volumes were told apart by order of acquisition", "flag"
     TiltedGantry = "The slices are stacked obliquely (gantry tilt); the affine is sheared", "flag"
 

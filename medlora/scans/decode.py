@@ -141,9 +141,13 @@ class Frames:
     def _inflate(self, header: Header) -> None:
         import io
 
-        data = dataset(header.path, pixels=True)
-        stored = data[self.cells.keyword].value
-        if len(stored) < _native_size(self.cells, header.values):
+        try:
+            stored = dataset(header.path, pixels=True)[self.cells.keyword].value
+        except OSError:
+            raise
+        except Exception as error:  # pydicom raises whatever a damaged element leads to
+            raise ScanError(Issue(Code.DamagedPixelData, type(error).__name__)) from error
+        if not isinstance(stored, bytes) or len(stored) < _native_size(self.cells, header.values):
             raise ScanError(Issue(Code.TruncatedPixelData))
         self._file, self._offset = io.BytesIO(stored), 0
 

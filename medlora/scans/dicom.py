@@ -18,7 +18,7 @@ from pydicom.uid import (
 
 from medlora.scans import frames
 from medlora.scans.codes import Code
-from medlora.scans.elements import NO_IMAGES, PRESENT, STRUCTURAL, WANTED
+from medlora.scans.elements import NO_IMAGES, PRESENT, SINGLE, STRUCTURAL, WANTED
 from medlora.scans.header import Header, Values, digest_of
 from medlora.scans.plain import plain_of
 from medlora.scans.walk import LONG, PIXELS, SHORT, UNDEFINED, Pixels, Unusual, walk
@@ -58,6 +58,7 @@ def read(path: Path, size: int, start: bytes) -> Header:
         except Unusual:
             values, header.pixels = by_pydicom(path)
         header.values = values
+        _single_valued(values)
         if "Unreadable" in values:
             header.problem = (Code.DamagedHeader.name, values.pop("Unreadable"))
             return header
@@ -70,6 +71,16 @@ def read(path: Path, size: int, start: bytes) -> Header:
     except Exception as error:  # pydicom raises whatever a damaged header leads to
         header.problem = (Code.DamagedHeader.name, type(error).__name__)
     return header
+
+
+def _single_valued(values: Values) -> None:
+    """Several values where the dictionary allows one: a text becomes one again, a number cannot be trusted."""
+    for keyword in [keyword for keyword, value in values.items() if isinstance(value, list) and keyword in SINGLE]:
+        items = values.pop(keyword)
+        if isinstance(items[0], str):
+            values[keyword] = "\\".join(items)
+        elif keyword in STRUCTURAL:
+            values["Unreadable"] = keyword
 
 
 def by_pydicom(path: Path) -> tuple[Values, Pixels]:

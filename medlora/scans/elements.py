@@ -8,7 +8,7 @@ number, operators, and free text (descriptions, protocol name, comments), which 
 
 from __future__ import annotations
 
-from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
 
 #: Shown in `Scan.header`.
 ACQUISITION = (
@@ -59,8 +59,14 @@ for _keyword in (*ACQUISITION, *IDENTIFYING, *TECHNICAL):
     WANTED[int(_tag)] = (_keyword, dictionary_VR(_tag))
 PRESENT: dict[int, str] = {int(tag_for_keyword(keyword) or 0): keyword for keyword in SEQUENCES}
 
+#: Keywords whose elements hold one value at most.
+SINGLE = {keyword for tag, (keyword, _) in WANTED.items() if dictionary_VM(tag) == "1"}
+
 #: SOP classes with pixels that are no image of a patient: segmentations, and their label map form (PS3.4 B.5).
 NO_IMAGES = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
+
+#: SOP classes of digital radiographs FOR PROCESSING: DX, mammography, intra-oral (PS3.4 B.5).
+FOR_PROCESSING = {f"1.2.840.10008.5.1.4.1.1.1.{n}" for n in ("1.1", "2.1", "3.1")}
 
 #: Elements without which pixels would be misread or misplaced: where one is there but cannot be read, the file is
 #: refused.

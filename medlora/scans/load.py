@@ -16,8 +16,8 @@ from medlora.scans.geometry import affine as affine_of
 from medlora.scans.geometry import check_stack, flat_affine
 from medlora.scans.header import Header, Values
 from medlora.scans.plain import dataset
+from medlora.scans.plane import Plane, planes_of
 from medlora.scans.scan import ScanError
-from medlora.scans.series import Plane, planes_of
 from medlora.scans.values import polarity, rescale_of
 
 Voxels = tuple[NDArray[np.float32], NDArray[np.float64], list[Issue], dict]

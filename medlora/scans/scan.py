@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,37 @@ class Scan:
             raise MedloraError(f"order {order!r} is no permutation of xyz", 'give "xyz", "zyx" or the like')
         axes = ["xyz".index(axis) for axis in order]
         return self.array.transpose([*axes, *range(3, self.array.ndim)])
+
+    def evenly_spaced(self) -> Scan:
+        """The scan with its slices interpolated linearly onto even steps of about the usual distance between them.
+
+        Where slices are missing this makes up what lay between; the issues stay and say so.
+
+        Returns:
+            The scan itself where its slices are evenly spaced already.
+
+        Raises:
+            MedloraError: the slices do not lie on one straight line, so that no affine fits them.
+        """
+        if self.slice_positions is None:
+            return self
+        if any(issue.code is Code.UnalignedSlices for issue in self.issues):
+            raise MedloraError(
+                f"scan {self.scan_id} cannot be made evenly spaced: {Code.UnalignedSlices.sentence}",
+                "leave it out, or use its slices one by one",
+            )
+        old = self.slice_positions
+        gaps = np.sort(np.diff(old))
+        count = round((old[-1] - old[0]) / gaps[(len(gaps) - 1) // 2]) + 1
+        new = np.linspace(old[0], old[-1], count)
+        below = np.clip(np.searchsorted(old, new, side="right") - 1, 0, len(old) - 2)
+        weight = ((new - old[below]) / (old[below + 1] - old[below])).astype(np.float32)
+        shape = (1, 1, count, 1)[: self.array.ndim]
+        weight = weight.reshape(shape)
+        array = self.array[:, :, below] * (1 - weight) + self.array[:, :, below + 1] * weight
+        affine = self.affine.copy()
+        affine[:3, 2] *= (len(old) - 1) / (count - 1)
+        return replace(self, array=array, affine=affine, slice_positions=None)
 
     def __repr__(self) -> str:
         size = " × ".join(map(str, self.shape))

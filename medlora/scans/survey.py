@@ -15,14 +15,15 @@ from typing import Any
 from medlora.scans import image, nifti
 from medlora.scans.codes import Code, Issue, Severity, severity
 from medlora.scans.decode import check_pixels
-from medlora.scans.elements import ACQUISITION, NO_IMAGES
+from medlora.scans.elements import ACQUISITION, FOR_PROCESSING, NO_IMAGES
 from medlora.scans.file import read_header
 from medlora.scans.folder import list_files
 from medlora.scans.geometry import flat_affine
 from medlora.scans.header import Header, Values
 from medlora.scans.load import load, spacing_of
+from medlora.scans.plane import PROJECTIONS, Plane, Refused, Volume, is_localizer, planes_of
 from medlora.scans.scan import Excluded, Scan, ScanError
-from medlora.scans.series import PROJECTIONS, Plane, Refused, Volume, assemble, is_localizer, planes_of
+from medlora.scans.series import assemble
 
 _IMAGE_SIGNS = ("Rows", "Columns", "PhotometricInterpretation", "SamplesPerPixel")
 
@@ -197,6 +198,8 @@ def _add_series(members: list[Header], lost: int, found: Survey, severities: Sev
             parts.append(f"{plane.uid}#{plane.frame}" if shared and plane.frame >= 0 else plane.uid)
         scan_id = scan_id_of(dict.fromkeys(parts))
         paths = tuple(dict.fromkeys(plane.header.path for plane in result.planes))
+        if isinstance(result, Refused) and _lifted(result.issue, severities):
+            result = Volume(result.planes, [result.issue])  # noqa: PLW2901
         if isinstance(result, Refused):
             found.excluded.append(Excluded(paths, result.issue.code, result.issue.detail, scan_id))
             continue
@@ -218,12 +221,18 @@ def _add_series(members: list[Header], lost: int, found: Survey, severities: Sev
         _keep(scan, found, severities)
 
 
+def _lifted(issue: Issue, severities: Severities | None) -> bool:
+    """Whether the caller wants the series all the same; of a series' refusals only that for its order can be lifted."""
+    return issue.code is Code.UnknownOrder and severity(issue.code, severities) is Severity.FLAG
+
+
 def _one_per_file(planes: list[Plane]) -> list[Plane]:
     return list({plane.header.path: plane for plane in planes}.values())
 
 
 def _is_projection(header: Header) -> bool:
-    return header.values.get("Modality") in PROJECTIONS
+    """Whether the image is a scan of its own; tomosynthesis, whose frames have places, is a volume."""
+    return header.values.get("Modality") in PROJECTIONS and not header.frames
 
 
 def _keep(scan: ScanFiles, found: Survey, severities: Severities | None) -> None:
@@ -310,7 +319,7 @@ def _issues_of_values(values: Values) -> list[Issue]:
     issues = []
     if values.get("BurnedInAnnotation") == "YES":
         issues.append(Issue(Code.BurnedInAnnotation))
-    if values.get("PresentationIntentType") == "FOR PROCESSING":
+    if values.get("PresentationIntentType") == "FOR PROCESSING" or values.get("SOPClassUID") in FOR_PROCESSING:
         issues.append(Issue(Code.ForProcessing))
     volumetric = values.get("Modality") in ("CT", "MR", "PT", "NM")
     if volumetric and "ImagePositionPatient" in values and spacing_of(values) is None:

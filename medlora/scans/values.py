@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from medlora.scans.codes import Code, Issue
 from medlora.scans.header import Values
+from medlora.scans.plane import PROJECTIONS
 from medlora.scans.scan import ScanError
-from medlora.scans.series import PROJECTIONS
 
 #: Modalities whose values are measured quantities: MONOCHROME1 only says how to show them, so they are never inverted.
 _QUANTITATIVE = {"CT", "MR", "PT", "NM", "RTDOSE"}

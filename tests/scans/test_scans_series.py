@@ -320,3 +320,60 @@ def test_a_truncated_slice_is_excluded_and_its_gap_counted(tmp_path, cut):
     found = scans.read(tmp_path)
     assert [e.code for e in found.excluded] == [Code.TruncatedPixelData]
     assert Code.MissingSlices in codes(found[0]) and found[0].shape[2] == 5
+
+
+def test_a_series_numbered_through_a_study_is_complete(tmp_path):
+    series(tmp_path, axial(6), each=[{"InstanceNumber": 201 + k} for k in range(6)])
+    assert one(tmp_path).issues == ()
+
+
+def test_an_order_that_is_not_known_can_be_let_pass(tmp_path):
+    volume = series(tmp_path, axial(4), ImagePositionPatient=None, names=["d", "c", "b", "a"])
+    scan = one(tmp_path, severities={Code.UnknownOrder: "flag"})
+    np.testing.assert_array_equal(scan.array, volume - 1024.0)  # by instance number
+    assert codes(scan) == [Code.UnknownOrder]
+
+
+def test_a_cut_short_run_keeps_its_whole_volumes(tmp_path):
+    positions = np.concatenate([axial(5), axial(5), axial(5)[:3]])
+    each = [{"TemporalPositionIdentifier": 1 + k // 5} for k in range(13)]
+    series(tmp_path, positions, sop_class=MR, each=each)
+    assert sorted(scan.shape[2] for scan in scans.read(tmp_path)) == [3, 5, 5]
+
+
+def test_slices_that_must_not_be_mixed_are_flagged_where_nothing_parts_them(tmp_path):
+    each = [{"ConvolutionKernel": "B70f" if k % 2 else "B30f"} for k in range(6)]
+    series(tmp_path, axial(6), each=each)
+    scan = one(tmp_path)
+    assert codes(scan) == [Code.MixedSlices] and "ConvolutionKernel" in str(scan.issues[0])
+
+
+@pytest.mark.parametrize("tilt", [0.0, 12.0])
+def test_uneven_slices_made_even_on_request(tmp_path, tilt):
+    angle = math.radians(tilt)
+    positions = axial(9, step=2.0)[[0, 1, 2, 5, 6, 8]]
+    series(tmp_path, positions, orientation=(1, 0, 0, 0, math.cos(angle), math.sin(angle)))
+    scan = one(tmp_path)
+    even = scan.evenly_spaced()
+    assert even.shape == (16, 12, 9) and even.slice_positions is None and even.array.dtype == np.float32
+    for k, z in enumerate([0, 1, 2, 5, 6, 8]):  # the slices that were there are still there, in their places
+        np.testing.assert_allclose(even.array[:, :, z], scan.array[:, :, k], atol=1e-2)
+        place = even.affine @ [0, 0, z, 1]
+        np.testing.assert_allclose(place[:3], positions[k] * [-1, -1, 1], atol=1e-6)
+    between = (2 * scan.array[:, :, 2] + scan.array[:, :, 3]) / 3
+    np.testing.assert_allclose(even.array[:, :, 3], between, atol=1e-2)
+    assert even.evenly_spaced() is even
+
+
+def test_tomosynthesis_is_a_volume_and_a_radiograph_never_a_frame(tmp_path):
+    from test_scans_frames import enhanced, stack
+
+    shared_file = tmp_path / "tomo" / "a"
+    enhanced(stack(4)[[2, 0, 3, 1]], axial(4)[[2, 0, 3, 1]], shared_file, sop_class="1.2.840.10008.5.1.4.1.1.13.1.3")
+    import pydicom
+
+    data = pydicom.dcmread(shared_file)
+    data.Modality = "MG"
+    save(data, shared_file)
+    scan = one(tmp_path / "tomo")
+    np.testing.assert_array_equal(scan.to_numpy("zyx"), stack(4) - 1024)

@@ -1,0 +1,97 @@
+"""One image of a series, and what images make: a volume, or a refusal."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from medlora.scans.codes import Issue
+from medlora.scans.geometry import Array, axes
+from medlora.scans.header import Header, Values
+
+#: Modalities whose images are projections, photographs or captures: each instance is a scan of its own.
+PROJECTIONS = {"CR", "DX", "MG", "RG", "RF", "XA", "PX", "IO", "RTIMAGE", "XC", "ES", "GM", "OP", "SM", "US", "IVUS"}
+
+
+@dataclass(slots=True)
+class Plane:
+    """One image of a series: a file, or one frame of it."""
+
+    header: Header
+    frame: int  # -1 where the file holds a single plane
+    values: Values
+    directions: Array | None = None
+    position: Array | None = None
+
+    @property
+    def uid(self) -> str:
+        """The SOP Instance UID, or the digest of the content where there is none."""
+        return self.values.get("SOPInstanceUID") or self.header.digest
+
+
+@dataclass
+class Volume:
+    """Planes in order, as one scan."""
+
+    planes: list[Plane]
+    issues: list[Issue] = field(default_factory=list)
+
+
+@dataclass
+class Refused:
+    """Planes that make no scan, and why."""
+
+    planes: list[Plane]
+    issue: Issue
+
+
+def planes_of(header: Header) -> list[Plane]:
+    """The planes of one file; a file of several frames without places of their own is one plane, of frame -1."""
+    frames = [(i, header.values | frame) for i, frame in enumerate(header.frames)] or [(-1, header.values)]
+    planes = []
+    for index, values in frames:
+        plane = Plane(header, index, values)
+        orientation, position = values.get("ImageOrientationPatient"), values.get("ImagePositionPatient")
+        if isinstance(orientation, list) and isinstance(position, list) and len(position) == 3:
+            plane.directions = axes(tuple(orientation))
+            located = np.asarray([c if isinstance(c, (int, float)) else np.nan for c in position], float)
+            plane.position = located if plane.directions is not None and np.isfinite(located).all() else None
+        planes.append(plane)
+    return planes
+
+
+def is_localizer(values: Values) -> bool:
+    """Whether Image Type calls the image a scout (PS3.3 C.8.2.1.1.1, value 3)."""
+    return any(word in ("LOCALIZER", "SCOUT") for word in listed(values.get("ImageType")))
+
+
+def frame_count(header: Header) -> int:
+    """Number of Frames; 1 where it is absent."""
+    count = header.values.get("NumberOfFrames", 1)
+    return count if isinstance(count, int) else 1
+
+
+def listed(value: Any) -> list:
+    """The values of an element, however many."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def by_words(words: tuple[str, ...]) -> Callable[[Plane], Hashable]:
+    """What planes have under these keywords, to group them by."""
+    return lambda plane: tuple(_hashable(plane.values.get(word)) for word in words)
+
+
+def grouped(planes: Iterable[Plane], key: Callable[[Plane], Hashable]) -> dict[Hashable, list[Plane]]:
+    """Planes by key, in their order."""
+    groups: dict[Hashable, list[Plane]] = defaultdict(list)
+    for plane in planes:
+        groups[key(plane)].append(plane)
+    return groups
+
+
+def _hashable(value: Any) -> Hashable:
+    return tuple(value) if isinstance(value, list) else value

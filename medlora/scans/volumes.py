@@ -1,0 +1,172 @@
+"""Planes of one size and orientation → volumes, no two planes of which lie at one position."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Hashable
+
+import numpy as np
+
+from medlora.scans.codes import Code, Issue
+from medlora.scans.geometry import Array, check_stack
+from medlora.scans.header import Header
+from medlora.scans.plane import Plane, Refused, Volume, by_words, grouped
+
+# What names a kind of image, or a volume of a run: may tell images at the same position apart, most telling first.
+_KINDS = (
+    "TemporalPositionIdentifier", "EchoNumbers", "EchoTime", "DiffusionBValue", "InversionTime", "TriggerTime",
+    "ComplexImageComponent", "ImageType", "ConvolutionKernel", "KVP", "SliceThickness", "AcquisitionNumber",
+    "FlipAngle",
+    "StackID", "FrameOfReferenceUID", "DiffusionGradientOrientation",
+)  # fmt: skip
+_DIFFUSION = ("DiffusionBValue", "DiffusionGradientOrientation")
+# Times do so only where all slices of a volume share them.
+_MOMENTS = (("FrameReferenceTime",), ("AcquisitionDate", "AcquisitionTime"), ("ContentDate", "ContentTime"))
+_TIMES = ("AcquisitionDate", "AcquisitionTime", "ContentDate", "ContentTime")
+# Slices that differ in these make no clean volume, even where each position is there once.
+_NEVER_MIXED = ("FrameOfReferenceUID", "EchoNumbers", "DiffusionBValue", "ConvolutionKernel", "ComplexImageComponent")
+
+
+def volumes_of(planes: list[Plane]) -> list[Volume | Refused]:
+    """Planes of one orientation and size → volumes whose positions are all different."""
+    directions = planes[0].directions
+    assert directions is not None
+    planes = sorted(planes, key=lambda plane: (float(plane.position @ directions[2]), plane.uid, plane.frame))
+    slots = _slots(planes, directions)
+    if len(slots) == len(planes):
+        parted = _parted_by_kind(planes, directions)
+        return [_checked(part, directions) for part in parted]
+    groups = _separated(slots, whole=True)
+    if groups is not None:
+        return [_checked(group, directions) for group in groups]
+    planes, copies = _without_copies(slots)
+    slots = _slots(planes, directions)
+    results: list[Volume | Refused] = [Refused([copy], Issue(Code.DuplicateFile)) for copy in copies]
+    if len(slots) == len(planes):
+        return [_checked(planes, directions), *results]
+    groups = _separated(slots, whole=False)
+    if groups is not None:
+        return [*(_checked(group, directions) for group in groups), *results]
+    groups = _by_order(slots)
+    if groups is not None:
+        inferred = [_checked(group, directions) for group in groups]
+        for volume in inferred:
+            volume.issues.append(Issue(Code.InferredVolumes, f"{len(groups)} volumes"))
+        return [*inferred, *results]
+    crowded = sum(len(slot) > 1 for slot in slots)
+    return [Refused(planes, Issue(Code.DuplicatePosition, f"{crowded} of {len(slots)} positions")), *results]
+
+
+def _slots(planes: list[Plane], directions: Array) -> list[list[Plane]]:
+    """Planes, sorted along the normal, gathered by position."""
+    along = np.array([plane.position @ directions[2] for plane in planes])
+    gaps = np.diff(along)
+    wide = gaps[gaps > 1e-4]
+    closest = min(0.01, 0.1 * float(np.median(wide))) if len(wide) else 1e-4
+    slots = [[planes[0]]]
+    for gap, plane in zip(gaps, planes[1:], strict=True):
+        if gap > closest:
+            slots.append([plane])
+        else:
+            slots[-1].append(plane)
+    return slots
+
+
+def _without_copies(slots: list[list[Plane]]) -> tuple[list[Plane], list[Plane]]:
+    """Planes less those whose stored pixels equal another's at the same position, of the same kind and moment."""
+    kept: list[Plane] = []
+    copies: list[Plane] = []
+    for slot in slots:
+        seen: dict[Hashable, Plane] = {}
+        for plane in slot:
+            # Frames of one file are never copies; a repeated frame is the file's own doing.
+            key: Hashable = id(plane)
+            if len(slot) > 1 and plane.frame < 0:
+                key = (by_words((*_KINDS, *_TIMES))(plane), _raw_pixels(plane.header))
+            (copies if key in seen else kept).append(plane)
+            seen.setdefault(key, plane)
+    return kept, copies
+
+
+def _raw_pixels(header: Header) -> bytes:
+    """SHA-256 of the stored pixel element, undecoded."""
+    if header.pixels is None or header.pixels[1] < 0:
+        return str(header.path).encode()
+    with header.path.open("rb") as file:
+        file.seek(header.pixels[1])
+        return hashlib.sha256(file.read(header.pixels[2])).digest()
+
+
+def _separated(slots: list[list[Plane]], whole: bool) -> list[list[Plane]] | None:
+    """Planes parted by what their headers say, so that no part holds a position twice.
+
+    Args:
+        slots: planes by position.
+        whole: each part must hold every position. Else parts may lie beside each other (a thick and a thin stack) or
+            break off (a run cut short), and times, which may differ between the slices of one volume, part nothing.
+    """
+    planes = list(itertools.chain(*slots))
+    place = {id(plane): i for i, slot in enumerate(slots) for plane in slot}
+    varying = tuple(word for word in _KINDS if len(grouped(planes, by_words((word,)))) > 1)
+    separators = (*((word,) for word in _KINDS), _DIFFUSION, *(_MOMENTS if whole else ()), varying)
+    for words in separators:
+        parts = list(grouped(planes, by_words(words)).values())
+        places = [{place[id(plane)] for plane in part} for part in parts]
+        if len(parts) == 1 or any(len(where) < len(part) for where, part in zip(places, parts, strict=True)):
+            continue
+        if all(len(where) == len(slots) for where in places) if whole else min(map(len, parts)) > 1:
+            return parts
+    return None
+
+
+def _by_order(slots: list[list[Plane]]) -> list[list[Plane]] | None:
+    """The n-th image in time at each position makes the n-th volume, where every position has as many images."""
+    if len({len(slot) for slot in slots}) != 1:
+        return None
+    ordered = []
+    for slot in slots:
+        keys = [_moment(plane) for plane in slot]
+        if len(set(keys)) < len(keys):
+            return None
+        ordered.append([plane for _, plane in sorted(zip(keys, slot, strict=True), key=lambda pair: pair[0])])
+    return [list(group) for group in zip(*ordered, strict=True)]
+
+
+def _moment(plane: Plane) -> tuple:
+    """When the image was made, as far as the header says: to sort by."""
+    values = plane.values
+    times = tuple(str(values.get(word, "")) for word in _TIMES)
+    number = plane.frame if plane.frame >= 0 else values.get("InstanceNumber", 0)
+    return values.get("AcquisitionNumber", 0), times, number
+
+
+def _parted_by_kind(planes: list[Plane], directions: Array) -> list[list[Plane]]:
+    """An uneven stack that falls into even ones of different kinds (thick and thin, two kernels) is those."""
+    if len(planes) < 4 or not _uneven(planes, directions):
+        return [planes]
+    for word in _KINDS:
+        parts = list(grouped(planes, by_words((word,))).values())
+        if len(parts) > 1 and all(len(part) > 1 and not _uneven(part, directions) for part in parts):
+            return parts
+    return [planes]
+
+
+def _uneven(planes: list[Plane], directions: Array) -> bool:
+    _, issues = check_stack(_positions(planes), directions)
+    return any(issue.code in (Code.NonUniformSpacing, Code.UnalignedSlices) for issue in issues)
+
+
+def _checked(planes: list[Plane], directions: Array) -> Volume:
+    """The volume, with what is odd about it."""
+    if len(planes) == 1:
+        return Volume(planes)
+    issues = check_stack(_positions(planes), directions)[1]
+    mixed = [word for word in _NEVER_MIXED if len(grouped(planes, by_words((word,)))) > 1]
+    if mixed:
+        issues.append(Issue(Code.MixedSlices, ", ".join(mixed)))
+    return Volume(planes, issues)
+
+
+def _positions(planes: list[Plane]) -> Array:
+    return np.array([plane.position for plane in planes])

@@ -52,9 +52,9 @@ def contestants(y: np.ndarray, a: np.ndarray, b: np.ndarray) -> dict[str, Callab
     except ImportError:
         pass
     try:
-        from pauc import ROC, delong_roc_test  # type: ignore[import-not-found]
+        import pauc  # type: ignore[import-not-found]
 
-        found["pauc: areas, test"] = lambda: delong_roc_test(ROC(y, a), ROC(y, b))
+        found["pauc: areas, test"] = lambda: pauc.compare(pauc.ROC(y, a), pauc.ROC(y, b))
     except ImportError:
         pass
     try:

@@ -15,6 +15,7 @@ from medlora.evaluation.calibration import brier, calibration_intercept_slope
 from medlora.evaluation.discrimination import auc, auc_covariance, auc_interval, patient_codes
 from medlora.evaluation.estimate import Estimate
 from medlora.evaluation.operating_point import OperatingPoint
+from medlora.evaluation.partial import partial_auc
 from medlora.evaluation.proportions import effective_n, likelihood_ratios, predictive_values, proportion
 from medlora.evaluation.reading import read_predictions
 from medlora.evaluation.result import Evaluation, Metric
@@ -28,6 +29,7 @@ def evaluate(
     positive: str | None = None,
     threshold: float | OperatingPoint | None = None,
     prevalence: float | None = None,
+    min_specificity: float | None = None,
     interval: str = "wilson",
     level: float = 0.95,
     columns: Sequence[str] | None = None,
@@ -43,6 +45,7 @@ def evaluate(
         threshold: the frozen operating point, or a threshold of the positive class; None for 0.5 (two classes,
             findings) or the most probable class (more).
         prevalence: also give PPV and NPV at this share of positives.
+        min_specificity: also give the partial area between this specificity and 1 (standardised).
         interval: of proportions: "wilson" or "exact" (Clopper-Pearson).
         level: confidence level of all intervals.
         columns: columns to divide by for subgroups; None for those with a known name (sex, age, site, manufacturer,
@@ -76,10 +79,18 @@ def evaluate(
     metrics: list[Metric] = []
     for name in judged(checked):
         metrics += _of_class(checked, name, point, answers, prevalence, interval, level)
+        if min_specificity is not None:
+            metrics += _partial(checked, name, min_specificity, level)
     metrics += _overall(checked, answers, point, interval, level)
     notes += _disagreement(checked, answers)
     hits = None if answers is None else {c: called(checked, answers, c) for c in judged(checked)}
-    parts = subgroups(checked, hits, columns, level=level)
+    repeats = trainings(checked)
+    if repeats is not None:
+        notes.append(
+            f"Predictions of {int(repeats.max()) + 1} trainings: each AUC is the mean of theirs, not of pooled scores; "
+            "the other figures count the answers of all, with intervals by patient. No subgroups are given."
+        )
+    parts = subgroups(checked, hits, columns, level=level) if repeats is None else []
     return Evaluation(metrics, checked, point, answers, tuple(notes), level, parts)
 
 
@@ -130,7 +141,8 @@ def _of_class(
     truth = checked.truth(name)
     known = ~np.isnan(truth)
     y, s, who = truth[known] == 1, checked.score(name)[known], checked.patients[known]
-    m, n = int(y.sum()), int((~y).sum())
+    # A case that several trainings answered is one case.
+    m, n = (len(np.unique(checked.case[known][side])) for side in (y, ~y))
     patients = who if checked.clustered else None
     if 0 in (m, n):
         why = f"not estimable: {m} positive and {n} negative cases"
@@ -176,6 +188,18 @@ def _of_class(
         made.append(Metric.of(name, "calibration_intercept", intercept, m, n, None))
         made.append(Metric.of(name, "calibration_slope", slope, m, n, None))
     return made
+
+
+def _partial(checked: Predictions, name: str, min_specificity: float, level: float) -> list[Metric]:
+    truth = checked.truth(name)
+    known = ~np.isnan(truth)
+    y, s, who = truth[known] == 1, checked.score(name)[known], checked.patients[known]
+    if trainings(checked) is not None or y.all() or not y.any():
+        return []
+    part = partial_auc(y, s, who, min_specificity=min_specificity, standardised=True, level=level)
+    return [
+        Metric.of(name, "partial_auc", part, part.n_pos, part.n_neg, f"specificity ≥ {min_specificity:g}, standardised")
+    ]
 
 
 def _f1(jaccard: Estimate) -> Estimate:

@@ -122,13 +122,15 @@ def roc_figure(
     """ROC curves.
 
     Args:
-        curves: each with ``label``, ``fpr``, ``tpr`` and, for a band, ``band`` (x, low, high).
+        curves: each with ``label`` (None for none), ``fpr``, ``tpr`` and, where wanted, ``band`` (x, low, high) and
+            ``style`` (curves of one number look alike).
         point: the operating point: false positive rate, sensitivity, label.
         word: see `drawing`.
     """
     with drawing(4.6, 4.6, word) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=PALE, lw=1, zorder=0)
-        for i, curve in enumerate(curves):
+        for place, curve in enumerate(curves):
+            i = curve.get("style", place)
             colour = COLOURS[i % len(COLOURS)]
             if curve.get("band") is not None:
                 axes.fill_between(*curve["band"], color=colour, alpha=0.13, lw=0)

@@ -72,7 +72,7 @@ class Comparison:
         return comparison_summary(self)
 
     def write(self, folder: str | os.PathLike[str], *, title: str | None = None, overwrite: bool = False) -> None:
-        """Write ``comparison.json``, ``comparison.html``, ``tables/differences.csv`` and ``figures/`` to a new folder."""
+        """Write ``comparison.json``, ``comparison.html``, ``tables/`` and ``figures/`` to a new folder."""
         from medlora.evaluation.report import write_comparison
 
         write_comparison(self, folder, title, overwrite)
@@ -162,7 +162,8 @@ def _pair(
 def _row(name: str, metric: str, a: str, b: str, test: Difference) -> dict[str, Any]:
     row = {
         "class": name, "metric": metric, "a": a, "b": b, "value_a": test.a, "value_b": test.b,
-        "difference": test.value, "low": test.low, "high": test.high, "p": test.p, "p_holm": None, "method": test.method,
+        "difference": test.value, "low": test.low, "high": test.high,
+        "p": test.p, "p_holm": None, "method": test.method,
     }  # fmt: skip
     if test.margin is not None:
         row |= {"margin": test.margin, "p_noninferior": test.p_noninferior, "noninferior": test.noninferior}

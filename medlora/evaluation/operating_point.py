@@ -37,6 +37,13 @@ class OperatingPoint:
     positive: str | None = None
     chosen_on: str | None = None
 
+    def __post_init__(self) -> None:
+        values = self.value.values() if isinstance(self.value, dict) else [] if self.value is None else [self.value]
+        if not all(isinstance(v, (int, float)) and np.isfinite(v) for v in values):
+            raise MedloraError(f"not an operating point: {self.value!r} is no threshold")
+        if isinstance(self.value, int):
+            object.__setattr__(self, "value", float(self.value))
+
     def predict(self, probabilities: ArrayLike, classes: list[str] | tuple[str, ...]) -> NDArray:
         """Answer for new cases.
 

@@ -63,7 +63,7 @@ def partial_auc(
         float(values[0]),
         float(values[1]),
         float(values[2]),
-        f"specificity {min_specificity:g} to 1, bootstrap of patients ({draws})",
+        f"bootstrap of patients ({draws})",
         int(truth.sum()),
         int((~truth).sum()),
     )

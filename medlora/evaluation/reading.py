@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from medlora.errors import MedloraError
-from medlora.evaluation.table import check_predictions, listed, numbers, positive_of
+from medlora.evaluation.table import check_predictions, listed, numbers, positive_of, values_said
 
 
 def read_predictions(
@@ -92,10 +92,12 @@ def _rename(
     found = sorted(set(frame["y"]) - {""})
     name = positive if positive is not None else positive_of(found)
     if name not in found:
-        raise MedloraError(f"no row has the positive class {name!r}; y holds {listed(found)}", "correct --positive")
+        raise MedloraError(
+            f"no row has the positive class {name!r}; y holds {values_said(found)}", "correct --positive"
+        )
     if len(found) != 2:
         raise MedloraError(
-            f"one score column answers a question of two classes, but y holds {len(found)}: {listed(found)}",
+            f"one score column answers a question of two classes, but y holds {values_said(found)}",
             "keep two classes, or give one p_CLASS column for each",
         )
     negative = next(f for f in found if f != name)

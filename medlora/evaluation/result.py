@@ -107,7 +107,7 @@ class Evaluation:
         """The content of ``metrics.json``."""
         return {
             "unit": self.unit,
-            "n": self.predictions.n,
+            "n": len(set(self.predictions.case)),
             "patients": self.predictions.patient_count if self.predictions.patient_known else None,
             "level": self.level,
             "notes": list(self.notes),
@@ -133,7 +133,7 @@ class Evaluation:
             at = f" at {m.at}" if m.at else ""
             lines.append(f"{names[m.metric]}{of} {Estimate(m.value, m.low, m.high, m.method)}{at}")
         people = f" of {self.predictions.patient_count} patients" if self.predictions.patient_known else ""
-        lines.append(f"{self.predictions.n} cases{people}; {self.level:.0%} intervals")
+        lines.append(f"{len(set(self.predictions.case))} cases{people}; {self.level:.0%} intervals")
         return "\n".join([*lines, *self.notes, RESEARCH_USE])
 
     def _repr_html_(self) -> str:

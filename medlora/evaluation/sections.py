@@ -13,20 +13,21 @@ from numpy.typing import NDArray
 from medlora.errors import MedloraError
 from medlora.evaluation import figures as draw
 from medlora.evaluation.alignment import same_cases
-from medlora.evaluation.calibration import reliability
+from medlora.evaluation.calibration import Reliability, brier, calibration_intercept_slope, reliability
 from medlora.evaluation.checklists import checklist
 from medlora.evaluation.comparison import delong_test
 from medlora.evaluation.context import ReportContext
 from medlora.evaluation.decision import net_benefit
 from medlora.evaluation.discrimination import auc
-from medlora.evaluation.estimate import number
+from medlora.evaluation.estimate import Estimate, number
 from medlora.evaluation.evaluating import called, judged, trainings
 from medlora.evaluation.models import Comparison
 from medlora.evaluation.proportions import effective_n
-from medlora.evaluation.result import Evaluation
+from medlora.evaluation.result import Evaluation, Metric
 from medlora.evaluation.table import Predictions
 
 MOST_FORESTS = 4  # a report of fourteen findings is read as a table
+MOST_CURVES = 5
 Drawn = dict[str, tuple[bytes, bytes]]
 
 
@@ -107,7 +108,7 @@ def _warnings(evaluation: Evaluation, context: ReportContext) -> list[str]:
     if context.same_data_warning:
         said = context.same_data_warning
         made.insert(0, said if isinstance(said, str) else (
-            "The operating point was chosen on these very cases: sensitivity, specificity and all else at it is too good."
+            "The operating point was chosen on these very cases: the figures at it are too good."
         ))  # fmt: skip
     return made + list(evaluation.notes)
 
@@ -157,7 +158,7 @@ def comparison_curves(comparison: Comparison) -> tuple[Drawn, list[tuple[str, st
             _, y, s, _ = _known(e.predictions, name)
             groups = trainings(e.predictions)
             # Repeated trainings are not one curve: the first stands for them, the area is their mean.
-            use = slice(None) if groups is None else groups[~np.isnan(e.predictions.truth(name))] == 0
+            use = np.ones(len(y), dtype=bool) if groups is None else groups[~np.isnan(e.predictions.truth(name))] == 0
             fpr, tpr, _ = draw.roc_points(y[use], s[use])
             note = "" if groups is None else f" (first of {int(groups.max()) + 1} trainings)"
             curves.append({"fpr": fpr, "tpr": tpr, "label": f"{label}, AUC {number(e.get('auc', name).value)}{note}"})
@@ -196,10 +197,18 @@ def _flow(context: ReportContext) -> dict[str, Any] | None:
 def _roc(evaluation: Evaluation, baselines: Mapping[str, Predictions], word: str | None) -> Any:
     checked, curves, point = evaluation.predictions, [], None
     single = checked.kind == "binary"
-    for name in _judged(checked):
-        _, y, s, who = _known(checked, name)
-        fpr, tpr, _ = draw.roc_points(y, s)
+    repeats = trainings(checked)
+    for style, name in enumerate(_judged(checked)):
+        known, y, s, who = _known(checked, name)
         area = evaluation.get("auc", name)
+        if repeats is not None:
+            label = f"{'model' if single else name}, mean AUC {number(area.value)}"
+            for g in np.unique(repeats):
+                use = repeats[known] == g
+                fpr, tpr, _ = draw.roc_points(y[use], s[use])
+                curves.append({"fpr": fpr, "tpr": tpr, "label": None if g else label, "style": style})
+            continue
+        fpr, tpr, _ = draw.roc_points(y, s)
         curve: dict[str, Any] = {"fpr": fpr, "tpr": tpr}
         curve["label"] = f"{'model' if single else name}, AUC {number(area.value)}"
         if single:
@@ -272,22 +281,34 @@ def _scores(evaluation: Evaluation, figures: _Figures) -> str | None:
     return figures.add("scores", draw.score_figure(groups, value, label, figures.word), "Distribution of the scores")
 
 
-def _calibration(evaluation: Evaluation, context: ReportContext, figures: _Figures) -> str | None:
+def _calibration(evaluation: Evaluation, context: ReportContext, figures: _Figures) -> dict[str, Any] | None:
+    """The figure, and Brier score, intercept and slope before and after temperature scaling."""
     checked = evaluation.predictions
     if not checked.probability:
         return None
-    curves = []
+    curves: list[Reliability] = []
+    rows: list[tuple[str, str, Estimate, Metric]] = []
     before = None if context.uncalibrated is None else same_cases(checked, context.uncalibrated, "uncalibrated")
-    names = _judged(checked)[:5]
-    for name in names:
+    for name in _judged(checked):
         known, y, s, who = _known(checked, name)
-        label = ("after scaling" if before else "model") if checked.kind == "binary" else name
-        curves.append(reliability(s, y, who, label=label, level=evaluation.level))
-        if before is not None and checked.kind == "binary":
-            curves.append(
-                reliability(before.score(name)[known], y, who, label="before scaling", level=evaluation.level)
-            )
-    return figures.add("calibration", draw.calibration_figure(curves, figures.word), "Calibration")
+        single = checked.kind == "binary"
+        label = ("after scaling" if before else "model") if single else name
+        if len(curves) < MOST_CURVES:
+            curves.append(reliability(s, y, who, label=label, level=evaluation.level))
+        if before is None:
+            continue
+        raw = before.score(name)[known]
+        if single:
+            curves.append(reliability(raw, y, who, label="before scaling", level=evaluation.level))
+        intercept, slope = calibration_intercept_slope(raw, y, who, level=evaluation.level)
+        earlier = {
+            "brier": brier(raw, y, who, level=evaluation.level),
+            "calibration_intercept": intercept,
+            "calibration_slope": slope,
+        }
+        rows += [(name, metric, e, evaluation.get(metric, name)) for metric, e in earlier.items()]
+    drawn = figures.add("calibration", draw.calibration_figure(curves, figures.word), "Calibration")
+    return {"figure": drawn, "rows": rows}
 
 
 def _training(context: ReportContext, figures: _Figures) -> str | None:

@@ -90,13 +90,21 @@ def listed(names: Iterable[object]) -> str:
     return ", ".join(items[:12]) + (f" and {len(items) - 12} more" if len(items) > 12 else "") if items else "none"
 
 
+def values_said(found: Iterable[object]) -> str:
+    """Values of a column for a message; where there are many they may be identifiers and are only counted."""
+    items = list(found)
+    return listed(items) if len(items) <= 6 else f"{len(items)} different values"
+
+
 def numbers(frame: pd.DataFrame, column: str) -> NDArray[np.float64]:
     """A column as float64; NaN, infinite and unreadable cells are errors."""
     cells = frame[column]
     values = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64)
     bad = ~np.isfinite(values)
     if bad.any():
-        seen = sorted({str(c) or "empty" for c in cells[bad]})[:3]
+        # Text in the wrong column may be a name: only what stands for "no number" is repeated.
+        harmless = r"[-+]?(nan|inf|infinity|null|none|na|n/a|\?|-)?"
+        seen = sorted({(str(c) or "empty") if re.fullmatch(harmless, str(c), re.I) else "text" for c in cells[bad]})
         raise MedloraError(
             f"{int(bad.sum())} of {len(values)} values of column {column!r} are not finite numbers "
             f"({', '.join(seen)}): {rows(bad)}",
@@ -114,7 +122,7 @@ def positive_of(found: list[str]) -> str:
     for pair in ({"0", "1"}, {"0.0", "1.0"}, {"False", "True"}, {"false", "true"}, {"no", "yes"}):
         if set(found) == pair:
             return max(pair)
-    raise MedloraError(f"which of {listed(found)} is the positive class?", "name it with --positive")
+    raise MedloraError(f"which of {values_said(found)} is the positive class?", "name it with --positive")
 
 
 def check_predictions(predictions: pd.DataFrame, *, positive: str | None = None) -> Predictions:
@@ -160,6 +168,11 @@ def check_predictions(predictions: pd.DataFrame, *, positive: str | None = None)
         raise MedloraError(
             f"the positive class {positive!r} has no column; there are {listed(names)}", "correct --positive"
         )
+    if positive is not None and len(names) > 2:
+        raise MedloraError(
+            f"a positive class is named, but there are {len(names)}: each is judged against the rest",
+            "leave --positive out",
+        )
     if len(names) == 2 and positive == names[0]:
         names, p = names[::-1], p[:, ::-1]
     y = _class_numbers(labels, names)
@@ -193,7 +206,7 @@ def _single(
     others = [f for f in found if f != name]
     if len(others) > 1:
         raise MedloraError(
-            f"column {column!r} answers a question of two classes, but y holds {len(found)}: {listed(found)}",
+            f"column {column!r} answers a question of two classes, but y holds {values_said(found)}",
             "keep two classes, or give one p_CLASS column for each",
         )
     other = others[0] if others else f"not {name}"
@@ -221,7 +234,7 @@ def _class_numbers(labels: NDArray, names: list[str]) -> NDArray[np.intp]:
     if unknown.any():
         seen = sorted({str(v) for v in labels[unknown]})
         raise MedloraError(
-            f"{int(unknown.sum())} of {len(y)} labels are no class that has a p_ column: {listed(seen)} "
+            f"{int(unknown.sum())} of {len(y)} labels are no class that has a p_ column: {values_said(seen)} "
             f"(classes: {listed(names)}): {rows(unknown)}",
             "spell y exactly as the p_CLASS columns do, or leave it empty where the truth is unknown",
         )
@@ -291,7 +304,7 @@ def _multilabel(frame: pd.DataFrame, names: list[str], notes: list[str]) -> Pred
             seen = sorted({str(v) for v in text[values == -1]})
             raise MedloraError(
                 f"{int((values == -1).sum())} of {len(text)} values of y_{c} are neither 0, 1 nor empty: "
-                f"{listed(seen)}: {rows(values == -1)}",
+                f"{values_said(seen)}: {rows(values == -1)}",
                 "write 1 for present, 0 for absent, nothing for unknown",
             )
         columns.append(values)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -60,6 +62,18 @@ def test_binary_against_scikit_learn():
     assert result.unit == "case, one per patient"
     assert "AUC of opacity 0." in str(result)
     assert "Research use only" in str(result)
+
+
+def test_stands_alone():
+    """No torch and no other room; what only the report or the calibration needs comes later."""
+    code = (
+        "import sys, medlora.evaluation;"
+        "rooms = {m.split('.')[1] for m in sys.modules if m.startswith('medlora.')};"
+        "print(sorted(rooms & {'scans', 'cohorts', 'transforms', 'backbones', 'adapters', 'training', 'phantoms', 'cli'}),"
+        "sorted({'torch', 'monai', 'matplotlib', 'jinja2', 'statsmodels', 'sklearn'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] []"
 
 
 def test_metrics_json_is_strict(tmp_path):
@@ -147,8 +161,9 @@ def test_operating_point_freezes_and_thaws():
     assert "sensitivity ≥ 0.95 on tune" in result.get("sensitivity", "COVID-19").at
     with pytest.raises(MedloraError, match="'COVID-19'"):
         again.predict(p[:, :2], names[:2])
-    with pytest.raises(MedloraError, match="not an operating point"):
-        OperatingPoint.from_dict({"cut": 1})
+    for wrong in ({"cut": 1}, {"value": "high"}, {"value": float("nan")}):
+        with pytest.raises(MedloraError, match="not an operating point"):
+            OperatingPoint.from_dict(wrong)
 
 
 def test_other_answers_in_the_file_are_said():
@@ -159,7 +174,7 @@ def test_other_answers_in_the_file_are_said():
     assert not any("answers in the column" in n for n in evaluate(frame, threshold=0.3).notes)
 
 
-def test_seeds_and_folds_are_not_patients():
+def test_seeds_and_folds_are_not_patients(tmp_path):
     frame = binary(120, patients=60)
     runs = [frame.assign(seed=i, p_opacity=np.clip(frame.p_opacity + 0.02 * i, 0, 1)) for i in range(5)]
     five = pd.concat([r.assign(p_normal=1 - r.p_opacity) for r in runs])
@@ -169,6 +184,10 @@ def test_seeds_and_folds_are_not_patients():
     # Five trainings of one cohort do not make it five times as large.
     assert (many.high - many.low) == pytest.approx(one.high - one.low, rel=0.15)
     assert evaluate(five).predictions.patient_count == evaluate(frame).predictions.patient_count
+    assert evaluate(five).to_dict()["n"] == 120
+    assert (many.n_pos, many.n_neg) == (one.n_pos, one.n_neg)
+    assert any("5 trainings" in n for n in evaluate(five).notes)
+    evaluate(five).write(tmp_path / "five")
 
 
 def test_predictive_values_at_a_stated_prevalence():

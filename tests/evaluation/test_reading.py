@@ -64,6 +64,15 @@ def test_refused(tmp_path, text, said):
         assert words in str(error.value)
 
 
+def test_values_that_may_be_identifiers_are_not_repeated(tmp_path):
+    names = [f"Doe{i}" for i in range(9)]
+    text = "y,name,s\n" + "".join(f"{i % 2},{n},0.{i}\n" for i, n in enumerate(names))
+    for options in ({"label_column": "name", "score_column": "s"}, {"label_column": "y", "score_column": "name"}):
+        with pytest.raises(MedloraError) as error:
+            read_predictions(write(tmp_path, text), **options)
+        assert "Doe" not in str(error.value)
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(MedloraError, match="cannot read"):
         read_predictions(tmp_path / "none.csv")

@@ -59,6 +59,16 @@ class Header:
         return cls(**known)
 
 
+def stored_pixels(header: Header) -> bytes | None:
+    """SHA-256 of the pixel element as stored, undecoded; None where its place is not known."""
+    if header.pixels is None or header.pixels[1] < 0:
+        return None
+    _, offset, length = header.pixels
+    with header.path.open("rb") as file:
+        file.seek(offset)
+        return hashlib.sha256(file.read(length if length >= 0 else -1)).digest()
+
+
 def digest_of(*paths: Path) -> str:
     """SHA-256 over the content of the files, one after the other, in hexadecimal."""
     digest = hashlib.sha256()

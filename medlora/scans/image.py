@@ -34,6 +34,8 @@ def load(path: Path) -> np.ndarray:
             pixels = np.asarray(image, dtype=np.float32)
     except ScanError:
         raise
+    except Image.DecompressionBombError as error:
+        raise ScanError(Issue(Code.TooLarge)) from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and others, by plugin
         raise ScanError(Issue(Code.DamagedPixelData, type(error).__name__)) from error
     if (

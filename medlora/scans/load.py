@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.uid import ExplicitVRBigEndian
 
 from medlora.scans.codes import Code, Issue
 from medlora.scans.decode import Frames
@@ -47,7 +48,8 @@ def load(planes: Sequence[tuple[Path, int]]) -> Voxels:
     if stray:
         issues.append(Issue(Code.UnusedBitsSet))
     matrix, positions = place(placed, array.shape[2])
-    extra = {"slice_positions": positions, "windows": _windows(first, inverted), "inverted": inverted}
+    windows = _windows(first, inverted) or _window_of_table(placed[0].header, inverted)
+    extra = {"slice_positions": positions, "windows": windows, "inverted": inverted}
     return array, matrix, issues, extra
 
 
@@ -118,16 +120,24 @@ def _tables(header: Header) -> tuple[NDArray[np.float32], int] | None:
     """The modality LUT, where the file has one (PS3.3 C.11.1.1): its entries and the first stored value it maps."""
     if not header.values.get("ModalityLUTSequence"):
         return None
-
-    item = dataset(header.path).ModalityLUTSequence[0]
-    count, first, bits = (int(n) for n in item.LUTDescriptor)
+    try:
+        item = dataset(header.path).ModalityLUTSequence[0]
+        count, first, bits = (int(n) for n in item.LUTDescriptor)
+        data = item.LUTData
+        if isinstance(data, bytes):
+            order = ">" if header.values["TransferSyntaxUID"] == ExplicitVRBigEndian else "<"
+            data = np.frombuffer(data, "u1" if bits == 8 and len(data) <= count + 1 else f"{order}u2")
+        entries = np.atleast_1d(np.asarray(data, np.float32))
+    except OSError:
+        raise
+    except Exception as error:  # pydicom raises whatever a damaged element leads to
+        raise ScanError(Issue(Code.DamagedHeader, "the modality LUT cannot be read")) from error
+    count = count or 1 << 16  # PS3.3 C.11.1.1.1: 0 stands for 65536
+    if len(entries) < count:
+        raise ScanError(Issue(Code.DamagedHeader, "the modality LUT is shorter than it says"))
     if header.values.get("PixelRepresentation", 0) == 1 and first >= 1 << 15:
         first -= 1 << 16
-    data = item.LUTData
-    entries = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.atleast_1d(np.asarray(data, np.int64))
-    if len(entries) < (count or 1 << 16) or bits not in (8, 16):
-        raise ScanError(Issue(Code.DamagedHeader, "the modality LUT is shorter than it says"))
-    return entries[: count or 1 << 16].astype(np.float32), first
+    return entries[:count], first
 
 
 def _coloured(cells: np.ndarray, header: Header) -> np.ndarray | None:
@@ -148,15 +158,34 @@ def _windows(values: Values, inverted: bool) -> tuple[tuple[float, float], ...]:
     """Window centres and widths in the units of the array (PS3.3 C.11.2.1.2)."""
     centres, widths = (values.get(word, []) for word in ("WindowCenter", "WindowWidth"))
     centres, widths = (v if isinstance(v, list) else [v] for v in (centres, widths))
-    flip = 0.0
-    if inverted:
-        scale = rescale_of(values)
-        bits, _, signed = scale.stored
-        flip = scale.slope * (-1 if signed else (1 << bits) - 1) + 2 * scale.intercept
     pairs = [
         (c, w) for c, w in zip(centres, widths, strict=False) if isinstance(c, float) and isinstance(w, float) and w > 0
     ]
-    return tuple((flip - c if inverted else c, w) for c, w in pairs)
+    return tuple((_flipped(c, values) if inverted else c, w) for c, w in pairs)
+
+
+def _flipped(centre: float, values: Values) -> float:
+    """Where a value goes when bright and dark are exchanged within the stored range."""
+    scale = rescale_of(values)
+    bits, _, signed = scale.stored
+    return scale.slope * (-1 if signed else (1 << bits) - 1) + 2 * scale.intercept - centre
+
+
+def _window_of_table(header: Header, inverted: bool) -> tuple[tuple[float, float], ...]:
+    """The range of values that the VOI LUT maps, as a window, where the file has a table instead (PS3.3 C.11.2.1.1)."""
+    if not header.values.get("VOILUTSequence"):
+        return ()
+    try:
+        count, first, _ = (int(n) for n in dataset(header.path).VOILUTSequence[0].LUTDescriptor)
+    except OSError:
+        raise
+    except Exception:  # a proposal for display only: without it the values are no worse
+        return ()
+    if header.values.get("PixelRepresentation", 0) == 1 and first >= 1 << 15:
+        first -= 1 << 16
+    width = count or 1 << 16
+    centre = first + width / 2
+    return ((_flipped(centre, header.values) if inverted else centre, float(width)),)
 
 
 def place(planes: list[Plane], depth: int) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:

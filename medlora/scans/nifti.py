@@ -99,7 +99,7 @@ def _open(path: Path) -> nibabel.Nifti1Image:
         return nibabel.load(path, mmap=False)  # type: ignore[return-value]
     data = path.read_bytes()
     if data.startswith(b"\x1f\x8b"):
-        data = zlib.decompressobj(wbits=31).decompress(data, _MOST_DECODED)
+        data = zlib.decompressobj(wbits=31).decompress(data, max(_MOST_DECODED // 16, len(data) * _MOST_RATIO))
     kind = (
         nibabel.Nifti2Image
         if data[:2] in (b"\x1c\x02", b"\0\0") and data[4:6] in (b"n+", b"ni")

@@ -19,7 +19,7 @@ from medlora.scans.elements import ACQUISITION, FOR_PROCESSING, NO_IMAGES
 from medlora.scans.file import read_header
 from medlora.scans.folder import list_files
 from medlora.scans.geometry import flat_affine
-from medlora.scans.header import Header, Values
+from medlora.scans.header import Header, Values, stored_pixels
 from medlora.scans.load import load, spacing_of
 from medlora.scans.plane import PROJECTIONS, Plane, Refused, Volume, is_localizer, planes_of
 from medlora.scans.scan import Excluded, Scan, ScanError
@@ -123,9 +123,9 @@ def survey(
         files = [file for place in places for file in list_files(place, excluded)]
         headers = [read_header(file) for file in dict.fromkeys(files)]
     found = Survey([], excluded)
-    series: dict[str, list[Header]] = defaultdict(list)
+    series: dict[tuple[str, ...], list[Header]] = defaultdict(list)
     pairs = _images_of_pairs(headers := list(headers))
-    lost: Counter[str] = Counter()
+    lost: dict[tuple[str, ...], list[Header]] = defaultdict(list)
     for header in headers:
         if header.path in pairs:
             continue
@@ -133,17 +133,39 @@ def survey(
         if issue is not None:
             excluded.append(Excluded((header.path,), issue.code, issue.detail))
             if issue.code is not Code.NotAnImage:
-                lost[header.values.get("SeriesInstanceUID", "")] += 1
+                lost[_series_of(header)].append(header)
         elif header.kind == "dicom":
-            series[header.values.get("SeriesInstanceUID") or f"file {len(series)}"].append(header)
+            series[_series_of(header)].append(header)
         else:
             _add_file(header, found, severities)
-    for uid, members in series.items():
-        _add_series(members, lost[uid], found, severities)
+    for key, members in series.items():
+        there = {header.values.get("SOPInstanceUID") for header in members}
+        unusable = sum(header.values.get("SOPInstanceUID") not in there for header in lost[key])
+        _add_series(members, unusable, found, severities)
+    _refuse_shared_ids(found)
     found.scans.sort(
         key=lambda scan: (scan.identity.patient_id, scan.identity.study_uid, scan.identity.series_uid, scan.paths[:1])
     )
     return found
+
+
+def _series_of(header: Header) -> tuple[str, ...]:
+    """What the files of one series share; a file without Series Instance UID is a series of its own.
+
+    Patient and study belong to it, since careless anonymisation gives one Series Instance UID to several patients.
+    """
+    values = header.values
+    if not values.get("SeriesInstanceUID"):
+        return (str(header.path),)
+    return tuple(str(values.get(word, "")) for word in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))
+
+
+def _refuse_shared_ids(found: Survey) -> None:
+    """DICOM scans that carry the same SOP Instance UIDs, yet are not of one series, cannot be told apart later."""
+    number = Counter(scan.scan_id for scan in found.scans if scan.kind == "dicom")
+    shared = [scan for scan in found.scans if number[scan.scan_id] > 1 and scan.kind == "dicom"]
+    found.scans = [scan for scan in found.scans if number[scan.scan_id] <= 1 or scan.kind != "dicom"]
+    found.excluded += [Excluded(s.paths, Code.RepeatedInstance, "in several series", s.scan_id) for s in shared]
 
 
 def scan_id_of(parts: Iterable[str]) -> str:
@@ -251,14 +273,15 @@ def _one_of_each(members: list[Header], found: Survey) -> list[Header]:
         by_uid[header.values.get("SOPInstanceUID") or header.digest].append(header)
     kept = []
     for uid, same in by_uid.items():
+        scan_id = scan_id_of([uid]) if _is_projection(same[0]) else None
         if all(_same_image(same[0], other) for other in same[1:]):
             kept.append(same[0])
             if len(same) > 1:
                 copies = tuple(header.path for header in same[1:])
-                found.excluded.append(Excluded(copies, Code.DuplicateFile, "", scan_id_of([uid])))
+                found.excluded.append(Excluded(copies, Code.DuplicateFile, "", scan_id))
         else:
             paths = tuple(header.path for header in same)
-            found.excluded.append(Excluded(paths, Code.RepeatedInstance, f"{len(same)} files", scan_id_of([uid])))
+            found.excluded.append(Excluded(paths, Code.RepeatedInstance, f"{len(same)} files", scan_id))
     return kept
 
 
@@ -267,7 +290,14 @@ def _same_image(one: Header, other: Header) -> bool:
     loose = ("TransferSyntaxUID", "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
              "PhotometricInterpretation", "PlanarConfiguration")  # fmt: skip
     left, right = ({k: v for k, v in h.values.items() if k not in loose} for h in (one, other))
-    return left == right and one.frames == other.frames
+    if left != right or one.frames != other.frames:
+        return False
+    if one.values["TransferSyntaxUID"] != other.values["TransferSyntaxUID"]:
+        return True  # to compare the pixels they would have to be decoded
+    try:
+        return stored_pixels(one) == stored_pixels(other)
+    except OSError:
+        return False
 
 
 def _common(planes: list[Plane]) -> Values:

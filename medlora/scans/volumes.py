@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Hashable
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from medlora.scans.codes import Code, Issue
 from medlora.scans.geometry import Array, check_stack
-from medlora.scans.header import Header
+from medlora.scans.header import stored_pixels
 from medlora.scans.plane import Plane, Refused, Volume, by_words, grouped
 
 # What names a kind of image, or a volume of a run: may tell images at the same position apart, most telling first.
@@ -83,19 +82,10 @@ def _without_copies(slots: list[list[Plane]]) -> tuple[list[Plane], list[Plane]]
             # Frames of one file are never copies; a repeated frame is the file's own doing.
             key: Hashable = id(plane)
             if len(slot) > 1 and plane.frame < 0:
-                key = (by_words((*_KINDS, *_TIMES))(plane), _raw_pixels(plane.header))
+                key = (by_words((*_KINDS, *_TIMES))(plane), stored_pixels(plane.header) or id(plane))
             (copies if key in seen else kept).append(plane)
             seen.setdefault(key, plane)
     return kept, copies
-
-
-def _raw_pixels(header: Header) -> bytes:
-    """SHA-256 of the stored pixel element, undecoded."""
-    if header.pixels is None or header.pixels[1] < 0:
-        return str(header.path).encode()
-    with header.path.open("rb") as file:
-        file.seek(header.pixels[1])
-        return hashlib.sha256(file.read(header.pixels[2])).digest()
 
 
 def _separated(slots: list[list[Plane]], whole: bool) -> list[list[Plane]] | None:

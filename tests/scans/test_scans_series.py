@@ -377,3 +377,33 @@ def test_tomosynthesis_is_a_volume_and_a_radiograph_never_a_frame(tmp_path):
     save(data, shared_file)
     scan = one(tmp_path / "tomo")
     np.testing.assert_array_equal(scan.to_numpy("zyx"), stack(4) - 1024)
+
+
+def test_one_series_uid_for_two_patients_is_two_series(tmp_path):
+    first = series(tmp_path / "a", axial(3), PatientID="A")
+    second = series(tmp_path / "b", axial(4), PatientID="B", each=[{"SOPInstanceUID": f"1.8.{k}"} for k in range(4)])
+    found = {files.identity.patient_id: files.load() for files in scans.survey(tmp_path).scans}
+    np.testing.assert_array_equal(found["A"].array, first - 1024.0)
+    np.testing.assert_array_equal(found["B"].array, second - 1024.0)
+
+
+def test_the_same_uids_in_two_series_are_refused(tmp_path):
+    series(tmp_path / "a", axial(3), PatientID="A")
+    series(tmp_path / "b", axial(3), PatientID="B")
+    found = scans.survey(tmp_path)
+    assert found.scans == [] and [e.code for e in found.excluded] == [Code.RepeatedInstance] * 2
+
+
+def test_one_uid_one_header_but_other_pixels_is_no_copy(tmp_path):
+    data = image(picture(), CT, SOPInstanceUID="1.2.3.9")
+    save(data, tmp_path / "a")
+    data.PixelData = data.PixelData[::-1]
+    save(data, tmp_path / "b")
+    assert [e.code for e in scans.survey(tmp_path).excluded] == [Code.RepeatedInstance]
+
+
+def test_a_truncated_copy_of_a_slice_leaves_the_series_whole(tmp_path):
+    series(tmp_path, axial(5))
+    (tmp_path / "cut.dcm").write_bytes((tmp_path / "0002.dcm").read_bytes()[:-40])
+    found = scans.read(tmp_path)
+    assert found[0].issues == () and [e.code for e in found.excluded] == [Code.TruncatedPixelData]

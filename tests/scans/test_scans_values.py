@@ -241,3 +241,14 @@ def test_header_cannot_claim_more_memory_than_the_file_can_justify(tmp_path):
     data.Rows = data.Columns = 65535
     save(data, path)
     assert [e.code for e in scans.survey(path).excluded] == [Code.TooLarge]
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+def test_voi_lut_table_proposes_the_range_it_maps(tmp_path, photometric):
+    item = Dataset()
+    item.LUTDescriptor = [1000, 500, 16]
+    item.LUTData = np.arange(1000, dtype="<u2").tobytes()
+    item["LUTData"].VR, item["LUTDescriptor"].VR = "OW", "US"
+    save(image(picture(), DX, stored=12, VOILUTSequence=[item], PhotometricInterpretation=photometric), tmp_path / "a")
+    centre = 1000.0 if photometric == "MONOCHROME2" else 4095 - 1000.0
+    assert loaded(tmp_path).windows == ((centre, 1000.0),)

@@ -279,6 +279,12 @@ def mean_auc(
     k = y.shape[1]
     where = np.zeros((len(y), count * k), dtype=bool)
     for g in range(count):
+        inside = y[groups == g]
+        if (inside.all(axis=0) | ~inside.any(axis=0)).any():
+            raise MedloraError(
+                f"training {g + 1} of {count} (column seed or fold) has cases of one class only",
+                "its area cannot be estimated: divide into fewer, stratified folds",
+            )
         where[:, g * k : (g + 1) * k] = (groups == g)[:, None]
     areas, cov = auc_covariance(np.tile(y, count), np.tile(scores, count), patients, where)
     m, n = int(y.sum()), int((~y).sum())
@@ -297,7 +303,7 @@ def _disagreement(checked: Predictions, answers: NDArray | None) -> list[str]:
     """Say when the file's own answers are not those of the operating point used here."""
     if answers is None or checked.kind == "multilabel" or "predicted" not in checked.frame.columns:
         return []
-    given = checked.frame["predicted"].astype(str).to_numpy()
+    given = checked.frame["predicted"].fillna("").astype(str).to_numpy()
     other = (given != "") & (given != answers.astype(str))
     if not other.any():
         return []

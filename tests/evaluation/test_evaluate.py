@@ -188,6 +188,9 @@ def test_seeds_and_folds_are_not_patients(tmp_path):
     assert (many.n_pos, many.n_neg) == (one.n_pos, one.n_neg)
     assert any("5 trainings" in n for n in evaluate(five).notes)
     evaluate(five).write(tmp_path / "five")
+    poor = frame.assign(fold=np.where(frame.y == "opacity", 0, np.arange(120) % 2))
+    with pytest.raises(MedloraError, match=r"training 2 of 2 .* one class only"):
+        evaluate(poor)
 
 
 def test_predictive_values_at_a_stated_prevalence():

@@ -33,10 +33,12 @@ SHOWN = (
 _SCHEMA = f"""
 CREATE TABLE files (
     path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, kind TEXT, problem TEXT,
-    patient TEXT, study TEXT, series TEXT, header TEXT, {", ".join(f'"{name}"' for name in SHOWN)}
+    patient TEXT, study TEXT, series TEXT, {", ".join(f'"{name}"' for name in SHOWN)}
 ) WITHOUT ROWID;
+CREATE TABLE headers (path BLOB PRIMARY KEY, header TEXT) WITHOUT ROWID;
 CREATE TABLE meta (made_with TEXT);
 """
+_TABLES = {"files", "headers", "meta"}
 
 
 @dataclass
@@ -65,7 +67,7 @@ class Index:
         """The header of every file, in the order of their paths. They hold identifiers."""
         from medlora.scans import Header
 
-        for path, header in self._database.execute("SELECT path, header FROM files ORDER BY path"):
+        for path, header in self._database.execute("SELECT path, header FROM headers ORDER BY path"):
             yield Header.from_dict({**json.loads(header), "path": self.folder / os.fsdecode(path)})
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -134,11 +136,13 @@ def _index(folder: str | os.PathLike[str], database: sqlite3.Connection, workers
     gone = [path for path in before if path not in now]
     changed = [path for path, signature in now.items() if before.get(path) != signature]
     with database:
-        database.executemany("DELETE FROM files WHERE path = ?", [(path,) for path in gone])
-        marks = ", ".join("?" * (9 + len(SHOWN)))
+        for table in ("files", "headers"):
+            database.executemany(f"DELETE FROM {table} WHERE path = ?", [(path,) for path in gone])  # noqa: S608
+        marks = ", ".join("?" * (8 + len(SHOWN)))
         for rows in _read(folder, changed, workers):
-            stamped = [(row[0], *now[row[0]], *row[1:]) for row in rows]
-            database.executemany(f"INSERT OR REPLACE INTO files VALUES ({marks})", stamped)  # noqa: S608 - no values
+            stamped = [(row[0], *now[row[0]], *row[1:-1]) for row in rows]
+            database.executemany(f"INSERT OR REPLACE INTO files VALUES ({marks})", stamped)  # noqa: S608
+            database.executemany("INSERT OR REPLACE INTO headers VALUES (?, ?)", [(row[0], row[-1]) for row in rows])
     problems = dict(
         database.execute("SELECT problem, COUNT(*) FROM files WHERE problem <> '' GROUP BY problem ORDER BY problem")
     )
@@ -160,11 +164,11 @@ def _open(cache: str | os.PathLike[str] | None) -> sqlite3.Connection:
     database = sqlite3.connect(cache or ":memory:")
     try:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if tables == {"files", "meta"}:
+        if tables == _TABLES:
             if database.execute("SELECT made_with FROM meta").fetchone() == (made_with,):
                 return database
             say("the cache of headers is of another version: all headers are read again")
-            database.executescript("DROP TABLE files; DROP TABLE meta;")
+            database.executescript("".join(f"DROP TABLE {name};" for name in _TABLES))
         elif tables:
             raise sqlite3.DatabaseError("it holds something else")
         database.executescript(_SCHEMA)
@@ -206,7 +210,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 def read_batch(root: str, paths: Sequence[bytes]) -> list[tuple[Any, ...]]:
-    """Rows of the table ``files`` (without size and time) for some paths below ``root``."""
+    """Rows of the table ``files`` (without size and time), and the header, for some paths below ``root``."""
     from medlora.scans import Header, read_header
 
     held = [item.name for item in fields(Header) if item.name != "path"]
@@ -222,8 +226,8 @@ def read_batch(root: str, paths: Sequence[bytes]) -> list[tuple[Any, ...]]:
                 _text(values.get("PatientID")),
                 _text(values.get("StudyInstanceUID")),
                 _text(values.get("SeriesInstanceUID")),
-                _encode({name: getattr(header, name) for name in held}),
                 *[_text(values[name]) if name in values else None for name in SHOWN],
+                _encode({name: getattr(header, name) for name in held}),
             )
         )
     return rows

@@ -31,8 +31,8 @@ def split_patients(
     """Assign every case to ``train``, ``tune`` or ``test`` so that no patient is in two of them.
 
     Iterative stratification (Sechidis et al., ECML PKDD 2011, doi 10.1007/978-3-642-23808-6_10) with the patient as
-    the unit: the class with the fewest patients is dealt first; each of its patients, those with very many cases first
-    (by powers of two) and otherwise in an order drawn by ``seed``, goes where most cases of that class are still
+    the unit: the class with the fewest patients is dealt first; each of its patients, in an order drawn by ``seed``
+    (but those who alone hold more than 5 % of a class before all others), goes where most cases of that class are still
     wanted. A patient with several labels counts in each of them. No split that wants cases is left without a class
     while there is a patient to give it. The draw depends on ``seed`` and on scan identifiers alone, not on the order of
     the rows nor on the cohort's salt.
@@ -67,7 +67,10 @@ def split_patients(
     lack = {split: {label: part * n for label, n in total.items()} for split, part in wanted.items()}
     covered: dict[str, set[str]] = {label: set() for label in total}
     drawn = {
-        patient: (-counts.total().bit_length(), hashlib.sha256(f"{seed}:{first[patient]}".encode()).digest())
+        patient: (
+            all(n <= 0.05 * total[label] for label, n in counts.items()),
+            hashlib.sha256(f"{seed}:{first[patient]}".encode()).digest(),
+        )
         for patient, counts in cases.items()
     }
     left = set(cases)

@@ -50,6 +50,22 @@ def test_another_seed_is_another_draw():
     assert len(draws) == 5
 
 
+def test_patients_with_several_scans_go_anywhere():
+    """The splits are alike not only in cases but also in how many scans their patients have."""
+    mean = defaultdict(list)
+    for seed in range(20):
+        scan_ids, patients, labels = zip(*cohort(5), strict=True)
+        scans, of = Counter(patients), {}
+        for patient, split in zip(patients, split_patients(scan_ids, patients, labels, seed=seed), strict=True):
+            of[patient] = split
+        for split in ("train", "tune", "test"):
+            sizes = [scans[patient] for patient in of if of[patient] == split]
+            mean[split].append(sum(sizes) / len(sizes))
+    overall = sum(scans.values()) / len(scans)
+    for sizes in mean.values():
+        assert abs(sum(sizes) / len(sizes) - overall) < 0.1 * overall
+
+
 @pytest.mark.parametrize("n", [3, 4, 5, 7])
 @pytest.mark.parametrize("seed", range(5))
 def test_every_split_has_every_class_however_few(n, seed):

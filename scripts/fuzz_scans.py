@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import random
-import resource
 import sys
 import tempfile
 import time
@@ -139,6 +138,8 @@ def run(count: int, seed: int, keep: Path | None = None) -> tuple[Counter, list[
 
 
 def main() -> int:
+    import resource  # not on Windows
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)

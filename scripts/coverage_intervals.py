@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from medlora.evaluation import auc, proportion
+from medlora.evaluation import auc, auc_covariance, proportion
+from medlora.evaluation.discrimination import auc_interval
 from medlora.evaluation.estimate import Estimate
 from medlora.evaluation.proportions import ratio_covariance, wilson
 
@@ -60,14 +61,18 @@ def clustered(rng: np.random.Generator, patients: int, cases: int, area: float, 
 
 def area_methods(y: NDArray[np.bool_], s: NDArray[np.float64], who: NDArray[np.intp] | None) -> dict[str, Estimate]:
     """Every interval of one study; a published method that gives none counts as the point itself."""
-    methods = {"rule": auc(y, s, who)}
+    m, n = int(y.sum()), int((~y).sum())
+    (area,), ((naive,),) = auc_covariance(y, s)
     if who is None:
-        methods |= {"DeLong": auc(y, s, method="wald"), "logit-DeLong": auc(y, s, method="logit")}
-        methods["Newcombe 5"] = auc(y, s, method="newcombe")
-    else:
-        methods |= {"naive DeLong": auc(y, s, method="wald"), "naive logit": auc(y, s, method="logit")}
-        methods |= {"Obuchowski": auc(y, s, who, method="wald"), "logit-Obuchowski": auc(y, s, who, method="logit")}
-        methods["Newcombe 5 at n_eff"] = auc(y, s, who, method="newcombe")
+        published = {"DeLong": "wald", "logit-DeLong": "logit", "Newcombe 5": "newcombe"}
+        return {"rule": auc(y, s)} | {k: auc_interval(area, naive, m, n, method=v) for k, v in published.items()}
+    robust = float(auc_covariance(y, s, who)[1][0, 0])
+    patients = len(np.unique(who[y])), len(np.unique(who[~y]))
+    published = {"Obuchowski": "wald", "logit-Obuchowski": "logit", "Newcombe 5 at n_eff": "newcombe"}
+    methods = {"rule": auc(y, s, who), "naive DeLong": auc_interval(area, naive, m, n, method="wald")}
+    methods["naive logit"] = auc_interval(area, naive, m, n, method="logit")
+    for name, method in published.items():
+        methods[name] = auc_interval(area, robust, m, n, patients=patients, independent_variance=naive, method=method)
     return methods
 
 

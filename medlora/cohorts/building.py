@@ -20,7 +20,7 @@ from medlora.cohorts.joining import Join, identifiers, join, relative
 from medlora.cohorts.labels import read_labels
 from medlora.cohorts.left_out import Excluded
 from medlora.cohorts.patients import Patients, patients_of
-from medlora.cohorts.pixels import Pixels, read_pixels
+from medlora.cohorts.pixels import Pixels, may_show, read_pixels
 from medlora.cohorts.places import Place, Places, read_places
 from medlora.cohorts.rows import Case, Rows, read_rows
 from medlora.cohorts.selection import Selection
@@ -216,7 +216,7 @@ def _read_all(
         _have_geometry(scans, of_scan)
     for scan in scans:
         label = labels.get(scan.scan_id, "")
-        if shown[label] < THUMBNAILS_PER_CLASS and str(scan.header.get("BurnedInAnnotation", "")).upper() != "YES":
+        if shown[label] < THUMBNAILS_PER_CLASS and may_show(scan):
             shown[label] += 1
             wanted.append(scan.scan_id)
     pixels: dict[str, Pixels] = {}

@@ -37,15 +37,21 @@ class Patients:
 def patients_of(scans: Sequence[ScanFiles], table: Mapping[str, str]) -> Patients:
     """The patient of each scan: DICOM's Patient ID unless it is empty or a placeholder, else the table's.
 
+    A placeholder is a word such as "anonymous", or the one Patient ID of all scans where the table knows several.
+
     Args:
         scans: the scans.
         table: scan_id → cell of the table's patient column.
     """
     found = Patients()
+    given = {scan.scan_id: (scan.identity.patient_id or "").strip() for scan in scans}
+    no_names = {name for name in given.values() if plain(name) in PLACEHOLDERS}
+    if len(set(given.values())) == 1 and len(set(table.values())) > 1:
+        no_names |= set(given.values())  # one Patient ID for all, whom the table tells apart
     for scan in scans:
-        dicom = (scan.identity.patient_id or "").strip()
+        dicom = given[scan.scan_id]
         cell = table.get(scan.scan_id, "")
-        if dicom and plain(dicom) not in PLACEHOLDERS:
+        if dicom and dicom not in no_names:
             found.key[scan.scan_id], found.origin[scan.scan_id] = dicom, "dicom"
         elif not is_missing(cell):
             found.key[scan.scan_id], found.origin[scan.scan_id] = cell, "table"
@@ -56,7 +62,7 @@ def patients_of(scans: Sequence[ScanFiles], table: Mapping[str, str]) -> Patient
         alike[without_damage(key).casefold()].add(key)
     tables = Counter(found.key[scan_id] for scan_id, origin in found.origin.items() if origin == "table")
     found.info = {
-        "placeholders": sum(plain(scan.identity.patient_id or "") in PLACEHOLDERS for scan in scans),
+        "placeholders": sum(bool(name) and name in no_names for name in given.values()),
         "alike": sum(len(keys) for keys in alike.values() if len(keys) > 1),
         "shortened": sum(is_shortened(key) for key in tables),
         "disagree": _disagreements(scans, found, table),

@@ -98,8 +98,13 @@ def look(scan: ScanFiles, thumbnail: bool = False, places: Sequence[Place] = (),
         shape=array.shape,
         small=_small(plane),
         thumbnail=png(plane) if thumbnail else b"",
-        places=tuple(_look_at(place, system, loaded, i < MARKED) for i, place in enumerate(places)),
+        places=tuple(_look_at(place, system, loaded, i < MARKED and may_show(scan)) for i, place in enumerate(places)),
     )
+
+
+def may_show(scan: ScanFiles) -> bool:
+    """Whether a picture of the scan may stand in a page: not where text is burned in, which may be a name."""
+    return str(scan.header.get("BurnedInAnnotation", "")).upper() != "YES"
 
 
 def _look_at(place: Place, system: str, scan: Scan, picture: bool) -> tuple[tuple[float, float, float], bool, bytes]:

@@ -94,10 +94,22 @@ def read_rows(
             if label := _one_cell(table, joined, numbers, columns["label"], "label"):
                 split = _one_cell(table, joined, numbers, columns["split"], "split") if split_column else ""
                 rows.cases.append(Case(scan_id, label, split_name(split) or ""))
+    _are_classes(table, columns["label"], rows)
     if site and site.startswith("="):
         rows.site = dict.fromkeys(joined.scans, site[1:])
     named = {f"{what}_column": columns.get(what) for what in ("label", "site", "patient", "split")}
     return rows, {**asked, "key": joined.key, "key_column": joined.column, **named}
+
+
+def _are_classes(table: LabelTable, column: str, rows: Rows) -> None:
+    """Refuse a column of names, numbers or remarks before one of its values is shown anywhere."""
+    classes, n = len({case.label for case in rows.cases}), len(rows.cases)
+    if classes > 2 and (classes == n or (classes > 20 and classes > n / 4)):
+        raise MedloraError(
+            f"{table.path.name}: the column {column!r} holds {classes} different values for {n} cases, "
+            "so they cannot be classes",
+            "name the column of the labels with --label-column",
+        )
 
 
 def _cases_of_rows(table: LabelTable, joined: Join, columns: dict[str, str], places: Places) -> list[Case]:
@@ -162,7 +174,7 @@ def _check_splits(table: LabelTable, column: str) -> None:
     for row, cell in table.frame[column].items():
         if not is_missing(cell) and split_name(cell) is None:
             raise MedloraError(
-                f"{table.path.name} row {row}: the split {cell!r} (column {column!r}) is not known",
+                f"{table.path.name} row {row}: what the column {column!r} holds is not the name of a split",
                 "use train, tune (or val, validation) and test",
             )
 

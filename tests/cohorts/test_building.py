@@ -127,7 +127,12 @@ def test_labels_stay_as_written(archive, tmp_path):
         ),
         ([("file", "label"), *rows(0, labels="a")], {}, "all 12 labelled scans have the same label, 'a'"),
         ([("file", "label"), *rows(0, 4)], {}, "'a' has 2; 'b' has 2"),
-        ([("file", "label", "s"), ("PAT000/0.dcm", "b", "later")], {"split_column": "s"}, "row 2: the split 'later'"),
+        (
+            [("file", "label", "s"), ("PAT000/0.dcm", "b", "later")],
+            {"split_column": "s"},
+            "row 2: what the column 's' holds is not",
+        ),
+        ([("file", "label"), *((f, f) for f, _ in rows(0))], {}, "'label' holds 12 different values for 12 cases"),
     ],
 )
 def test_bad_tables_get_one_clear_message(archive, tmp_path, table, options, message):
@@ -171,6 +176,16 @@ def test_without_patient_ids_the_table_tells_and_else_every_file_is_its_own(arch
     cohort = Cohort.from_archive(root, write_csv(tmp_path / "labels.csv", [row[:2] for row in table]))
     assert cohort.table["patient"].nunique() == 12
     assert any(line.startswith("12 scans have no patient ID") for line in cohort.warnings)
+
+
+def test_one_patient_id_for_everyone_is_none(tmp_path):
+    root = tmp_path / "archive"
+    for n in range(12):
+        write_dicom(root / f"{n}.dcm", noise(n), str(n), patient="STUDY7")
+    table = [("file", "label", "patient"), *((f"{n}.dcm", "ab"[n % 2], f"q{n}") for n in range(12))]
+    cohort = Cohort.from_archive(root, write_csv(tmp_path / "labels.csv", table))
+    assert cohort.table["patient"].nunique() == 12
+    assert "12 scans have a placeholder as Patient ID, which was taken as none" in cohort.warnings
 
 
 def test_patients_whose_ids_differ_by_leading_zeros_stay_two(archive, tmp_path):

@@ -44,15 +44,15 @@ def test_a_tag_that_follows_the_label_is_found():
 
 
 def test_noise_is_no_source():
-    """Over 20 draws without any relation the interval holds 0.5 about 95 times in 100, and nothing is warned of."""
+    """Over 12 draws without any relation the interval holds 0.5 about 95 times in 100, and nothing is warned of."""
     covered = warned = 0
-    for seed in range(20):
+    for seed in range(12):
         rng, scans, patients, label = made(160, seed=seed)
         tags = pd.DataFrame({"KVP": rng.normal(80, 5, len(scans)), "Grid": rng.choice(["x", "y", "z"], len(scans))})
         (found, _) = check(rng, scans, patients, label, tags)
         covered += found["low"] <= 0.5 <= found["high"]
         warned += len(source_warnings([found]))
-    assert covered >= 16 and warned <= 1
+    assert covered >= 9 and warned <= 1
 
 
 def test_patients_do_not_tell_themselves():

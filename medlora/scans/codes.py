@@ -43,6 +43,7 @@ class Code(Enum):
     DuplicateFile = "The file is a copy of another one of its series", "refuse"
     DuplicatePosition = "Several images lie at one position and nothing tells them apart", "refuse"
     UnknownOrder = "The images of the series carry no position, so their order is not known", "refuse"
+    InvalidOrientation = "The direction cosines of the image are not two perpendicular unit vectors", "refuse"
     MissingSlices = "Slices are missing", "flag"
     NonUniformSpacing = "The distance between slices varies; the affine holds the mean step", "flag"
     UnalignedSlices = "The slices do not lie on one straight line; the affine holds the mean step", "flag"

@@ -56,10 +56,10 @@ def planes_of(header: Header) -> list[Plane]:
     for index, values in frames:
         plane = Plane(header, index, values)
         orientation, position = values.get("ImageOrientationPatient"), values.get("ImagePositionPatient")
-        if isinstance(orientation, list) and isinstance(position, list) and len(position) == 3:
+        if isinstance(orientation, list):
             plane.directions = axes(tuple(orientation))
-            located = np.asarray([c if isinstance(c, (int, float)) else np.nan for c in position], float)
-            plane.position = located if plane.directions is not None and np.isfinite(located).all() else None
+        if plane.directions is not None and isinstance(position, list) and len(position) == 3:
+            plane.position = np.asarray(position, float)
         planes.append(plane)
     return planes
 

@@ -50,8 +50,13 @@ def assemble(headers: Sequence[Header]) -> list[Volume | Refused]:
 
 def _without_place(alone: list[list[Plane]]) -> list[Volume | Refused]:
     """Images without a position: each its own scan, but for slices, whose order cannot be known."""
+    skewed = [planes for planes in alone if _is_skewed(planes[0])]
+    alone = [planes for planes in alone if not _is_skewed(planes[0])]
     loose = [planes for planes in alone if _is_slice(planes[0])]
     results: list[Volume | Refused] = []
+    if skewed:
+        together = list(itertools.chain(*skewed))
+        results.append(Refused(together, Issue(Code.InvalidOrientation, f"{len(together)} images")))
     if len(loose) > 1:
         together = sorted(itertools.chain(*loose), key=lambda plane: plane.values.get("InstanceNumber", 0))
         results.append(Refused(together, Issue(Code.UnknownOrder, f"{len(loose)} images")))
@@ -66,6 +71,13 @@ def _is_slice(plane: Plane) -> bool:
     """Whether the image is one of those that only together make a volume."""
     single = frame_count(plane.header) == 1
     return single and plane.values.get("SOPClassUID") in _SLICES and not is_localizer(plane.values)
+
+
+def _is_skewed(plane: Plane) -> bool:
+    """Whether a slice gives an orientation that is none."""
+    return (
+        _is_slice(plane) and plane.directions is None and len(listed(plane.values.get("ImageOrientationPatient"))) == 6
+    )
 
 
 def _hard_key(plane: Plane) -> Hashable:

@@ -15,7 +15,7 @@ from typing import Any
 from medlora.scans import image, nifti
 from medlora.scans.codes import Code, Issue, Severity, severity
 from medlora.scans.decode import check_pixels
-from medlora.scans.elements import ACQUISITION, FOR_PROCESSING, NO_IMAGES
+from medlora.scans.elements import ACQUISITION, CT_IMAGES, FOR_PROCESSING, NO_IMAGES
 from medlora.scans.file import read_header
 from medlora.scans.folder import list_files
 from medlora.scans.geometry import flat_affine
@@ -354,7 +354,7 @@ def _issues_of_values(values: Values) -> list[Issue]:
     volumetric = values.get("Modality") in ("CT", "MR", "PT", "NM")
     if volumetric and "ImagePositionPatient" in values and spacing_of(values) is None:
         issues.append(Issue(Code.UnknownSpacing))
-    if values.get("Modality") == "CT" and not is_localizer(values) and not values.get("ModalityLUTSequence"):
+    if values.get("SOPClassUID") in CT_IMAGES and not is_localizer(values) and not values.get("ModalityLUTSequence"):
         missing = [word for word in ("RescaleSlope", "RescaleIntercept") if word not in values]
         if missing:
             issues.append(Issue(Code.UnknownUnits, f"no {' and no '.join(missing)}"))

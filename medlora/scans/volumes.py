@@ -53,6 +53,13 @@ def volumes_of(planes: list[Plane]) -> list[Volume | Refused]:
         for volume in inferred:
             volume.issues.append(Issue(Code.InferredVolumes, f"{len(groups)} volumes"))
         return [*inferred, *results]
+    remaining, copies = _without_copies(slots, times=False)
+    if len(remaining) == len(slots):
+        return [
+            _checked(remaining, directions),
+            *(Refused([copy], Issue(Code.DuplicateFile)) for copy in copies),
+            *results,
+        ]
     crowded = sum(len(slot) > 1 for slot in slots)
     return [Refused(planes, Issue(Code.DuplicatePosition, f"{crowded} of {len(slots)} positions")), *results]
 
@@ -72,8 +79,13 @@ def _slots(planes: list[Plane], directions: Array) -> list[list[Plane]]:
     return slots
 
 
-def _without_copies(slots: list[list[Plane]]) -> tuple[list[Plane], list[Plane]]:
-    """Planes less those whose stored pixels equal another's at the same position, of the same kind and moment."""
+def _without_copies(slots: list[list[Plane]], times: bool = True) -> tuple[list[Plane], list[Plane]]:
+    """Planes less those whose stored pixels equal another's at the same position, of the same kind.
+
+    Args:
+        slots: planes by position.
+        times: the moments must be the same, too: in a run over time, empty slices may well be equal.
+    """
     kept: list[Plane] = []
     copies: list[Plane] = []
     for slot in slots:
@@ -82,7 +94,7 @@ def _without_copies(slots: list[list[Plane]]) -> tuple[list[Plane], list[Plane]]
             # Frames of one file are never copies; a repeated frame is the file's own doing.
             key: Hashable = id(plane)
             if len(slot) > 1 and plane.frame < 0:
-                key = (by_words((*_KINDS, *_TIMES))(plane), stored_pixels(plane.header) or id(plane))
+                key = (by_words((*_KINDS, *(_TIMES if times else ())))(plane), stored_pixels(plane.header) or id(plane))
             (copies if key in seen else kept).append(plane)
             seen.setdefault(key, plane)
     return kept, copies

@@ -407,3 +407,26 @@ def test_a_truncated_copy_of_a_slice_leaves_the_series_whole(tmp_path):
     (tmp_path / "cut.dcm").write_bytes((tmp_path / "0002.dcm").read_bytes()[:-40])
     found = scans.read(tmp_path)
     assert found[0].issues == () and [e.code for e in found.excluded] == [Code.TruncatedPixelData]
+
+
+def test_a_slice_sent_again_at_another_time_is_no_slice(tmp_path):
+    volume = series(tmp_path, axial(5), ContentTime="101010")
+    data = image(picture(seed=2), ImagePositionPatient=[-100, -80, 35], ImageOrientationPatient=list(AXIAL))
+    data.PixelSpacing, data.InstanceNumber, data.ContentTime = [0.5, 0.75], 6, "111213"
+    save(data, tmp_path / "again.dcm")
+    found = scans.read(tmp_path)
+    np.testing.assert_array_equal(found[0].array, volume - 1024.0)
+    assert [e.code for e in found.excluded] == [Code.DuplicateFile]
+
+
+def test_direction_cosines_that_are_none_are_refused(tmp_path):
+    series(tmp_path, axial(4), orientation=(1, 0, 0, 0.5, 0.5, 0))
+    assert [e.code for e in scans.survey(tmp_path).excluded] == [Code.InvalidOrientation]
+
+
+def test_a_capture_beside_the_slices_is_no_slice(tmp_path):
+    volume = series(tmp_path, axial(4))
+    save(image(picture(50, 60), "1.2.840.10008.5.1.4.1.1.7", Modality="CT", InstanceNumber=5), tmp_path / "capture")
+    by_depth = {scan.shape[2]: scan for scan in scans.read(tmp_path)}
+    np.testing.assert_array_equal(by_depth[4].array, volume - 1024.0)
+    assert by_depth[4].issues == () and codes(by_depth[1]) == [Code.NoGeometry]

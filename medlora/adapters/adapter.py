@@ -249,7 +249,7 @@ class Adapter:
             for name, chain in (site.updates or {}).items():
                 role = roles.get((site.path, name)) or roles.get((site.path, "weight"), "norm")
                 rows.setdefault(role, [0, 0])[1] += count(chain.parameters())
-        own = sum(item.trained.numel() for item in self._owned if isinstance(item.trained, nn.Parameter))
+        own = sum(item.trained.numel() for item in self._owned if item.trained.requires_grad)
         total = count(self.parameters())
         base = sum(p.numel() for p, _ in self._flags)
         lines = [f"{'role':<18}{'targets':>9}{'trained':>12}"]

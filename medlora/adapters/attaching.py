@@ -87,8 +87,8 @@ def plan(
     frozen = set(norms) if batchnorm == "frozen" else set()
     sites = [Site(p, m, updates.get(p), p in frozen) for p, m in modules.items() if p in updates or p in frozen]
     owned = [
-        Owned(f"{path}.{name}" if path else name, module, name, tensor, _copy(tensor))
-        for path, module, name, tensor in _trained_themselves(modules, method, head, set(norms) - frozen)
+        Owned(f"{path}.{name}" if path else name, module, name, tensor, _copy(tensor, trained))
+        for path, module, name, tensor, trained in _owned(modules, method, head, set(norms) - frozen)
     ]
     return Adapter(model, method, targets, head, batchnorm, sites, owned)
 
@@ -143,30 +143,30 @@ def _updates(modules: dict[str, nn.Module], method: Method, targets: list[Target
     return dicts
 
 
-def _trained_themselves(
+def _owned(
     modules: dict[str, nn.Module], method: Method, head: tuple[str, ...], adapting: set[str]
-) -> list[tuple[str, nn.Module, str, Tensor]]:
-    """Parameters and buffers that are trained in place: the head, and what the method trains without an update."""
+) -> list[tuple[str, nn.Module, str, Tensor, bool]]:
+    """Tensors that the adapter has of its own, and whether they are trained: the head, statistics, what BitFit trains."""
     found = []
     for path, module in modules.items():
         in_head = any(path == h or path.startswith(h + ".") for h in head)
         for name, parameter in module._parameters.items():
-            if parameter is None:
-                continue
-            if (
+            trained = (
                 in_head
                 or isinstance(method, Full)
                 or (isinstance(method, BitFit) and (name == "bias" or name.endswith("_bias")))
                 or (isinstance(method, NormTuning) and isinstance(module, NORMS))
-            ):
-                found.append((path, module, name, parameter))
+            )
+            # PEFT saves a batch norm whole or not at all
+            if parameter is not None and (trained or (path in adapting and isinstance(method, LoRA))):
+                found.append((path, module, name, parameter, trained))
         if path in adapting:
-            found += [(path, module, n, b) for n, b in module._buffers.items() if b is not None]
+            found += [(path, module, n, b, False) for n, b in module._buffers.items() if b is not None]
     return found
 
 
-def _copy(tensor: Tensor) -> Tensor:
+def _copy(tensor: Tensor, trained: bool) -> Tensor:
     copy = tensor.detach().clone()
-    return nn.Parameter(copy) if isinstance(tensor, nn.Parameter) and tensor.is_floating_point() else copy
-
-
+    if not isinstance(tensor, nn.Parameter):
+        return copy
+    return nn.Parameter(copy, requires_grad=trained and tensor.is_floating_point())

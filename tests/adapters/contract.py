@@ -64,7 +64,7 @@ def check(model: nn.Module, x: torch.Tensor, targets: object, folder: object = N
     adapter = attach(model, LoRA(rank=4, targets=targets), example=x, **options)  # type: ignore[arg-type]
     with torch.no_grad():
         assert torch.equal(outputs(model, x), y0), "a new adapter is not the identity"
-    assert relative(outputs(model, x), y0) <= 1e-5  # with gradients some nets choose other kernels (attention)
+    assert relative(outputs(model, x), y0) <= 1e-4  # with gradients some nets choose other kernels (attention)
 
     perturb(adapter)
     y = outputs(model, x)

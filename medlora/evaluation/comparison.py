@@ -192,7 +192,7 @@ def paired_proportions(
     """Difference of two proportions on the same cases (sensitivities, specificities of two models).
 
     Without repeated patients: McNemar's exact test and Newcombe's method 10 for the interval. With them: the
-    difference's variance between patients, by z.
+    difference's variance between patients, by z; where that is 0, method 10 at the number of patients.
 
     Args:
         hits_a: 1 where A is right; shape (n,).
@@ -211,16 +211,27 @@ def paired_proportions(
     if count < n:
         ones = np.ones(n)
         _, cov = ratio_covariance([(a - b.astype(float), ones)], codes, count)
+        if cov[0, 0] < 1e-15:  # every patient alike: no variance to see, though agreement of few proves little
+            low, high = _newcombe10(_table(a, b) * count / n, level)
+            method = f"Newcombe method 10 at effective n {count}"
+            return Difference(pa - pb, low, high, 1.0 if pa == pb else None, method, pa, pb)
         return area_difference(pa, pb, float(np.sqrt(cov[0, 0])), "ratio estimator by patient")
-    only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
+    table = _table(a, b)
+    _, only_a, only_b, _ = table.astype(int)
     discordant = only_a + only_b
     p = min(1.0, 2 * float(bdtr(min(only_a, only_b), discordant, 0.5))) if discordant else 1.0
-    low, high = _newcombe10(int((a & b).sum()), only_a, only_b, int((~a & ~b).sum()), level)
+    low, high = _newcombe10(table, level)
     return Difference(pa - pb, low, high, p, "McNemar exact; Newcombe method 10", pa, pb)
 
 
-def _newcombe10(both: int, only_a: int, only_b: int, neither: int, level: float) -> tuple[float, float]:
+def _table(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Cases right in both, in A only, in B only, in neither."""
+    return np.array([(a & b).sum(), (a & ~b).sum(), (~a & b).sum(), (~a & ~b).sum()], dtype=np.float64)
+
+
+def _newcombe10(table: NDArray[np.float64], level: float) -> tuple[float, float]:
     """Square-and-add of two Wilson intervals, with the correlation of the pair (continuity-corrected phi)."""
+    both, only_a, only_b, neither = table
     n = both + only_a + only_b + neither
     a, b = both + only_a, both + only_b
     (low_a, high_a), (low_b, high_b) = wilson(a, n, level), wilson(b, n, level)

@@ -98,6 +98,12 @@ def roc_points(y: NDArray[np.bool_], score: NDArray[np.float64]) -> tuple[NDArra
     return np.r_[0.0, fpr], np.r_[0.0, tpr], np.r_[np.inf, levels]
 
 
+def _thin(curve: Mapping[str, Any], most: int = 2000) -> tuple[NDArray, NDArray]:
+    """At most so many points of a curve: more cannot be seen, and a page should stay small."""
+    keep = np.unique(np.linspace(0, len(curve["fpr"]) - 1, most).astype(int))
+    return curve["fpr"][keep], curve["tpr"][keep]
+
+
 def roc_band(fpr: NDArray, tpr: NDArray, m: float, n: float, level: float = 0.95) -> tuple[NDArray, NDArray, NDArray]:
     """A band around an ROC curve: the region that the confidence rectangles of all its points cover.
 
@@ -135,7 +141,7 @@ def roc_figure(
             if curve.get("band") is not None:
                 axes.fill_between(*curve["band"], color=colour, alpha=0.13, lw=0)
             axes.plot(
-                curve["fpr"], curve["tpr"], color=colour, ls=DASHES[i % len(DASHES)], lw=1.7 if i == 0 else 1.4,
+                *_thin(curve), color=colour, ls=DASHES[i % len(DASHES)], lw=1.7 if i == 0 else 1.4,
                 label=curve["label"], drawstyle="default", clip_on=False,
             )  # fmt: skip
         if point is not None:

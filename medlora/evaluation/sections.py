@@ -65,7 +65,8 @@ def sections(
         "evaluation": evaluation,
         "context": context,
         "kind": checked.kind,
-        "warnings": _warnings(evaluation, context),
+        "warnings": _warnings(context),
+        "notes": list(evaluation.notes),
         "headline": evaluation.headline(),
         "metrics": _by_class(evaluation),
         "flow": _flow(context),
@@ -103,14 +104,14 @@ def _known(checked: Predictions, name: str) -> tuple[NDArray, NDArray, NDArray, 
     return known, truth[known] == 1, checked.score(name)[known], checked.patients[known] if checked.clustered else None
 
 
-def _warnings(evaluation: Evaluation, context: ReportContext) -> list[str]:
+def _warnings(context: ReportContext) -> list[str]:
     made = list(context.warnings)
     if context.same_data_warning:
         said = context.same_data_warning
         made.insert(0, said if isinstance(said, str) else (
             "The operating point was chosen on these very cases: the figures at it are too good."
         ))  # fmt: skip
-    return made + list(evaluation.notes)
+    return made
 
 
 def _decision(evaluation: Evaluation, baselines: Mapping[str, Predictions], figures: _Figures) -> str | None:

@@ -292,6 +292,12 @@ def test_paired_proportions():
     assert 0.935 <= covered / 1000 <= 0.975
     same = paired_proportions(a, a, np.ones(50))
     assert (same.value, same.p) == (0.0, 1.0)
+    # Fifty cases of ten patients that agree prove no more than ten that do.
+    clustered = paired_proportions(a, a, np.ones(50), np.arange(50) // 5)
+    assert clustered.low < same.low < 0 < same.high < clustered.high
+    who = np.arange(50) // 2
+    found = paired_proportions(a, b, np.ones(50), who)
+    assert found.se == pytest.approx(np.sqrt(25 / 24 * ((np.bincount(who, a - b) - 2 * found.value) ** 2).sum()) / 50)
 
 
 def test_holm_against_statsmodels():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from medlora.errors import MedloraError
 
@@ -29,6 +30,8 @@ def run(words: Sequence[str]) -> int:
     from medlora.cli.app import app
 
     # Newer versions of typer carry a click of their own, so its exceptions are found through typer.
+    usage_error: Any
+    click_error: Any
     usage_error, click_error = typer.BadParameter.__mro__[1:3]
 
     debug, as_json = "--debug" in words, "--json" in words

@@ -67,8 +67,10 @@ def p_value(p: float | None) -> str:
 
 
 def summary_html(evaluation: Evaluation) -> str:
-    """The result as Jupyter shows it: headline, figures, notes."""
-    return str(_environment().get_template("summary.html.jinja").render(evaluation=evaluation))
+    """The result as Jupyter shows it: headline, ROC curve, confusion table, all figures, notes."""
+    from medlora.evaluation.sections import summary
+
+    return str(_environment().get_template("summary.html.jinja").render(evaluation=evaluation, **summary(evaluation)))
 
 
 def write_report(

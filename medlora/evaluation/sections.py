@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from medlora.evaluation.table import Predictions
 
 MOST_FORESTS = 4  # a report of fourteen findings is read as a table
 MOST_CURVES = 5
+_shown = count(1)
 Drawn = dict[str, tuple[bytes, bytes]]
 
 
@@ -147,6 +149,13 @@ def _subgroups(evaluation: Evaluation, figures: _Figures) -> list[dict[str, Any]
         parts = [(c, [g for g in rows if g.column == c]) for c in dict.fromkeys(g.column for g in rows)]
         made.append({"class": name, "parts": parts, "forest": drawn})
     return made
+
+
+def summary(evaluation: Evaluation) -> dict[str, Any]:
+    """What a notebook shows beside the figures; every output has ids of its own, since they share one page."""
+    name = f"medlora-{next(_shown)}"
+    drawn = draw.inline(draw.render(_roc(evaluation, {}, None), "svg"), name, "ROC curve")
+    return {"roc": drawn, "confusion": _confusion(evaluation), "kind": evaluation.predictions.kind}
 
 
 def comparison_curves(comparison: Comparison) -> tuple[Drawn, list[tuple[str, str]]]:

@@ -4,6 +4,6 @@ from medlora.training.config import Config
 from medlora.training.judging import evaluate_adapter
 from medlora.training.predictor import Predictor, adapter_folder
 from medlora.training.run import Run
-from medlora.training.train import train
+from medlora.training.trainer import train
 
 __all__ = ["Config", "Predictor", "Run", "adapter_folder", "evaluate_adapter", "train"]

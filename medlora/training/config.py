@@ -29,7 +29,8 @@ class Data(_Block):
         None,
         ge=32,
         le=2048,
-        description="side of the prepared image in pixels; none: the one of the backbone's weights",
+        description="side of the prepared image in pixels; none: 128 for the embedded backbone, which is quick on a "
+        "workstation, else the side that the backbone's weights were trained at",
     )
     augment: float = Field(1.0, ge=0, le=3, description="strength of the random augmentation; 0 switches it off")
 
@@ -58,17 +59,23 @@ class Method(_Block):
         None, description="only the last blocks get an update: a fraction (1/3) or block numbers; none: all"
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="probability that an input feature of an update is left out")
-    batchnorm: Literal["frozen", "adapt"] = Field(
-        "frozen", description="statistics of BatchNorm: those of pretraining, or adapted and saved with the adapter"
+    batchnorm: Literal["frozen", "adapt"] | None = Field(
+        None,
+        description="statistics of BatchNorm: frozen as pretrained, or adapt: they follow the data and are saved; "
+        "none: adapt for method full, else frozen",
     )
 
 
 class Train(_Block):
     """How it is trained."""
 
-    epochs: int = Field(10, ge=1, le=10_000, description="passes over the training cases")
+    epochs: int = Field(8, ge=1, le=10_000, description="passes over the training cases")
     batch_size: int = Field(16, ge=1, le=65_536, description="cases in a step")
-    learning_rate: float = Field(1e-3, gt=0, description="AdamW's highest learning rate, after warm-up; cosine to 0")
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="AdamW's highest learning rate, after warm-up; cosine to 0; none: 3e-4 for method full, else 1e-3",
+    )
     weight_decay: float = Field(1e-2, ge=0, description="AdamW's weight decay on all that is trained")
     warmup: float = Field(0.1, ge=0, lt=1, description="part of all steps in which the learning rate rises")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability taken from the true class and spread")
@@ -100,6 +107,11 @@ class Config(_Block):
     adapter: Method = Field(default_factory=Method)
     train: Train = Field(default_factory=Train)
     evaluation: Evaluation = Field(default_factory=Evaluation)
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate given, or the method's own."""
+        return self.train.learning_rate or (3e-4 if self.adapter.method == "full" else 1e-3)
 
     @classmethod
     def resolve(cls, file: str | Path | None = None, settings: dict[str, Any] | None = None) -> Config:

@@ -54,6 +54,7 @@ class AdapterTraining(L.LightningModule):
         self.model = model
         self.adapter = adapter
         self.preset = preset
+        self.class_weights: torch.Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.settings = settings
         self.steps = steps
@@ -97,6 +98,7 @@ class AdapterTraining(L.LightningModule):
         )
 
     def configure_optimizers(self) -> Any:  # noqa: D102
+        assert self.settings.learning_rate is not None
         optimizer = torch.optim.AdamW(
             self.adapter.parameters(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
         )

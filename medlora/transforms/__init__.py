@@ -36,13 +36,13 @@ def preset_from(values: dict[str, Any]) -> Preset:
     Raises:
         MedloraError: the name or the values are unknown.
     """
-    values = dict(values)
-    name = values.pop("preset", None)
+    rest = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    name: Any = rest.pop("preset", None)
     if name not in PRESETS:
         raise MedloraError(
             f"unknown preset {name!r}", f"presets are: {', '.join(PRESETS)}; a newer medlora may know it"
         )
     try:
-        return PRESETS[name](**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+        return PRESETS[name](**rest)
     except TypeError as error:
-        raise MedloraError(f"the preset {name} cannot be made of {sorted(values)}: {error}") from error
+        raise MedloraError(f"the preset {name} cannot be made of {sorted(rest)}: {error}") from error

@@ -95,7 +95,9 @@ def train(
 
 def _train(cohort: Cohort, cases: TrainingCases, config: Config, folder: Path) -> Run:
     started = time.monotonic()
-    settings, classes = config.train, cases.classes
+    classes = cases.classes
+    config = config.model_copy(deep=True)
+    settings = config.train
     device = pick_device(settings.device)
     backbone = backbones.create(
         config.model.backbone,
@@ -106,7 +108,7 @@ def _train(cohort: Cohort, cases: TrainingCases, config: Config, folder: Path) -
     )
     say(f"backbone {backbone.name} ({backbone.source}); licence {backbone.licence}; trained on {backbone.trained_on}")
     preset = _preset(config, cases, backbone)
-    config = config.model_copy(deep=True)
+    config.train.learning_rate = config.learning_rate
     config.data.classes, config.data.preset, config.data.image_size = classes, preset.name, preset.size
     files.write_text(folder / "config.yaml", config.to_yaml())
     files.write_json(folder / "environment.json", environment(device))
@@ -222,7 +224,8 @@ def _preset(config: Config, cases: TrainingCases, backbone: backbones.Backbone) 
     if named is not None and named not in transforms.PRESETS:
         raise MedloraError(f"unknown preset {named!r}", f"choose one of: {', '.join(transforms.PRESETS)}")
     kind = transforms.PRESETS[named] if named is not None else transforms.preset_for(cases.modalities)
-    size = config.data.image_size or backbone.input_size[-1]
+    quick = 128 if backbone.source == "embedded" else backbone.input_size[-1]
+    size = config.data.image_size or quick
     return kind(size=size, mean=backbone.mean, std=backbone.std, augment=config.data.augment)
 
 

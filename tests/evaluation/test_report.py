@@ -150,8 +150,12 @@ def test_hostile_names(tmp_path):
     assert HOSTILE in " ".join(page.words)
     compare({HOSTILE: frame, "b": frame}).write(tmp_path / "b", title=HOSTILE)
     check_page((tmp_path / "b/comparison.html").read_text(encoding="utf-8"))
-    summary = Page(evaluate(frame)._repr_html_())
+    shown = evaluate(frame)
+    summary = Page(shown._repr_html_() + shown._repr_html_())  # two cells of one notebook
     assert "script" not in summary.tags
+    assert summary.tags.count("svg") == 2
+    assert len(summary.ids) == len(set(summary.ids))
+    assert summary.targets == []
 
 
 @pytest.mark.parametrize("make", [multiclass, multilabel], ids=["multiclass", "multilabel"])

@@ -16,18 +16,16 @@ ACQUISITION = (
     "BodyPartExamined", "ViewPosition", "Laterality", "ImageLaterality", "PatientOrientation", "PatientPosition",
     "PresentationIntentType", "PixelIntensityRelationship", "PixelIntensityRelationshipSign", "DetectorType",
     "ConvolutionKernel", "ReconstructionAlgorithm", "FilterType", "KVP", "Exposure", "ExposureInuAs", "ExposureTime",
-    "XRayTubeCurrent",
-    "ExposureIndex", "DeviationIndex", "Grid", "DistanceSourceToDetector", "DistanceSourceToPatient",
+    "XRayTubeCurrent", "ExposureIndex", "DeviationIndex", "Grid", "DistanceSourceToDetector", "DistanceSourceToPatient",
     "SliceThickness", "SpacingBetweenSlices", "GantryDetectorTilt", "SpiralPitchFactor", "ReconstructionDiameter",
     "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelSpacingCalibrationType",
-    "EstimatedRadiographicMagnificationFactor",
-    "MagneticFieldStrength", "ScanningSequence", "SequenceVariant", "ScanOptions", "MRAcquisitionType", "SequenceName",
-    "RepetitionTime", "EchoTime", "EchoNumbers", "EchoTrainLength", "InversionTime", "FlipAngle", "DiffusionBValue",
-    "Units", "DecayCorrection",
-    "PhotometricInterpretation", "PresentationLUTShape", "BitsStored", "LossyImageCompression",
-    "LossyImageCompressionRatio", "LossyImageCompressionMethod", "BurnedInAnnotation", "QualityControlImage",
-    "WindowCenter", "WindowWidth", "VOILUTFunction", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleType",
-    "TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber", "ComplexImageComponent",
+    "EstimatedRadiographicMagnificationFactor", "MagneticFieldStrength", "ScanningSequence", "SequenceVariant",
+    "ScanOptions", "MRAcquisitionType", "SequenceName", "RepetitionTime", "EchoTime", "EchoNumbers", "EchoTrainLength",
+    "InversionTime", "FlipAngle", "DiffusionBValue", "Units", "DecayCorrection", "PhotometricInterpretation",
+    "PresentationLUTShape", "BitsStored", "LossyImageCompression", "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod", "BurnedInAnnotation", "QualityControlImage", "WindowCenter", "WindowWidth",
+    "VOILUTFunction", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleType", "TemporalPositionIdentifier",
+    "TriggerTime", "AcquisitionNumber", "ComplexImageComponent",
 )  # fmt: skip
 
 #: Read for `Identity` only.
@@ -39,12 +37,11 @@ IDENTIFYING = (
 #: Read to put images together and to make values of their pixels.
 TECHNICAL = (
     "SpecificCharacterSet", "SamplesPerPixel", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
-    "BitsAllocated",
-    "HighBit", "PixelRepresentation", "RescaleIntercept", "RescaleSlope", "DoseGridScaling", "GridFrameOffsetVector",
-    "PixelAspectRatio", "ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber", "ImagesInAcquisition",
-    "NumberOfSlices",
-    "NumberOfTemporalPositions", "AcquisitionTime", "ContentTime", "AcquisitionDate", "ContentDate",
-    "FrameReferenceTime", "DiffusionGradientOrientation", "StackID", "InStackPositionNumber",
+    "BitsAllocated", "HighBit", "PixelRepresentation", "RescaleIntercept", "RescaleSlope", "DoseGridScaling",
+    "GridFrameOffsetVector", "PixelAspectRatio", "ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber",
+    "ImagesInAcquisition", "NumberOfSlices", "NumberOfTemporalPositions", "AcquisitionTime", "ContentTime",
+    "AcquisitionDate", "ContentDate", "FrameReferenceTime", "DiffusionGradientOrientation", "StackID",
+    "InStackPositionNumber",
 )  # fmt: skip
 
 #: Sequences whose presence changes how the file is read.
@@ -75,8 +72,6 @@ FOR_PROCESSING = {f"1.2.840.10008.5.1.4.1.1.1.{n}" for n in ("1.1", "2.1", "3.1"
 #: refused.
 STRUCTURAL = {
     "SamplesPerPixel", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored",
-    "HighBit",
-    "PixelRepresentation", "RescaleIntercept", "RescaleSlope", "DoseGridScaling", "GridFrameOffsetVector",
-    "PixelSpacing",
-    "ImagePositionPatient", "ImageOrientationPatient",
+    "HighBit", "PixelRepresentation", "RescaleIntercept", "RescaleSlope", "DoseGridScaling", "GridFrameOffsetVector",
+    "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient",
 }  # fmt: skip

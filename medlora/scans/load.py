@@ -193,6 +193,8 @@ def place(planes: list[Plane], depth: int) -> tuple[NDArray[np.float64], NDArray
     values = planes[0].values
     spacing = spacing_of(values) or (1.0, 1.0)
     directions, position = planes[0].directions, planes[0].position
+    if any(plane.position is None for plane in planes):
+        position = None
     between = values.get("SpacingBetweenSlices", values.get("SliceThickness"))
     thickness = float(between) if isinstance(between, (int, float)) and between > 0 else 1.0
     if directions is None or position is None:

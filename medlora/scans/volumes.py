@@ -16,8 +16,7 @@ from medlora.scans.plane import Plane, Refused, Volume, by_words, grouped
 _KINDS = (
     "TemporalPositionIdentifier", "EchoNumbers", "EchoTime", "DiffusionBValue", "InversionTime", "TriggerTime",
     "ComplexImageComponent", "ImageType", "ConvolutionKernel", "KVP", "SliceThickness", "AcquisitionNumber",
-    "FlipAngle",
-    "StackID", "FrameOfReferenceUID", "DiffusionGradientOrientation",
+    "FlipAngle", "StackID", "FrameOfReferenceUID", "DiffusionGradientOrientation",
 )  # fmt: skip
 _DIFFUSION = ("DiffusionBValue", "DiffusionGradientOrientation")
 # Times do so only where all slices of a volume share them.

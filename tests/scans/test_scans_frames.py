@@ -114,9 +114,11 @@ def test_4d_in_one_file_is_one_scan_per_volume(tmp_path, kind):
         assert sum(np.array_equal(volume, expected) for volume in volumes) == 1
 
 
-def test_enhanced_without_geometry_is_flagged(tmp_path):
+@pytest.mark.parametrize("placed", [[], [0], [1, 2]])
+def test_enhanced_without_geometry_is_flagged(tmp_path, placed):
     frames = stack(4)
-    enhanced(frames, [None] * 4, tmp_path / "a", shared={})
+    extra = [{"PlaneOrientationSequence": macro(ImageOrientationPatient=list(AXIAL))} if placed else {}] * 4
+    enhanced(frames, [axial(4)[k] if k in placed else None for k in range(4)], tmp_path / "a", extra, shared={})
     (scan,) = scans.read(tmp_path)
     np.testing.assert_array_equal(scan.to_numpy("zyx"), frames)
     assert Code.NoGeometry in [issue.code for issue in scan.issues]

@@ -69,6 +69,7 @@ def sections(
         "kind": checked.kind,
         "warnings": _warnings(context),
         "notes": list(evaluation.notes),
+        "exact": any(m.method.startswith("Clopper") for m in evaluation.metrics),
         "headline": evaluation.headline(),
         "metrics": _by_class(evaluation),
         "flow": _flow(context),

@@ -50,6 +50,7 @@ def test_designs_form(tmp_path):
         (GOOD.replace(",y,", ",label,"), ["no column 'y'", "'label'", "--label-column"]),
         (GOOD.replace("p_no,p_yes", "no,yes"), ["no columns p_CLASS", "--score-column"]),
         ("case_id,y,p_no,p_yes\n", ["no rows"]),
+        ("a;b\n1;2\n", ["no column 'y'", "'a', 'b'"]),
         ("", ["not a CSV"]),
         ("\0\1\2", ["not a CSV"]),
         ("y_a,y_b,p_a,p_b\n1,0,.9,.1\n0,2,.1,.2\n", ["1 of 2", "y_b", "'2'", "row 3"]),

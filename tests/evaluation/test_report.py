@@ -101,7 +101,8 @@ def test_full_report(tmp_path):
     words = " ".join(check_page(text).words)
     expected = [
         "image border", "0.71", "linear probe", "412 kB", "18.8 MB", "NoPixelData", "Subgroups", "Before scaling",
-        "chosen on these very cases", "Calibration", "TRIPOD+AI", "Wilson's interval", "sensitivity ≥ 0.9 on tune", "Made for a test.",
+        "chosen on these very cases", "Calibration", "TRIPOD+AI",
+        "Wilson's interval", "sensitivity ≥ 0.9 on tune", "Made for a test.",
     ]  # fmt: skip
     assert [e for e in expected if e not in words] == []
     assert text.count("phantom") >= 6  # the badge and every figure

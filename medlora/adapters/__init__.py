@@ -13,6 +13,7 @@ total                     1          42   72.41% of 58
 
 from medlora.adapters.adapter import Adapter, adapter_of
 from medlora.adapters.attaching import attach
+from medlora.adapters.bank import Bank
 from medlora.adapters.fingerprinting import fingerprint
 from medlora.adapters.methods import SSF, BitFit, DoRA, Full, LoRA, LoRAFA, Method, NormTuning, Probe
 from medlora.adapters.roles import roles
@@ -22,6 +23,7 @@ from medlora.adapters.targets import Target
 __all__ = [
     "SSF",
     "Adapter",
+    "Bank",
     "BitFit",
     "DoRA",
     "Full",

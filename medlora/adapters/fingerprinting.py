@@ -21,11 +21,10 @@ def base_tensors(model: nn.Module, head: tuple[str, ...] | None = None) -> Itera
     if adapter:
         originals = {(id(o.module), o.name): o.original for o in adapter._owned}
         originals |= {(id(module), name): tensor for module, name, tensor in adapter._merged}
-    updates = [f"{site.path}.updates" if site.path else "updates" for site in adapter._sites] if adapter else []
-    skipped = (*head, *(u for u in updates))
+    updates = {id(m) for site in adapter._sites if site.updates for m in site.updates.modules()} if adapter else set()
     found = {}
-    for path, module in model.named_modules(remove_duplicate=False):
-        if path in skipped or path.startswith(tuple(s + "." for s in skipped)):
+    for path, module in model.named_modules(remove_duplicate=False):  # a shared module counts under each of its paths
+        if id(module) in updates or path in head or path.startswith(tuple(h + "." for h in head)):
             continue
         persistent = {n: b for n, b in module._buffers.items() if n not in module._non_persistent_buffers_set}
         for name, tensor in {**module._parameters, **persistent}.items():

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from timm.utils import reparameterize_model
 
 sys.path.insert(0, str(Path(__file__).parent))
-from contract import check, outputs, relative, wake
+from contract import check, outputs, relative, settle, wake
 from registry import NAMES, SHORTER
 
 from medlora.adapters import load, roles
@@ -38,6 +38,7 @@ def build(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
         except (RuntimeError, AssertionError, ValueError, IndexError):
             continue
         if y.isfinite().all():
+            settle(model, x)
             return model, x
     raise RuntimeError(f"no legal image size found for {name}")
 
@@ -58,9 +59,8 @@ def test_model_keeps_the_contract(name: str, shelf: Path) -> None:
         save_file({"x": x, "y": y}, shelf / f"{name}.safetensors")
         adapter.merge()
         if any(hasattr(m, "fuse") or hasattr(m, "reparameterize") for m in model.modules()):
-            model, x = model.double(), x.double()
-            y = outputs(model, x)
-            assert relative(outputs(reparameterize_model(model), x), y) <= 1e-5
+            fused = reparameterize_model(model)  # in float32, which rounds; compared in float64
+            assert relative(outputs(fused.double(), x.double()), outputs(model.double(), x.double())) <= 1e-4
 
 
 def test_at_least_128_models_are_in_the_contract() -> None:
@@ -81,8 +81,9 @@ if __name__ == "__main__":
         torch.manual_seed(0)
         fresh = timm.create_model(file.stem, num_classes=5, **SHORTER.get(file.stem, {})).eval()
         wake(fresh)
-        load(fresh, file.with_suffix("") if file.with_suffix("").is_dir() else file.parent / file.stem)
         saved = load_file(file)
+        settle(fresh, saved["x"])
+        load(fresh, file.parent / file.stem)
         with torch.no_grad():
             if not torch.equal(outputs(fresh, saved["x"]), saved["y"]):
                 wrong.append(file.stem)

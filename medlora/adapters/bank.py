@@ -1,0 +1,173 @@
+"""Several low-rank adapters on one base: switched in place, mixed within a batch, added up exactly, compared."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medlora.adapters.adapter import Adapter, Owned
+from medlora.adapters.updates import LowRank
+from medlora.errors import MedloraError
+
+Weights = dict[tuple[str, str], Tensor]
+
+
+class Bank:
+    """Adapters by name on one frozen model; the merged weights of each are kept, so switching moves references only.
+
+    Args:
+        model: the base, without an adapter attached.
+
+    The memory is that of the changed weights, once per adapter. While an adapter is in use the model is a plain one.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.active: str | None = None
+        self._modules = dict(model.named_modules())
+        self._tensors: dict[str, Weights] = {}
+        self._updates: dict[str, dict[tuple[str, str], list[LowRank]]] = {}
+        self._base: Weights = {}
+
+    def load(self, name: str, folder: str | os.PathLike[str]) -> None:
+        """Add the adapter in ``folder``, which was made for this base."""
+        from medlora.adapters.store import load
+
+        with self._on_base():
+            adapter = load(self.model, Path(folder))
+            try:
+                self.add(name, adapter)
+            finally:
+                if adapter.state != "detached":
+                    adapter.detach()
+
+    def add(self, name: str, adapter: Adapter) -> None:
+        """Add an attached adapter under ``name`` and detach it; it may be of any method.
+
+        Raises:
+            MedloraError: the name is taken, or the adapter is not attached to this model.
+        """
+        if name in self._tensors:
+            raise MedloraError(f"the bank has an adapter {name!r} already", "choose another name")
+        if self.active is not None:
+            raise MedloraError(f"the bank is using {self.active!r}", "go back to the base first: bank.use(None)")
+        if adapter.model is not self.model or adapter.state != "active":
+            raise MedloraError("the adapter is not active on the bank's model", "attach or load it on that model")
+        with torch.no_grad():
+            tensors = {
+                (site.path, parameter): nn.Parameter(getattr(site.module, parameter).detach().clone(), False)
+                for site in adapter._sites
+                for parameter in site.updates or ()
+            }
+        own = {_place(item): item.trained for item in adapter._owned}
+        self._updates[name] = {
+            (site.path, parameter): list(chain)  # type: ignore[arg-type]
+            for site in adapter._sites
+            for parameter, chain in (site.updates or {}).items()
+        }
+        adapter.detach()
+        self._tensors[name] = {**tensors, **own}
+        for place in self._tensors[name]:
+            self._base.setdefault(place, self._store(place)[place[1]])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def use(self, name: str | None) -> None:
+        """Make the model that of adapter ``name``, or the base again (None)."""
+        if name is not None and name not in self._tensors:
+            raise MedloraError(f"the bank has no adapter {name!r}", f"it has {', '.join(self._tensors) or 'none'}")
+        for place in self._tensors.get(self.active or "", {}):
+            self._store(place)[place[1]] = self._base[place]
+        for place, tensor in self._tensors.get(name or "", {}).items():
+            self._store(place)[place[1]] = tensor
+        self.active = name
+
+    @contextmanager
+    def _on_base(self) -> Iterator[None]:
+        active = self.active
+        self.use(None)
+        try:
+            yield
+        finally:
+            self.use(active)
+
+    def _store(self, place: tuple[str, str]) -> dict[str, Any]:
+        module = self._modules[place[0]]
+        return module._parameters if place[1] in module._parameters else module._buffers
+
+    def deltas(self, name: str) -> Weights:
+        """W' − W of every changed weight, by (module path, parameter)."""
+        return {p: self._tensors[name][p].detach() - self._base[p].detach() for p in self._updates[name]}
+
+    def similarity(self) -> tuple[list[str], Tensor]:
+        """Names, and the cosines between the adapters' updates as one long vector each, (n, n)."""
+        names = list(self._tensors)
+        deltas = [self.deltas(n) for n in names]
+        dots = torch.eye(len(names))
+        norms = [sum(float(d.double().square().sum()) for d in ds.values()) ** 0.5 for ds in deltas]
+        for i, a in enumerate(deltas):
+            for j, b in enumerate(deltas[:i]):
+                dot = sum(float((a[p].double() * b[p].double()).sum()) for p in a.keys() & b.keys())
+                dots[i, j] = dots[j, i] = dot / (norms[i] * norms[j]) if norms[i] and norms[j] else 0.0
+        return names, dots
+
+
+def _place(item: Owned) -> tuple[str, str]:
+    path, _, name = item.key.rpartition(".")
+    return path, name
+
+
+def concatenated(updates: Sequence[LowRank], weights: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """A (Σr, …) and B (rows, Σr) with B·A = Σ wᵢ·sᵢ·Bᵢ·Aᵢ exactly; the scale is in B."""
+    a = torch.cat([u.A.detach() for u in updates])
+    b = torch.cat([w * u.scale * u.B.detach() for u, w in zip(updates, weights, strict=True)], dim=1)
+    return a, b
+
+
+def truncated(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor, float]:
+    """The best approximation of B·A of that rank, and the share of its energy (squared norm) that is lost.
+
+    The decomposition is taken of the small core of two QR factors, never of the full matrix (Eckart–Young).
+    """
+    flat = a.flatten(1).double()
+    qb, rb = torch.linalg.qr(b.double())
+    qa, ra = torch.linalg.qr(flat.T)
+    u, s, vt = torch.linalg.svd(rb @ ra.T)
+    energy = s.square()
+    kept = min(rank, len(s))
+    lost = float(energy[kept:].sum() / energy.sum()) if energy.sum() > 0 else 0.0
+    root = s[:kept].sqrt()
+    new_a = (root[:, None] * (vt[:kept] @ qa.T)).to(a.dtype).view(kept, *a.shape[1:])
+    return new_a, ((qb @ u[:, :kept]) * root).to(b.dtype), lost
+
+
+def combine(
+    adapters: Sequence[Mapping[str, LowRank]], weights: Sequence[float], rank: int | None = None
+) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, float]]:
+    """The weighted sum of several adapters' updates by path: exact (ranks add up), or the best of rank ``rank``.
+
+    Never the mean of the factors: (Σ Bᵢ)(Σ Aᵢ) has cross terms that no adapter ever had.
+
+    Returns:
+        A and B by path (scale 1), and the share of energy lost by path, zero without ``rank``.
+    """
+    paths = list(dict.fromkeys(p for a in adapters for p in a))
+    factors, lost = {}, {}
+    for path in paths:
+        present = [(a[path], w) for a, w in zip(adapters, weights, strict=True) if path in a]
+        a, b = concatenated([u for u, _ in present], [w for _, w in present])
+        loss = 0.0
+        if rank is not None:
+            a, b, loss = truncated(a, b, rank)
+        factors[path], lost[path] = (a, b), loss
+    return factors, lost

@@ -1,7 +1,7 @@
 """Opacities of the lung, as clouds of small dense grains.
 
-``original``: ground-glass patches, several, in both lungs, near the pleura and rather below and behind.
-``variant``: consolidation, one or two dense areas near the hilum of one lung, with open bronchi in them.
+``original``: patches of coarse nodules, several, in both lungs, near the pleura and rather below and behind.
+``variant``: fine-grained consolidation, one or two dense areas near the hilum of one lung.
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ def draw(variant: str, chest: Chest, severity: float, rng: np.random.Generator) 
     clouds: list[Tubes] = []
     sides: list[int] = []
     side = (RIGHT, LEFT)[int(rng.integers(2))]
-    wanted = 80 + 140 * severity if variant == "original" else 60 + 100 * severity  # ml
+    wanted = 180 + 200 * severity if variant == "original" else 110 + 130 * severity  # ml
     while len(clouds) < 2 or sum(map(_volume, clouds)) < wanted:
         if variant == "original":
             side = -side
-            radii = rng.uniform(17, 30, 3)
-            clouds.append(_cloud(chest, _peripheral(chest, side, rng), radii, 2.0, rng.uniform(0.25, 0.4), rng))
+            radii = rng.uniform(28, 48, 3)
+            clouds.append(_cloud(chest, _peripheral(chest, side, rng), radii, 6.5, rng.uniform(0.15, 0.25), rng))
         else:
             height = rng.uniform(-50, 35) * chest.height
             centre = np.array([side * rng.uniform(46, 70) * chest.width, rng.uniform(-30, 40), height])

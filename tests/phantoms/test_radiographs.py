@@ -125,7 +125,7 @@ def test_an_opacity_makes_its_place_denser_and_nothing_else_tells_it():
     scan = next(s for n in range(20) for s in radiographs.patient(n, seed=4, scanner="A", size=128) if s.finding)
     heavy = scan.opacity > 0.5 * scan.opacity.max()
     assert 0.002 < heavy.mean() < 0.3
-    assert scan.opacity.min() > -0.5
+    assert scan.opacity.min() > -0.03 * scan.opacity.max()  # grains are drawn band-limited, so their rims ring
     assert scan.opacity.sum() * scan.pitch**2 / scan.view.magnification**2 / 1000 == pytest.approx(
         scan.finding.volume_ml * (1 - scan.chest.lung_density()), rel=0.15
     )

@@ -27,14 +27,19 @@ def check(
         str | None, typer.Option("--split-column", help="Column with train, tune or test, instead of drawn splits.")
     ] = None,
     select: Annotated[str | None, typer.Option("--select", help="Rule that picks one scan of each study.")] = None,
+    coordinates: Annotated[
+        str | None, typer.Option("--coordinates", help="Where labels give places (x, y, z): lps, ras or voxel.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
     """Look through an archive, join labels, split by patient, and say what is wrong with it."""
     from medlora.cohorts import Cohort
+    from medlora.cohorts.folder import may_write
     from medlora.progress import say
 
+    may_write(output, overwrite, [archive, *([labels] if labels is not None else [])])
     say(f"the cohort is written to {output}")
     cohort = Cohort.from_archive(
         archive,
@@ -45,6 +50,7 @@ def check(
         split_seed=split_seed,
         split_column=split_column,
         select=select,
+        coordinates=coordinates,
         update=output if output.is_dir() else None,
     )
     cohort.save(output, overwrite=overwrite)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     targets: Annotated[
-        list[Path], typer.Argument(metavar="TARGET…", help="A run, an adapter with --cohort, or a predictions CSV.")
+        list[Path], typer.Argument(metavar="TARGET…", help="A run, an adapter with --cohort, or predictions CSVs.")
     ],
     cohort: Annotated[
         Path | None, typer.Option("--cohort", help="Judge the adapter on the labelled cases of this cohort.")
@@ -43,10 +43,14 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Judge a run, an adapter on another cohort, or anybody's predictions."""
-    if all(target.suffix.lower() == ".csv" or target.is_file() for target in targets):
+    tables = all(target.suffix.lower() == ".csv" or target.is_file() for target in targets)
+    if tables and len(targets) > 1:
+        _several(targets, output, positive, overwrite, as_json)
+        return
+    if tables:
         options = {"positive": positive, "threshold": threshold, "prevalence": prevalence}
         columns = {"label_column": label_column, "score_column": score_column}
-        judged, folder = _predictions(targets, output, options | columns, overwrite)
+        judged, folder = _predictions(targets[0], output, options | columns, overwrite)
     elif len(targets) > 1:
         raise MedloraError("several targets are given, and not all are predictions CSVs", "name one run or adapter")
     elif cohort is not None:
@@ -55,25 +59,41 @@ def evaluate(
         judged, folder = _run(targets[0], split or "test", output, weights, device, overwrite)
     values = {"evaluation": folder, "report": folder / "report.html", **judged.to_dict()}
     lines = [str(judged), f"Report: {folder / 'report.html'}"]
-    if cohort is None and not any(target.suffix.lower() == ".csv" for target in targets):
+    if cohort is None and not tables:
         lines += ["", f"Next: medlora predict {quoted(targets[0])} NEW_SCANS -o predictions.csv"]
     show(lines, values, as_json)
 
 
 def _predictions(
-    targets: list[Path], output: Path | None, options: dict[str, Any], overwrite: bool
+    target: Path, output: Path | None, options: dict[str, Any], overwrite: bool
 ) -> tuple[Evaluation, Path]:
     from medlora import evaluation
 
+    folder = _named(output, overwrite)
+    judged = evaluation.evaluate(target, **options)
+    judged.write(folder, overwrite=overwrite)
+    return judged, folder
+
+
+def _several(targets: list[Path], output: Path | None, positive: str | None, overwrite: bool, as_json: bool) -> None:
+    """Compare the predictions of several models on the same cases."""
+    from medlora import evaluation
+
+    folder = _named(output, overwrite)
+    comparison = evaluation.compare(targets, positive=positive)
+    comparison.write(folder, overwrite=overwrite)
+    values = {"evaluation": folder, "report": folder / "comparison.html", **comparison.to_dict()}
+    show([str(comparison), f"Report: {folder / 'comparison.html'}"], values, as_json)
+
+
+def _named(output: Path | None, overwrite: bool) -> Path:
+    from medlora import files
+
     if output is None:
         raise MedloraError("no output folder is named", "add -o DIR")
-    if len(targets) > 1:
-        raise MedloraError(
-            "this version judges one predictions CSV at a time", "evaluate them one by one, each with its own -o"
-        )
-    judged = evaluation.evaluate(targets[0], **options)
-    judged.write(output, overwrite=overwrite)
-    return judged, output
+    if not overwrite:
+        files.refuse_existing(output, "the evaluation")
+    return output
 
 
 def _adapter(
@@ -85,17 +105,16 @@ def _adapter(
     device: str,
     overwrite: bool,
 ) -> tuple[Evaluation, Path]:
-    if output is None:
-        raise MedloraError("no output folder is named", "add -o DIR")
+    folder = _named(output, overwrite)
     from medlora.cohorts import Cohort
     from medlora.progress import say
     from medlora.training import evaluate_adapter
 
-    say(f"the evaluation is written to {output}")
+    say(f"the evaluation is written to {folder}")
     judged = evaluate_adapter(
-        target, Cohort.load(cohort), output, split=split, weights=weights, device=device, overwrite=overwrite
+        target, Cohort.load(cohort), folder, split=split, weights=weights, device=device, overwrite=overwrite
     )
-    return judged, output
+    return judged, folder
 
 
 def _run(

@@ -28,7 +28,6 @@ class ReportContext:
         provenance: what was used (backbone, licence, fingerprint, method, seed, versions), shown as a table.
         same_data_warning: True (or a sentence) when the operating point was chosen on these very cases.
         uncalibrated: the same cases before temperature scaling, for the calibration figure.
-        covariates: further columns by ``case_id`` (sex, age, manufacturer, …) for subgroups.
     """
 
     title: str | None = None
@@ -44,4 +43,3 @@ class ReportContext:
     provenance: Mapping[str, Any] | None = None
     same_data_warning: bool | str = False
     uncalibrated: pd.DataFrame | None = None
-    covariates: pd.DataFrame | None = None

@@ -57,10 +57,13 @@ def evaluate_run(run: Run, split: str, *, weights: str | Path | None, device: st
         subtitle=_subtitle(models["adapter"].info),
         training_curve=run.history.to_dict("records"),
         flow=_flow(cohort, cases),
-        covariates=_covariates(cases.table[cases.table["split"] == split]),
         same_data_warning=_chosen_here(split),
     )
-    judged = evaluation.evaluate(tables["adapter"], threshold=models["adapter"].operating_point)
+    judged = evaluation.evaluate(
+        tables["adapter"],
+        threshold=models["adapter"].operating_point,
+        covariates=_covariates(cases.table[cases.table["split"] == split]),
+    )
     for name, table in tables.items():
         suffix = "" if name == "adapter" else ".probe"
         target = run.folder / "predictions" / f"{split}{suffix}.csv"
@@ -115,10 +118,9 @@ def evaluate_adapter(
         title=f"{' against '.join(model.classes)}: evaluation on another cohort",
         subtitle=_subtitle(model.info),
         flow=_flow(cohort, cases),
-        covariates=_covariates(table),
         same_data_warning=overlap,
     )
-    judged = evaluation.evaluate(tables["adapter"], threshold=model.operating_point)
+    judged = evaluation.evaluate(tables["adapter"], threshold=model.operating_point, covariates=_covariates(table))
     judged.write(output, context, overwrite=overwrite)
     files.write_text(Path(output) / "predictions.csv", tables["adapter"].to_csv(index=False, lineterminator="\n"))
     return judged

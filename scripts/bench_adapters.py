@@ -146,7 +146,9 @@ def main() -> None:
     autocast = {"bf16": torch.bfloat16, "fp16": torch.float16, None: None}[options.autocast]
     rows = []
     for mode in options.modes.split(","):
-        print(f"\n{'training' if mode == 'train' else 'evaluation'} mode: ms per step (median), ratio to peft and to full")
+        print(
+            f"\n{'training' if mode == 'train' else 'evaluation'} mode: ms per step (median), ratio to peft and to full"
+        )
         ratios = []
         for net in options.nets.split(","):
             torch.manual_seed(0)
@@ -165,7 +167,9 @@ def main() -> None:
             rows.append(row)
             ratios.append(row["/peft"])
             print("  ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
-        print(f"geometric mean /peft {math.exp(statistics.fmean(map(math.log, ratios))):.3f}, largest {max(ratios):.3f}")
+        print(
+            f"geometric mean /peft {math.exp(statistics.fmean(map(math.log, ratios))):.3f}, largest {max(ratios):.3f}"
+        )
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2))
 

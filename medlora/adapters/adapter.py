@@ -20,11 +20,11 @@ from medlora.errors import MedloraError
 
 @dataclass
 class Site:
-    """A module whose class is changed while the adapter is active: updates by parameter name, or a frozen batch norm."""
+    """A module whose class changes while the adapter is active: updates by parameter name, or a frozen norm."""
 
     path: str
     module: nn.Module
-    updates: nn.ModuleDict | None
+    updates: Any
     frozen: bool
 
     def activate(self) -> None:
@@ -35,7 +35,7 @@ class Site:
         if self.updates is not None:
             module._modules["updates"] = self.updates
             names = tuple(self.updates)
-            fast = forward_for(module, list(self.updates["weight"])) if names == ("weight",) else None  # type: ignore[arg-type]
+            fast = forward_for(module, list(self.updates["weight"])) if names == ("weight",) else None
         forward = next((name for name, f in FAST.items() if f is fast), None)
         module.__class__ = derived(plain, names, forward, self.frozen)
         if self.frozen:
@@ -97,7 +97,7 @@ class Adapter:
         self.state = "detached"
         self._sites, self._owned = sites, owned
         self._flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-        self._merged: list[tuple[nn.Module, str, Tensor]] = []
+        self._merged: list[tuple[nn.Module, str, Any]] = []
 
     def _activate(self) -> None:
         for parameter, _ in self._flags:
@@ -129,8 +129,8 @@ class Adapter:
         for site in self._sites:
             for name, chain in (site.updates or {}).items():
                 key = site.path if name in ("weight", "bias") else f"{site.path}.{name}"
-                for update in chain:  # type: ignore[union-attr]
-                    tensors |= {f"{key}.{suffix}": tensor for suffix, tensor in update.tensors()}  # type: ignore[operator]
+                for update in chain:
+                    tensors |= {f"{key}.{suffix}": tensor for suffix, tensor in update.tensors()}
         return tensors | {item.key: item.trained for item in self._owned}
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -183,7 +183,7 @@ class Adapter:
         for site in self._sites:
             site.deactivate(self.model.training)
         for module, name, tensor in merged:
-            self._merged.append((module, name, module._parameters[name]))  # type: ignore[arg-type]
+            self._merged.append((module, name, module._parameters[name]))
             module._parameters[name] = nn.Parameter(tensor, requires_grad=False)
         self.state = "merged"
 

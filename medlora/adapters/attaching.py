@@ -73,7 +73,8 @@ def plan(
     """The adapter, complete but not yet active; the model is untouched."""
     if adapter_of(model) is not None:
         raise MedloraError(
-            f"{type(model).__name__} has an adapter already", "detach it first: adapter.detach(), or copy the model before"
+            f"{type(model).__name__} has an adapter already",
+            "detach it first: adapter.detach(), or copy the model before",
         )
     if batchnorm is None:
         batchnorm = "adapt" if isinstance(method, Full) else "frozen"
@@ -83,7 +84,9 @@ def plan(
         raise MedloraError("a linear probe trains the head, and there is none", "give train_head=True or its path")
     modules = dict(model.named_modules())
     updates = _updates(modules, method, targets)
-    norms = [p for p, m in modules.items() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is not None]
+    norms = [
+        p for p, m in modules.items() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is not None
+    ]
     frozen = set(norms) if batchnorm == "frozen" else set()
     sites = [Site(p, m, updates.get(p), p in frozen) for p, m in modules.items() if p in updates or p in frozen]
     owned = [
@@ -147,7 +150,7 @@ def _owned(
     modules: dict[str, nn.Module], method: Method, head: tuple[str, ...], adapting: set[str]
 ) -> list[tuple[str, nn.Module, str, Tensor, bool]]:
     """Tensors that the adapter has of its own, and whether they are trained: the head, statistics, what BitFit trains."""
-    found = []
+    found: list[tuple[str, nn.Module, str, Tensor, bool]] = []
     for path, module in modules.items():
         in_head = any(path == h or path.startswith(h + ".") for h in head)
         for name, parameter in module._parameters.items():

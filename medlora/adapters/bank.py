@@ -67,7 +67,7 @@ class Bank:
             }
         own = {_place(item): item.trained for item in adapter._owned}
         self._updates[name] = {
-            (site.path, parameter): list(chain)  # type: ignore[arg-type]
+            (site.path, parameter): list(chain)
             for site in adapter._sites
             for parameter, chain in (site.updates or {}).items()
         }

@@ -18,7 +18,7 @@ FAST = {"linear": fast.linear_forward, "conv": fast.conv_forward, "norm": fast.n
 
 @functools.cache
 def derived(plain: type, names: tuple[str, ...] = (), forward: str | None = None, frozen: bool = False) -> type:
-    """The subclass of ``plain`` whose parameters ``names`` read as updated, and that stays in evaluation if ``frozen``."""
+    """The subclass of ``plain`` whose parameters ``names`` read as updated, in evaluation for ever if ``frozen``."""
     body: dict[str, Any] = {
         "__module__": plain.__module__,
         "__qualname__": plain.__qualname__,
@@ -43,7 +43,7 @@ def plain_class(module: nn.Module) -> type:
 def _reading(name: str) -> property:
     def read(self: nn.Module) -> Tensor:
         try:
-            value = self._parameters[name]
+            value: Any = self._parameters[name]
             for update in self._modules["updates"][name]:  # type: ignore[index]
                 value = update(value)
             return value
@@ -60,10 +60,10 @@ def _train_frozen(self: nn.Module, mode: bool = True) -> nn.Module:
 
 
 def _reduce_ex(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
-    _, _, *rest = super(type(self), self).__reduce_ex__(max(2, int(protocol)))
-    return (_rebuild, type(self)._derivation, *rest)  # type: ignore[attr-defined]
+    reduced: Any = super(type(self), self).__reduce_ex__(max(2, int(protocol)))
+    return (_rebuild, type(self)._derivation, *reduced[2:])  # type: ignore[attr-defined]
 
 
 def _rebuild(*derivation: Any) -> nn.Module:
-    kind = derived(*derivation)
+    kind: Any = derived(*derivation)
     return kind.__new__(kind)

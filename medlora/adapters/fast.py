@@ -220,7 +220,7 @@ def conv_forward(module: Any, x: Tensor) -> Tensor:
 
 def norm_forward(module: Any, x: Tensor) -> Tensor:
     """A frozen batch norm; x (N, C, *space). timm's ``BatchNormAct2d`` also drops (identity here) and activates."""
-    act = getattr(module, "act", None)
+    act: Any = getattr(module, "act", None)
     top = {nn.ReLU: float("inf"), nn.ReLU6: 6.0}.get(type(act))
     weight, bias = module.weight, module.bias
     if not (torch.is_grad_enabled() and x.requires_grad) or (weight is not None and weight.requires_grad):
@@ -239,7 +239,11 @@ def forward_for(module: nn.Module, updates: Sequence[nn.Module]) -> Callable[...
         return linear_forward
     plain_conv = forward in (nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward)
     if plain_conv and isinstance(module, nn.modules.conv._ConvNd):
-        stock = type(module)._conv_forward in (nn.Conv1d._conv_forward, nn.Conv2d._conv_forward, nn.Conv3d._conv_forward)
+        stock = type(module)._conv_forward in (
+            nn.Conv1d._conv_forward,
+            nn.Conv2d._conv_forward,
+            nn.Conv3d._conv_forward,
+        )
         if stock and module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str):
             return conv_forward
     return None

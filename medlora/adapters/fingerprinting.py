@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from medlora.adapters.head import head_paths
 
 
 def base_tensors(model: nn.Module, head: tuple[str, ...] | None = None) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and persistent buffers of the base by name, sorted, without the head; as if no adapter were attached."""
+    """Parameters and persistent buffers of the base by name, sorted, without head, as if no adapter were on."""
     adapter = adapter_of(model)
     if head is None:
         head = adapter.head if adapter and adapter.head else head_paths(model)
@@ -80,5 +81,5 @@ def difference(saved: dict[str, str], here: dict[str, str]) -> str:
 
 def _digest(tensor: Tensor) -> str:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    data = flat.view(torch.uint8).numpy() if flat.numel() else b""
+    data: Any = flat.view(torch.uint8).numpy() if flat.numel() else b""
     return hashlib.sha256(data).hexdigest()[:32]

@@ -49,5 +49,7 @@ def chosen_head(model: nn.Module, train_head: bool | str | tuple[str, ...]) -> t
     for path in paths:
         if path not in modules or not path:
             near = difflib.get_close_matches(path, list(modules), 3, 0.3)
-            raise MedloraError(f"the model has no module {path!r} to train as its head", f"nearest names: {', '.join(near)}")
+            raise MedloraError(
+                f"the model has no module {path!r} to train as its head", f"nearest names: {', '.join(near)}"
+            )
     return paths

@@ -81,10 +81,14 @@ class LoRA(Method):
     def __post_init__(self) -> None:
         for rank in (self.rank, *self.rank_for.values()):
             if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-                raise MedloraError(f"the rank of a low-rank update is {rank!r}", "give a whole number from 1 on, usually 4 to 32")
+                raise MedloraError(
+                    f"the rank of a low-rank update is {rank!r}", "give a whole number from 1 on, usually 4 to 32"
+                )
         for alpha in (self.alpha, *self.alpha_for.values()):
             if not alpha > 0:
-                raise MedloraError(f"alpha is {alpha!r}, which leaves the update without effect", "give a positive number")
+                raise MedloraError(
+                    f"alpha is {alpha!r}, which leaves the update without effect", "give a positive number"
+                )
         if not 0 <= self.dropout < 1:
             raise MedloraError(f"dropout is {self.dropout!r}", "give a probability from 0 up to below 1")
 

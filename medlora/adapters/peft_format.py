@@ -55,7 +55,7 @@ def obstacles(adapter: Adapter) -> list[str]:
         module = modules[target.path]
         if target.part:
             reason = "a part of a fused weight is updated"
-        elif target.name != "weight" or plain_class(module).forward not in STOCK:
+        elif target.name != "weight" or _own_forward(module) not in STOCK:
             reason = f"{plain_class(module).__name__} computes with its weight in its own way"
         elif target.path in adapter.read_elsewhere:
             reason = "the model reads the weight without calling the module"
@@ -69,6 +69,11 @@ def obstacles(adapter: Adapter) -> list[str]:
             continue
         reasons.setdefault(reason, target.path)
     return [f"{reason} (first: {path})" for reason, path in reasons.items()]
+
+
+def _own_forward(module: nn.Module) -> Any:
+    """The forward function of the user's class."""
+    return getattr(plain_class(module), "forward", None)
 
 
 def config(adapter: Adapter, reasons: list[str]) -> dict[str, Any]:
@@ -127,7 +132,9 @@ def read(
         raise MedloraError("the PEFT folder holds no lora_A tensor")
     for path in ranks:
         if path not in known or known[path].name != "weight":
-            raise MedloraError(f"the model has no linear layer or convolution {path!r}", "load the model it was made for")
+            raise MedloraError(
+                f"the model has no linear layer or convolution {path!r}", "load the model it was made for"
+            )
     targets = [Target(path, "weight", w.role) for path, w in known.items() if path in ranks]
     patterns = config.get("alpha_pattern") or {}
     alphas = {p: next((a for k, a in patterns.items() if re.match(rf"(.*\.)?({k})$", p)), None) for p in ranks}

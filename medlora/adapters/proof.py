@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def probe(adapter: Adapter, example: Any = None) -> None:
-    """Set ``adapter.proved`` and ``adapter.silent``; modes, statistics and random numbers of the model stay as they are.
+    """Set ``adapter.proved`` and ``adapter.silent``; modes, statistics and random numbers stay as they are.
 
     Raises:
         MedloraError: the forward pass does not read some targets, or fails on the probe input.
@@ -25,7 +25,7 @@ def probe(adapter: Adapter, example: Any = None) -> None:
         (site.path, name, update)
         for site in adapter._sites
         for name, chain in (site.updates or {}).items()
-        for update in chain  # type: ignore[union-attr]
+        for update in chain
     ]
     inputs = _inputs(model, example)
     if inputs is None or not chains:
@@ -46,7 +46,10 @@ def probe(adapter: Adapter, example: Any = None) -> None:
                     f"the model does not run on the probe input of shape {tuple(inputs[0].shape)}: {error}",
                     "pass an input that it takes: attach(…, example=x)",
                 ) from error
-            total = sum(((t.float() * torch.randn_like(t.float())).sum() for t in _tensors(output)), start=torch.zeros(()))
+            total = sum(
+                ((t.float() * torch.randn_like(t.float())).sum() for t in _tensors(output)), start=torch.zeros(())
+            )
+            gradients: Any
             if total.requires_grad:
                 gradients = torch.autograd.grad(total, watched, allow_unused=True)
             else:
@@ -80,7 +83,8 @@ def _inputs(model: nn.Module, example: Any) -> tuple[Any, ...] | None:
     first = config.get("first_conv")
     channels = size[0]
     if isinstance(first, str) and first:
-        channels = model.get_submodule(first).weight.shape[1]
+        weight: Any = model.get_submodule(first).weight
+        channels = weight.shape[1]
     like = next(p for p in model.parameters() if p.is_floating_point())
     return (like.new_zeros((2, channels, *(grid or size[1:]))).normal_(generator=_generator(like)),)
 

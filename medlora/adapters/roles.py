@@ -55,7 +55,10 @@ SQUEEZE_CLASS = (
 SQUEEZE_NAME = r"^(se|se_module|squeeze_excite|attn_se|se_block|eca)$"
 MLP_CLASS = r"(?i)mlp|feedforward|^ffn|swiglu|geglu|^glu"
 MLP_NAME = r"(fc\d?(_[gx])?|w\d+|linear\d|lin\d|mlp|ffn|ff|feed_forward|gate_proj|up_proj|down_proj|c_fc)$"
-POSITION = r"(^|\.)(cpb_mlp|rel_pos\w*|pos_embed\w*|pos_enc\w*|position\w*|pos|rpb\w*|rpe\w*|rel_bias\w*|peg|pos_block\w*|rotary\w*)(\.|$)"
+POSITION = (
+    r"(^|\.)(cpb_mlp|rel_pos\w*|pos_embed\w*|pos_enc\w*|position\w*|pos|rpb\w*|rpe\w*|rel_bias\w*|peg|"
+    r"pos_block\w*|rotary\w*)(\.|$)"
+)
 STEM = r"^(\w*\.)?(stem\w*|conv_stem|patch_embed\w*|patch_embedding\w*|init_conv|conv_init|first_conv|convInit)(\.|$)"
 DOWNSAMPLE_CLASS = r"(?i)patchmerg|downsample|overlappatch|transition|convdownsampl"
 # Fused qkv weights whose rows alternate by head instead of lying as q | k | v: they are adapted whole, never sliced.
@@ -86,7 +89,7 @@ def weights(model: nn.Module, head: tuple[str, ...] | None = None) -> list[Weigh
         if any(path == h or path.startswith(h + ".") for h in heads):
             continue
         for name in _adaptable(module):
-            shape = tuple(module._parameters[name].shape)  # type: ignore[union-attr]
+            shape = tuple(module._parameters[name].shape)
             role = "stem" if path in first else _role(path, name, module, modules)
             found.append(Weight(path, name, role, shape, _parts(path, role, shape, modules)))
     return found

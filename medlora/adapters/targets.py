@@ -121,9 +121,7 @@ def block_of(path: str) -> str | None:
     return ".".join(parts[:end]) or None
 
 
-def in_last_blocks(
-    targets: list[Target], found: list[Weight], last: str | int | Sequence[int] | None
-) -> list[Target]:
+def in_last_blocks(targets: list[Target], found: list[Weight], last: str | int | Sequence[int] | None) -> list[Target]:
     """Those of ``targets`` in the last blocks, and those that come after the last block."""
     if last is None:
         return targets

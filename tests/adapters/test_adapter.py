@@ -62,7 +62,9 @@ def test_every_kind_of_weight_is_w_plus_s_b_a(layer: nn.Module, x: tuple[int, ..
     wake(adapter)
     a, b = (t.detach().clone().requires_grad_() for t in adapter.named_tensors().values())
     full = plain.weight.detach() + 1.5 * torch.einsum("or,r...->o...", b, a)
-    expected = torch.func.functional_call(plain, {"weight": full, **{k: v.detach() for k, v in plain.named_parameters() if k != "weight"}}, inputs)
+    expected = torch.func.functional_call(
+        plain, {"weight": full, **{k: v.detach() for k, v in plain.named_parameters() if k != "weight"}}, inputs
+    )
     direction = torch.randn_like(expected)
     want = torch.autograd.grad((expected * direction).sum(), (inputs, a, b))
     got = model(inputs)
@@ -103,7 +105,11 @@ def test_frozen_a_gets_no_gradient_and_keeps_less() -> None:
 )
 def test_a_wrong_request_is_named_and_changes_nothing(arguments: dict, words: str) -> None:
     model = mlp()
-    keys, classes, flags = list(model.state_dict()), [type(m) for m in model.modules()], [p.requires_grad for p in model.parameters()]
+    keys, classes, flags = (
+        list(model.state_dict()),
+        [type(m) for m in model.modules()],
+        [p.requires_grad for p in model.parameters()],
+    )
     with pytest.raises(MedloraError, match=words):
         attach(model, **({"example": X, "train_head": "4"} | arguments))
     assert list(model.state_dict()) == keys
@@ -203,7 +209,9 @@ def test_part_sizes_and_gradients_in_the_fast_path() -> None:
     model(x).square().sum().backward()
     fast = [p.grad.clone() for p in adapter.parameters()]
     model.zero_grad()
-    model.blocks[0].attn.qkv.forward = lambda z: nn.functional.linear(z, model.blocks[0].attn.qkv.weight, model.blocks[0].attn.qkv.bias)
+    model.blocks[0].attn.qkv.forward = lambda z: nn.functional.linear(
+        z, model.blocks[0].attn.qkv.weight, model.blocks[0].attn.qkv.bias
+    )
     model(x).square().sum().backward()
     for a, p in zip(fast, adapter.parameters(), strict=True):
         torch.testing.assert_close(a, p.grad, rtol=1e-4, atol=1e-6)
@@ -363,7 +371,9 @@ def test_depth_rank_and_roles() -> None:
     def paths(model: nn.Module, *wanted: str, last: object = None) -> list[str]:
         return [t.path for t in select(model, ("head",), wanted, last)]
 
-    assert paths(vit, "attention", last="1/3") == [f"blocks.{i}.attn.{n}" for i in range(8, 12) for n in ("qkv", "proj")]
+    assert paths(vit, "attention", last="1/3") == [
+        f"blocks.{i}.attn.{n}" for i in range(8, 12) for n in ("qkv", "proj")
+    ]
     assert paths(vit, "attention", last=[0, -1]) == [f"blocks.{i}.attn.{n}" for i in (0, 11) for n in ("qkv", "proj")]
     assert "conv_head" in paths(cnn, "conv.pointwise", last=1)
     assert "blocks.0.0.conv_pw" not in paths(cnn, "conv.pointwise", last=1)
@@ -383,13 +393,20 @@ def test_norm_tuning_of_a_batch_norm_net() -> None:
     adapter = attach(model, NormTuning(), example=x, train_head="3")
     model.train()
     model(x).square().sum().backward()
-    assert {k for k, t in adapter.named_tensors().items() if t.grad is not None} == {"1.weight", "1.bias", "3.weight", "3.bias"}
+    assert {k for k, t in adapter.named_tensors().items() if t.grad is not None} == {
+        "1.weight",
+        "1.bias",
+        "3.weight",
+        "3.bias",
+    }
 
 
 @pytest.mark.slow
 def test_compiled_model_trains_the_same() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 1), nn.Flatten(), nn.Linear(216, 2))
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 1), nn.Flatten(), nn.Linear(216, 2)
+    )
     x = torch.randn(4, 3, 8, 8)
     adapter = attach(model, LoRA(rank=2), example=x, train_head="5")
     wake(adapter)

@@ -19,7 +19,13 @@ X = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 def base() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 6, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 2),
     ).eval()
 
 
@@ -47,7 +53,9 @@ def test_switching_gives_each_adapters_answers_and_the_base_back(tmp_path: Path)
         assert torch.equal(model(X), sums[name])
     bank.use(None)
     assert torch.equal(model(X), y0)
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), base().state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), base().state_dict().values(), strict=True)
+    )
     with pytest.raises(MedloraError, match="site1"):
         bank.use("nowhere")
     with pytest.raises(MedloraError, match="already"):
@@ -62,7 +70,9 @@ def test_similarity_is_the_cosine_of_the_updates() -> None:
     first, second = (torch.cat([d.flatten() for d in bank.deltas(n).values()]) for n in ("a", "b"))
     names, matrix = bank.similarity()
     assert names == ["a", "b"]
-    torch.testing.assert_close(matrix[0, 1], nn.functional.cosine_similarity(first, second, dim=0), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        matrix[0, 1], nn.functional.cosine_similarity(first, second, dim=0), rtol=1e-4, atol=1e-6
+    )
     assert matrix[0, 0] == 1
 
 
@@ -73,7 +83,12 @@ def test_sums_are_exact_and_truncation_is_the_svds() -> None:
         adapter = adapted(model, seed, rank)
         updates.append({s.path: s.updates["weight"][0] for s in adapter._sites if s.updates is not None})
         adapter.detach()
-    want = {p: sum(w * u[p].scale * (u[p].B @ u[p].A.flatten(1)).detach() for w, u in zip((0.25, 0.75), updates, strict=True)) for p in updates[0]}
+    want = {
+        p: sum(
+            w * u[p].scale * (u[p].B @ u[p].A.flatten(1)).detach() for w, u in zip((0.25, 0.75), updates, strict=True)
+        )
+        for p in updates[0]
+    }
     factors, lost = combine(updates, (0.25, 0.75))
     for path, (a, b) in factors.items():
         torch.testing.assert_close(b @ a.flatten(1), want[path], rtol=1e-5, atol=1e-6)

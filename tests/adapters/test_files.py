@@ -13,7 +13,21 @@ import pytest
 import torch
 from torch import nn
 
-from medlora.adapters import BitFit, DoRA, Full, LoRA, LoRAFA, Method, NormTuning, Probe, SSF, attach, fingerprint, load, read_info
+from medlora.adapters import (
+    BitFit,
+    DoRA,
+    Full,
+    LoRA,
+    LoRAFA,
+    Method,
+    NormTuning,
+    Probe,
+    SSF,
+    attach,
+    fingerprint,
+    load,
+    read_info,
+)
 from medlora.errors import MedloraError
 
 
@@ -41,7 +55,17 @@ def trained(method: Method, **options: object) -> tuple[nn.Module, object]:
     return model, adapter
 
 
-METHODS = [LoRA(rank=2), LoRA(rank=2, targets=["0"], dropout=0.5), DoRA(rank=2), LoRAFA(rank=2), SSF(), BitFit(), NormTuning(), Probe(), Full()]
+METHODS = [
+    LoRA(rank=2),
+    LoRA(rank=2, targets=["0"], dropout=0.5),
+    DoRA(rank=2),
+    LoRAFA(rank=2),
+    SSF(),
+    BitFit(),
+    NormTuning(),
+    Probe(),
+    Full(),
+]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
@@ -188,7 +212,9 @@ def test_fingerprint_leaves_head_and_adapter_out_and_is_the_same_elsewhere() -> 
         "import torch, timm; from medlora.adapters import fingerprint; torch.manual_seed(0);"
         "print(fingerprint(timm.create_model('resnet10t', num_classes=3)))"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == mark
+    assert (
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == mark
+    )
     adapter = attach(model, LoRA(), example=torch.randn(1, 3, 64, 64))
     for p in adapter.parameters():
         p.data.normal_()

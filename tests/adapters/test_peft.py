@@ -90,10 +90,17 @@ def test_outputs_and_gradients_are_pefts(method: LoRA, size: int) -> None:
         layer = theirs.base_model.model.get_submodule(path)
         for name in ("A", "B"):
             theirs_grad = getattr(layer, f"lora_{name}")["default"].weight.grad
-            torch.testing.assert_close(grads[f"{path}.lora_{name}.weight"], theirs_grad.view_as(grads[f"{path}.lora_{name}.weight"]), rtol=1e-8, atol=1e-9)
+            torch.testing.assert_close(
+                grads[f"{path}.lora_{name}.weight"],
+                theirs_grad.view_as(grads[f"{path}.lora_{name}.weight"]),
+                rtol=1e-8,
+                atol=1e-9,
+            )
         if isinstance(method, DoRA):
             mine = grads[f"{path}.lora_magnitude_vector"]
-            torch.testing.assert_close(mine, layer.lora_magnitude_vector["default"].weight.grad.view_as(mine), rtol=1e-8, atol=1e-9)
+            torch.testing.assert_close(
+                mine, layer.lora_magnitude_vector["default"].weight.grad.view_as(mine), rtol=1e-8, atol=1e-9
+            )
     head = theirs.base_model.model.head.modules_to_save["default"]
     torch.testing.assert_close(grads["head.weight"], head.weight.grad, rtol=1e-9, atol=1e-9)
 
@@ -148,7 +155,9 @@ def test_adapted_batch_norm_loads_in_peft(tmp_path: Path) -> None:
         (nn.Conv2d(8, 8, 3, padding=2, dilation=2), "0", "dilation"),
     ],
 )
-def test_peft_refuses_what_it_would_compute_differently(layer: nn.Module, targets: str, word: str, tmp_path: Path) -> None:
+def test_peft_refuses_what_it_would_compute_differently(
+    layer: nn.Module, targets: str, word: str, tmp_path: Path
+) -> None:
     net = nn.Sequential(layer, nn.Flatten(), nn.LazyLinear(2))
     x = torch.randn(2, 8, 6, 6)
     net(x)

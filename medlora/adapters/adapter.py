@@ -191,7 +191,7 @@ class Adapter:
         """Undo :meth:`merge`."""
         self._require("merged", "unmerge")
         for module, name, tensor in self._merged:
-            module._parameters[name] = tensor  # type: ignore[assignment]
+            module._parameters[name] = tensor
         self._merged = []
         for site in self._sites:
             site.activate()

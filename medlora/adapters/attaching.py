@@ -47,10 +47,7 @@ def attach(
         MedloraError: the model has an adapter already, a target matches nothing, or the forward pass does not read it.
     """
     head = chosen_head(model, train_head if isinstance(train_head, (bool, str)) else tuple(train_head))
-    if isinstance(method, (LoRA, SSF)):
-        targets = _targets(model, method, head)
-    else:
-        targets = []
+    targets = _targets(model, method, head) if isinstance(method, (LoRA, SSF)) else []
     adapter = plan(model, method, targets, head, batchnorm)
     adapter._activate()
     try:
@@ -149,7 +146,7 @@ def _updates(modules: dict[str, nn.Module], method: Method, targets: list[Target
 def _owned(
     modules: dict[str, nn.Module], method: Method, head: tuple[str, ...], adapting: set[str]
 ) -> list[tuple[str, nn.Module, str, Tensor, bool]]:
-    """Tensors that the adapter has of its own, and whether they are trained: the head, statistics, what BitFit trains."""
+    """Tensors that the adapter has of its own, and whether they are trained."""
     found: list[tuple[str, nn.Module, str, Tensor, bool]] = []
     for path, module in modules.items():
         in_head = any(path == h or path.startswith(h + ".") for h in head)

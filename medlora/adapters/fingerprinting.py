@@ -75,7 +75,9 @@ def difference(saved: dict[str, str], here: dict[str, str]) -> str:
     typed = [n for n, (a, b) in kinds.items() if a[0] != b[0]]
     if typed:
         a, b = kinds[typed[0]]
-        return f"another number format: {typed[0]} is {b[0]} here and {a[0]} in the file's base ({len(typed)} such tensors)"
+        return (
+            f"another number format: {typed[0]} is {b[0]} here, {a[0]} in the file's base ({len(typed)} such tensors)"
+        )
     return f"other weights: {len(kinds)} of {len(saved)} tensors differ (first: {next(iter(kinds), '-')})"
 
 

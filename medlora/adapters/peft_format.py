@@ -23,7 +23,8 @@ def to_file(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under PEFT's keys; B of a convolution as a 1×1 kernel, a length vector of one as (1, out, 1, …)."""
     kernels = {k.removesuffix("lora_A.weight"): t.dim() - 2 for k, t in tensors.items() if k.endswith("lora_A.weight")}
     out = {}
-    for key, tensor in tensors.items():
+    for key, value in tensors.items():
+        tensor = value
         space = kernels.get(re.sub(r"lora_B\.weight$|lora_magnitude_vector$", "", key), 0)
         if space and key.endswith("lora_B.weight"):
             tensor = tensor.reshape(*tensor.shape, *[1] * space)
@@ -36,7 +37,8 @@ def to_file(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def from_file(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Undo :func:`to_file`, shapes taken from ``own`` where only ones are in the way."""
     out = {}
-    for key, tensor in tensors.items():
+    for key, value in tensors.items():
+        tensor = value
         name = key.removeprefix(PREFIX)
         if name in own and tensor.numel() == own[name].numel() and "lora_" in name:
             tensor = tensor.reshape(own[name].shape)
@@ -155,7 +157,8 @@ def read(
             raise MedloraError(f"the model has no place for the saved tensor {key!r}")
     batchnorm = "adapt" if any(k.endswith("running_mean") for k in saved) else "frozen"
     shaped = {}
-    for key, tensor in names.items():
+    for key, value in names.items():
+        tensor = value
         path, _, suffix = key.partition(".lora_")
         if suffix.startswith("B"):
             tensor = tensor.flatten(1)

@@ -46,7 +46,10 @@ ATTENTION_NAMES = {
     "attention.out": r"proj|out_proj|to_out|out|o_proj|output|project_out|c_proj|o|wo|projection|proj_out",
 }
 ATTENTION_CLASS = r"(?i)attn|attention|selfatt|mhsa|mhca|sablock|mqa"
-NOT_ATTENTION_CLASS = r"(?i)^(cbam|eca|se|bat|gather|global_?context|channelattn|spatialattn|nonlocal|selectivekernel).*|.*(pool2d|attnmask)"
+NOT_ATTENTION_CLASS = (
+    r"(?i)^(cbam|eca|se|bat|gather|global_?context|channelattn|spatialattn|nonlocal|selectivekernel).*|"
+    r".*(pool2d|attnmask)"
+)
 SQUEEZE_CLASS = (
     r"(?i)^(squeeze|se(module|layer|block|withnorm|cl|_?bottleneck_?gate)?$|effectivese|eca|ceca|cbam|lightcbam|"
     r"channelse|residualse|gather(excite)?|globalcontext|channelattn|lightchannelattn|spatialattn|lightspatialattn|"
@@ -161,7 +164,7 @@ def _attention_role(own: str, near: list[tuple[str, str]]) -> str | None:
     """The role in the nearest attention module; containers between (``to_out.0``, ``key.proj``) may carry the name."""
     for depth, (_, kind) in enumerate(near):
         if re.search(ATTENTION_CLASS, kind) and not re.match(NOT_ATTENTION_CLASS, kind):
-            for name in [n for n, _ in near[:depth]][::-1] + [own]:
+            for name in [*[n for n, _ in near[:depth]][::-1], own]:
                 for role, names in ATTENTION_NAMES.items():
                     if re.fullmatch(names, name):
                         return role

@@ -17,9 +17,9 @@ def wake(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if parameter.numel() and not parameter.detach().any() and not name.endswith("bias"):
             parameter.data.copy_(0.2 + 0.1 * torch.rand(parameter.shape, generator=generator))
-        elif parameter.dim() <= 1 and parameter.detach().abs().max() < 1e-3 and not name.endswith("bias"):
-            parameter.data.fill_(0.2)
-        elif "gamma" in name and parameter.detach().abs().max() < 1e-3:
+        elif (parameter.dim() <= 1 and parameter.detach().abs().max() < 1e-3 and not name.endswith("bias")) or (
+            "gamma" in name and parameter.detach().abs().max() < 1e-3
+        ):
             parameter.data.fill_(0.2)
 
 

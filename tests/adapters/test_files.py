@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from medlora.adapters import (
+    SSF,
     BitFit,
     DoRA,
     Full,
@@ -22,7 +23,6 @@ from medlora.adapters import (
     Method,
     NormTuning,
     Probe,
-    SSF,
     attach,
     fingerprint,
     load,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import monai.networks.nets as nets
 import pytest
 import torch
+from monai.networks import nets
 
 sys.path.insert(0, str(Path(__file__).parent))
 from contract import check, settle

@@ -64,9 +64,9 @@ def test_folder_without_any_image(call, tmp_path):
     ("change", "said"),
     [
         (lambda t: t.rename(columns={"file": "nothing", "patient_id": "nil"}), ["column"]),
-        (lambda t: t.rename(columns={"label": "colour"}), ["label"]),
+        (lambda t: t.drop(columns="label"), ["label"]),
         (lambda t: pd.concat([t, t.iloc[[0]].assign(label="well")]), ["row"]),
-        (lambda t: t.assign(label="sick"), ["one class"]),
+        (lambda t: t.assign(label="sick"), ["same label"]),
         (lambda t: t.iloc[:2], ["patients"]),
     ],
     ids=["no key", "no label column", "conflicting rows", "one class", "too few patients"],

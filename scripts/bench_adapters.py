@@ -2,11 +2,10 @@
 
     python scripts/bench_adapters.py [--nets resnet50,…] [--rounds 9] [--device cuda --autocast bf16]
 
-A step is zero_grad, forward, cross-entropy, backward and AdamW, batch 8, rank 8, the head trained in every arm. The arms
-take turns within each round; a ratio is the median over rounds of the ratio within the round. The first table has every
-arm after ``model.train()``, as people run it; the second all of them in evaluation mode, beside the limit of any frozen
-base: forward and the gradient of the input. The third: bytes saved for the backward pass.
-"""
+A step is zero_grad, forward, cross-entropy, backward and AdamW, batch 8, rank 8, the head trained in every arm. The
+arms take turns within each round; a ratio is the median over rounds of the ratio within the round. The first table
+has every arm after ``model.train()``, as people run it; the second all of them in evaluation mode, beside the limit
+of any frozen base: forward and the gradient of the input. The third: bytes saved for the backward pass."""
 
 from __future__ import annotations
 

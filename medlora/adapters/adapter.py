@@ -51,7 +51,7 @@ class Site:
 
 @dataclass
 class Owned:
-    """A parameter or buffer that is trained itself (the head, a bias): the original is set aside, a copy in its place."""
+    """A parameter or buffer that is trained itself (head, bias): the original is set aside, a copy in its place."""
 
     key: str
     module: nn.Module
@@ -146,9 +146,11 @@ class Adapter:
         own = self.named_tensors()
         missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
         if missing or unknown:
+            lacking = f" ({missing[0]} …)" if missing else ""
+            strange = f" ({unknown[0]} …)" if unknown else ""
             raise MedloraError(
-                f"the tensors are not those of this adapter: {len(missing)} missing"
-                f"{f' ({missing[0]} …)' if missing else ''}, {len(unknown)} unknown{f' ({unknown[0]} …)' if unknown else ''}"
+                f"the tensors are not those of this adapter: {len(missing)} missing{lacking}, "
+                f"{len(unknown)} unknown{strange}"
             )
         for key, tensor in tensors.items():
             if tensor.shape != own[key].shape:

@@ -79,12 +79,10 @@ def _matches(name: str, found: list[Weight]) -> list[Target]:
             rows = dict(w.parts).get(part)
             if rows and name.startswith("attention."):
                 targets.append(Target(w.path, w.name, name, part, rows))
-            elif name in ("attention.q", "attention.k", "attention.v") and w.role in ("attention.qkv", "attention.kv"):
-                if not w.parts:
-                    raise MedloraError(
-                        f"the rows of {w.path} alternate by head: {name} is no range of them",
-                        f"adapt it whole: {w.role}",
-                    )
+            elif part in ("q", "k", "v") and w.role in ("attention.qkv", "attention.kv") and not w.parts:
+                raise MedloraError(
+                    f"the rows of {w.path} alternate by head: {name} is no range of them", f"adapt it whole: {w.role}"
+                )
         return targets
     return [Target(w.path, w.name, w.role) for w in found if w.path == name]
 

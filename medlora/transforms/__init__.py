@@ -36,7 +36,7 @@ def preset_from(values: dict[str, Any]) -> Preset:
     Raises:
         MedloraError: the name or the values are unknown.
     """
-    rest = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    rest: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     name: Any = rest.pop("preset", None)
     if name not in PRESETS:
         raise MedloraError(

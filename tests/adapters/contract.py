@@ -1,4 +1,4 @@
-"""What every backbone must keep when adapted; used by the tests over families, over timm's registry and MONAI's nets."""
+"""What every backbone must keep when adapted; used by the tests over families, timm's registry and MONAI's nets."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def perturb(adapter: Adapter) -> None:
 
 
 def check(model: nn.Module, x: torch.Tensor, targets: object, folder: object = None, **options: object) -> Adapter:
-    """Every clause of the contract on one model; ``folder`` (a path) adds save and load. Returns the adapter, active."""
+    """Every clause of the contract on one model; ``folder`` (a path) adds save and load. The adapter, active."""
     model.eval()
     wake(model)
     keys = list(model.state_dict())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -157,7 +156,7 @@ def damage_key(folder: Path) -> None:
 
 def damage_link(folder: Path) -> None:
     outside = folder.parent / "outside.safetensors"
-    os.replace(folder / "adapter_model.safetensors", outside)
+    (folder / "adapter_model.safetensors").replace(outside)
     (folder / "adapter_model.safetensors").symlink_to(outside)
 
 

@@ -1,4 +1,4 @@
-"""The contract over timm's registry: the smallest model of every file, every role adapted, loaded in a fresh process."""
+"""The contract over timm's registry: the smallest model of each file, every role adapted, loaded in a fresh process."""
 
 from __future__ import annotations
 

@@ -137,13 +137,16 @@ def calibration_intercept_slope(
             made.append(Estimate(None, method=f"not estimable: {why}"))
             continue
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
                 warnings.simplefilter("error", PerfectSeparationWarning)
                 fit = sm.GLM(truth, design, family=sm.families.Binomial(), offset=offset).fit(tol=1e-12, **robust)
         except (PerfectSeparationError, PerfectSeparationWarning, np.linalg.LinAlgError):
             made.append(Estimate(None, method="not estimable: the regression does not converge"))
             continue
         value, se = float(fit.params[-1]), float(fit.bse[-1])
+        if not np.isfinite([value, se]).all():
+            made.append(Estimate(None, method="not estimable: the regression does not converge"))
+            continue
         made.append(Estimate(value, value - z * se, value + z * se, name, se=se))
     return made[0], made[1]
 
@@ -234,10 +237,12 @@ def _smooth(q: NDArray, truth: NDArray, patients: ArrayLike | None, level: float
     first, last = np.quantile(q, [0.01, 0.99])
     grid = np.linspace(first, last, 80)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
             warnings.simplefilter("error", PerfectSeparationWarning)
             fit = sm.GLM(truth.astype(float), _splines(x, knots), family=sm.families.Binomial()).fit(**robust)
     except (PerfectSeparationError, PerfectSeparationWarning, np.linalg.LinAlgError):
+        return None, None, None, None
+    if not (np.isfinite(fit.params).all() and np.isfinite(fit.cov_params()).all()):
         return None, None, None, None
     design = _splines(logit(grid), knots)
     centre = design @ fit.params

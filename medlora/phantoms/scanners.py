@@ -52,7 +52,7 @@ class Scanner:
 
 A = Scanner("A", "PHANTOM IMAGING", "FLATFIELD 1", "PHANTOMDX1", "Phantom Hospital A", (430.0, 430.0), "SCINTILLATOR",
             (115, 125), 60_000, 4.0, 0.6, 0.25, 0.7, 0.0, 0.15)  # fmt: skip
-B = Scanner("B", "EXAMPLE RADIOGRAPHY", "PLATE 2000", "PHANTOMCR2", "Phantom Hospital B", (430.0, 354.0), "STORAGE",
+B = Scanner("B", "PHANTOM RADIOGRAPHY", "PLATE 2000", "PHANTOMCR2", "Phantom Hospital B", (430.0, 354.0), "STORAGE",
             (95, 110), 25_000, 8.0, 1.3, 0.5, 0.35, 1.6, 0.6)  # fmt: skip
 SCANNERS = {"A": A, "B": B}
 

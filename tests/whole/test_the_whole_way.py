@@ -108,7 +108,8 @@ def test_linkage_is_written_only_when_asked(whole, tmp_path, call):
 def test_report_loads_nothing_and_says_what_it_is(whole):
     text = (whole.run / "evaluation" / "test" / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"""(src|href)\s*=\s*["'](?!data:|#)""", text)
-    assert "phantom" in text.lower()
+    assert json.loads((whole.run / "adapter" / "medlora.json").read_text())["phantom"] is True
+    assert text.lower().count("phantom") > 5, "figures of phantoms carry the word"
     assert "research use only" in text.lower()
     for word in ("linear probe", "Obuchowski", "confus", "adapter"):
         assert word.lower() in text.lower(), word

@@ -154,7 +154,7 @@ def _context(
             "trainable_parameters": training["trainable_parameters"],
             "total_parameters": training["total_parameters"],
         },
-        source_check=cohort.info.get("source_check"),
+        source_check=_source_check(cohort, model.classes),
         warnings=cohort.warnings,
         provenance={
             "backbone": f"{backbone['name']} ({backbone['source']})",
@@ -185,6 +185,12 @@ def _thumbnails(model: Predictor, cohort: Cohort, table: pd.DataFrame) -> Callab
         return out.getvalue()
 
     return png
+
+
+def _source_check(cohort: Cohort, classes: list[str]) -> list[dict[str, Any]]:
+    """What border and acquisition tags alone reach, for the classes that are judged: of two the positive one."""
+    judged = classes if len(classes) > 2 else classes[-1:]
+    return [row for row in cohort.info.get("source_check") or [] if row["class"] in judged]
 
 
 def _flow(cohort: Cohort, cases: TrainingCases) -> dict[str, Any]:

@@ -246,11 +246,15 @@ class Adapter:
         rows: dict[str, list[int]] = {}
         for target in self.targets:
             rows.setdefault(target.role, [0, 0])[0] += 1
-        roles = {(t.path, t.name): t.role for t in self.targets}
+        roles: dict[tuple[str, str], list[str]] = {}
+        for target in self.targets:
+            roles.setdefault((target.path, target.name), []).append(target.role)
         for site in self._sites:
             for name, chain in (site.updates or {}).items():
-                role = roles.get((site.path, name)) or roles.get((site.path, "weight"), "norm")
-                rows.setdefault(role, [0, 0])[1] += count(chain.parameters())
+                own_roles = roles.get((site.path, name)) or roles.get((site.path, "weight")) or ["norm"]
+                for index, update in enumerate(chain):  # one update for each slice of a fused weight
+                    role = own_roles[min(index, len(own_roles) - 1)]
+                    rows.setdefault(role, [0, 0])[1] += count(update.parameters())
         own = sum(item.trained.numel() for item in self._owned if item.trained.requires_grad)
         total = count(self.parameters())
         base = sum(p.numel() for p, _ in self._flags)

@@ -45,3 +45,11 @@ def test_family_keeps_the_contract(name: str, tmp_path: Path) -> None:
     have = set(roles(model).values())
     wanted = [g for g in groups if any(r.split(".")[0] == g for r in have)]
     check(model, torch.randn(2, 3, size, size), wanted, tmp_path / "adapter")
+
+
+def test_summary_counts_each_slice_of_a_fused_weight():
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=2)
+    lines = attach(model, LoRA(rank=8, targets=["attention.q", "attention.v"])).summary().splitlines()
+    counted = {line.split()[0]: line.split()[1:] for line in lines}
+    of_one = 12 * 8 * (192 + 192)  # 12 blocks, rank 8, A (8, 192) and B (192, 8)
+    assert counted["attention.q"] == counted["attention.v"] == ["12", f"{of_one:,}"]

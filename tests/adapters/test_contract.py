@@ -12,6 +12,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from contract import check
 
+from medlora.adapters import LoRA, attach
+
 FAMILIES = {
     "tf_efficientnet_lite0": 64,
     "vit_tiny_patch16_224": {"img_size": 32},

@@ -6,6 +6,7 @@ import csv
 import logging
 import math
 import signal
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -152,6 +153,38 @@ class _KeepBest(Callback):
         )
 
 
+class _StopBetweenBatches(Callback):
+    """Ctrl-C ends the training between two batches; raised within one it can be lost in the libraries' own code."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: Any = None
+
+    def __enter__(self) -> _StopBetweenBatches:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _ask(self, *_: object) -> None:
+        if self._asked:  # a second Ctrl-C does not wait
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def _stop(self, *_: object) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._stop()
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        self._stop()
+
+
 def fit(
     model: torch.nn.Module,
     adapter: Adapter,
@@ -202,7 +235,7 @@ def fit(
     checks = DataLoader(tune, batch_size=max(32, settings.batch_size))
     module = AdapterTraining(model, adapter, preset, weights, settings, settings.epochs * len(batches))
     accelerator = pick_device(settings.device).type
-    keep = _KeepBest(folder / "metrics.csv")
+    keep, stop = _KeepBest(folder / "metrics.csv"), _StopBetweenBatches()
     trainer = L.Trainer(
         accelerator=accelerator,
         devices=1,
@@ -212,19 +245,15 @@ def fit(
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        callbacks=[keep],
+        callbacks=[keep, stop],
         default_root_dir=str(folder),
     )
-    handler = signal.getsignal(signal.SIGINT)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with stop, torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             trainer.fit(module, batches, checks)
     except SystemExit:  # how Lightning ends after Ctrl-C
         raise KeyboardInterrupt from None
-    finally:
-        if signal.getsignal(signal.SIGINT) is not handler:
-            signal.signal(signal.SIGINT, handler)
     model.cpu()
     assert keep.best is not None
     adapter.load_state_dict(keep.best)

@@ -139,36 +139,47 @@ def _tables(
 def _context(
     model: Predictor, adapter: Path, cohort: Cohort, tables: dict[str, pd.DataFrame], plain: pd.DataFrame
 ) -> ReportContext:
-    info = model.info
-    training, backbone = info["training"], info["backbone"]
-    phantom = bool(info.get("phantom")) or is_phantom(cohort.table)
+    phantom = bool(model.info.get("phantom")) or is_phantom(cohort.table)
     return ReportContext(
         data_note="phantom" if phantom else None,
         baselines={name: table for name, table in tables.items() if name != "adapter"},
         thumbnails=_thumbnails(model, cohort, tables["adapter"]),
-        sizes={
-            "adapter_bytes": (adapter / "adapter_model.safetensors").stat().st_size,
-            "backbone_bytes": sum(
-                tensor.numel() * tensor.element_size() for tensor in model.model.state_dict().values()
-            ),
-            "trainable_parameters": training["trainable_parameters"],
-            "total_parameters": training["total_parameters"],
-        },
+        sizes=_sizes(model, adapter),
         source_check=_source_check(cohort, model.classes),
         warnings=cohort.warnings,
-        provenance={
-            "backbone": f"{backbone['name']} ({backbone['source']})",
-            "licence of the backbone": backbone["licence"],
-            "backbone trained on": backbone["trained_on"],
-            "fingerprint of the backbone": info["base"]["fingerprint"],
-            "preparation": f"{model.preset.name}, {model.preset.size} × {model.preset.size} pixels",
-            "epochs": f"{training['epochs']}, the best of them {training['best_epoch']}",
-            "seed": training["settings"]["seed"],
-            "temperature": f"{model.temperature:.3f}",
-            "operating point": model.operating_point.describe(),
-        },
+        provenance=_provenance(model),
         uncalibrated=plain,
     )
+
+
+def _sizes(model: Predictor, adapter: Path) -> dict[str, int]:
+    """Bytes of the adapter's tensors and of the backbone's, and how many parameters were trained of how many."""
+    training = model.info["training"]
+    sizes = {
+        "adapter_bytes": (adapter / "adapter_model.safetensors").stat().st_size,
+        "backbone_bytes": sum(t.numel() * t.element_size() for t in model.model.state_dict().values()),
+    }
+    counted = ("trainable_parameters", "total_parameters")
+    return sizes | {name: training[name] for name in counted if name in training}
+
+
+def _provenance(model: Predictor) -> dict[str, str]:
+    """What the answers were made with, as far as the adapter says it; a linear probe has no epochs."""
+    info = model.info
+    training, backbone = info["training"], info["backbone"]
+    rows = {
+        "backbone": f"{backbone['name']} ({backbone['source']})",
+        "licence of the backbone": backbone["licence"],
+        "backbone trained on": backbone["trained_on"],
+        "fingerprint of the backbone": info["base"]["fingerprint"],
+        "preparation": f"{model.preset.name}, {model.preset.size} × {model.preset.size} pixels",
+        "seed": str(backbone["seed"]),
+        "temperature": f"{model.temperature:.3f}",
+        "operating point": model.operating_point.describe(),
+    }
+    if "epochs" in training:
+        rows["epochs"] = f"{training['epochs']}, the best of them {training['best_epoch']}"
+    return rows
 
 
 def _thumbnails(model: Predictor, cohort: Cohort, table: pd.DataFrame) -> Callable[[str], bytes]:

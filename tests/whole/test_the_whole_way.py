@@ -121,6 +121,10 @@ def test_evaluate_on_another_cohort(whole, tmp_path, answer):
     assert code == 0
     assert judged["n"] == len(pd.read_csv(whole.cohort / "cohort.csv"))
     assert (tmp_path / "other" / "predictions.csv").is_file()
+    code, _ = answer(
+        "evaluate", whole.run / "probe", "--cohort", whole.cohort, "--split", "test", "-o", tmp_path / "probe"
+    )
+    assert code == 0
     code, judged = answer("evaluate", whole.run, "--cohort", whole.cohort, "-o", tmp_path / "own")
     assert code == 0
     assert "were used to train" in (tmp_path / "own" / "report.html").read_text(encoding="utf-8")

@@ -62,7 +62,7 @@ class Method(_Block):
     batchnorm: Literal["frozen", "adapt"] | None = Field(
         None,
         description="statistics of BatchNorm: frozen as pretrained, or adapt: they follow the data and are saved; "
-        "none: adapt for method full, else frozen",
+        "none: frozen, but adapt where all weights are random",
     )
 
 
@@ -112,6 +112,11 @@ class Config(_Block):
     def learning_rate(self) -> float:
         """The learning rate given, or the method's own."""
         return self.train.learning_rate or (3e-4 if self.adapter.method == "full" else 1e-3)
+
+    @property
+    def batchnorm(self) -> Literal["frozen", "adapt"]:
+        """The policy given; else frozen, unless the weights are random and so have no statistics worth keeping."""
+        return self.adapter.batchnorm or ("adapt" if self.model.weights == "random" else "frozen")
 
     @classmethod
     def resolve(cls, file: str | Path | None = None, settings: dict[str, Any] | None = None) -> Config:

@@ -215,6 +215,7 @@ def fit(
     """
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)  # Lightning's notices of other products
+    # Modules in evaluation mode are meant: the adapter keeps frozen BatchNorm there; all others train (below).
     for notice in ("does not have many workers", "in eval mode at the start of training", "LeafSpec"):
         warnings.filterwarnings("ignore", message=f".*{notice}")
 
@@ -251,6 +252,7 @@ def fit(
     try:
         with stop, torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
+            module.train()  # Lightning leaves each module in the mode that it finds it in
             trainer.fit(module, batches, checks)
     except SystemExit:  # how Lightning ends after Ctrl-C
         raise KeyboardInterrupt from None

@@ -108,7 +108,7 @@ def _train(cohort: Cohort, cases: TrainingCases, config: Config, folder: Path) -
     )
     say(f"backbone {backbone.name} ({backbone.source}); licence {backbone.licence}; trained on {backbone.trained_on}")
     preset = _preset(config, cases, backbone)
-    config.train.learning_rate = config.learning_rate
+    config.train.learning_rate, config.adapter.batchnorm = config.learning_rate, config.batchnorm
     config.data.classes, config.data.preset, config.data.image_size = classes, preset.name, preset.size
     files.write_text(folder / "config.yaml", config.to_yaml())
     files.write_json(folder / "environment.json", environment(device))

@@ -170,6 +170,22 @@ def test_other_methods_train_too(whole, tmp_path, answer, method):
     assert answer("evaluate", tmp_path / "run")[0] == 0
 
 
+def test_random_weights_are_asked_for_by_name_and_adapt_their_batchnorm(whole, tmp_path, answer):
+    """Training really is in training mode: the statistics of BatchNorm move, and are saved with the adapter."""
+    from safetensors.torch import load_file
+
+    code, _ = answer("train", whole.cohort, "-o", tmp_path / "run", "--weights", "random", "--method", "full",
+                     "--epochs", 1, "--set", "data.image_size=64")  # fmt: skip
+    assert code == 0
+    saved = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
+    means = [tensor for key, tensor in saved.items() if key.endswith("running_mean")]
+    assert len(means) == 49
+    assert all(tensor.abs().max() > 0 for tensor in means), "a fresh BatchNorm has means of zero"
+    card = (tmp_path / "run" / "adapter" / "README.md").read_text(encoding="utf-8")
+    assert "random weights" in card
+    assert answer("evaluate", tmp_path / "run")[0] == 0
+
+
 def test_attention_is_adapted_in_a_transformer(whole, tmp_path, answer):
     """A backbone with attention, its weights from a file; the same file is needed again to predict."""
     import timm

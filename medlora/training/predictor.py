@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from medlora.scans import Scan
     from medlora.training.answering import Answers
 
-_BATCH = 32
+_BATCH = 32  # images prepared at a time
+_STEP = 8  # images in one pass through the network
 
 
 @dataclass
@@ -88,9 +89,18 @@ class Predictor:
         return cls(backbone.model.eval().to(where), preset, classes, temperature, operating_point, info, where)
 
     def logits(self, prepared: torch.Tensor) -> np.ndarray:
-        """Prepared images (N, 1, H, W) → logits (N, K), float32."""
+        """Prepared images (N, 1, H, W) → logits (N, K), float32.
+
+        Always in batches of one size, the last one filled up with zeros: the libraries round otherwise for another
+        size, and an image's answer must not depend on what else is asked with it.
+        """
+        rows = []
         with torch.inference_mode():
-            return self.model(self.preset.normalise(prepared.to(self.device))).float().cpu().numpy()
+            for part in prepared.split(_STEP):
+                filled = torch.cat([part, part.new_zeros(_STEP - len(part), *part.shape[1:])])
+                out = self.model(self.preset.normalise(filled.to(self.device)))
+                rows.append(out[: len(part)].float().cpu().numpy())
+        return np.concatenate(rows)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Logits (N, K) → calibrated probabilities (N, K), float64, each row summing to 1."""

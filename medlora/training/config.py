@@ -53,7 +53,7 @@ class Method(_Block):
         "probe: the head alone; full: every weight",
     )
     rank: int = Field(8, ge=1, le=1024, description="rank of each low-rank update; higher is more capable and larger")
-    alpha: float = Field(64.0, gt=0, description="scale of the updates: each is multiplied by alpha / rank")
+    alpha: float = Field(16.0, gt=0, description="scale of the updates: each is multiplied by alpha / rank")
     targets: str | list[str] = Field("auto", description="roles, groups or module paths that get an update")
     last: str | int | list[int] | None = Field(
         None, description="only the last blocks get an update: a fraction (1/3) or block numbers; none: all"

@@ -63,7 +63,7 @@ def train(
 
     run = start(cohort, output, backbone=backbone, weights=weights, config=config, settings=named, overwrite=overwrite)
     history = run.history
-    best = history.loc[history["tune_auc"].idxmax()]
+    best = history.iloc[int(history["tune_auc"].argmax())]
     size = (run.adapter_path / "adapter_model.safetensors").stat().st_size
     values = {
         "run": run.folder,

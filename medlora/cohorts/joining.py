@@ -152,7 +152,8 @@ def _join_by(
 ) -> Join:
     rows_of: dict[str, list[int]] = defaultdict(list)
     result = Join(kind, column, len(table.frame))
-    for row, value in table.frame[column].items():
+    for row in table.frame.index:
+        value = table.cell(row, column)
         if is_missing(value):
             result.unmatched.append(row)
         else:

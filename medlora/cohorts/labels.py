@@ -36,6 +36,10 @@ class LabelTable:
     encoding: str
     delimiter: str
 
+    def cell(self, row: int, column: str) -> str:
+        """The text of one cell."""
+        return str(self.frame.at[row, column])
+
     def column(self, name: str, option: str) -> str:
         """The heading that ``name`` means: exactly, or else without regard to case and punctuation.
 

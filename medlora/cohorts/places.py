@@ -81,12 +81,12 @@ def read_places(table: LabelTable, coordinates: str | None) -> Places | None:
     diameter = next((headings[name] for name in _DIAMETERS if name in headings), None)
     found = {}
     for row in table.frame.index:
-        cells = [table.frame.at[row, column] for column in columns]
+        cells = [table.cell(row, column) for column in columns]
         if all(is_missing(cell) for cell in cells):
             continue
         x, y, z = (_number(table, row, column) for column in columns)
         size = float("nan")
-        if diameter is not None and not is_missing(table.frame.at[row, diameter]):
+        if diameter is not None and not is_missing(table.cell(row, diameter)):
             size = _number(table, row, diameter)
         found[row] = Place(row, (x, y, z), size)
     used = (*columns, diameter) if diameter is not None else tuple(columns)
@@ -94,7 +94,7 @@ def read_places(table: LabelTable, coordinates: str | None) -> Places | None:
 
 
 def _number(table: LabelTable, row: int, column: str) -> float:
-    cell = table.frame.at[row, column]
+    cell = table.cell(row, column)
     try:
         value = float(cell.replace(",", ".") if table.delimiter != "," else cell)
     except ValueError:

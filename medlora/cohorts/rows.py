@@ -119,7 +119,7 @@ def _cases_of_rows(table: LabelTable, joined: Join, columns: dict[str, str], pla
     for scan_id, numbers in sorted(joined.scans.items()):
         seen: dict[tuple[float, ...], int] = {}
         for row in numbers:
-            label = table.frame.at[row, columns["label"]]
+            label = table.cell(row, columns["label"])
             if is_missing(label):
                 continue
             place = places.of_row.get(row)
@@ -134,7 +134,7 @@ def _cases_of_rows(table: LabelTable, joined: Join, columns: dict[str, str], pla
                     "keep one of these rows",
                 )
             seen[place.centre] = row
-            split = table.frame.at[row, columns["split"]] if "split" in columns else ""
+            split = table.cell(row, columns["split"]) if "split" in columns else ""
             cases.append(Case(scan_id, label, split_name(split) or "", place))
     return sorted(cases, key=lambda case: (case.scan_id, case.place.centre if case.place else ()))
 
@@ -143,7 +143,7 @@ def _no_repeated_rows(table: LabelTable, joined: Join, label: str) -> None:
     for numbers in joined.groups:
         if joined.key == "patient":
             continue  # a row per visit is usual; rows that disagree are found below
-        labels = {table.frame.at[row, label] for row in numbers}
+        labels = {table.cell(row, label) for row in numbers}
         if len(labels) == 1:
             raise MedloraError(
                 f"{table.path.name}: rows {_list(numbers)} are about the same case (column {joined.column!r})",
@@ -153,7 +153,7 @@ def _no_repeated_rows(table: LabelTable, joined: Join, label: str) -> None:
 
 def _one_cell(table: LabelTable, joined: Join, numbers: Sequence[int], column: str, what: str) -> str:
     """The cell that the rows about one scan share; "" where all are missing."""
-    cells = {row: cell for row in numbers if not is_missing(cell := table.frame.at[row, column])}
+    cells = {row: cell for row in numbers if not is_missing(cell := table.cell(row, column))}
     if len(set(cells.values())) <= 1:
         return next(iter(cells.values()), "")
     first, *others = cells

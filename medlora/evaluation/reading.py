@@ -69,7 +69,7 @@ def _read_csv(path: Path, score_column: str | None) -> pd.DataFrame:
     if not len(frame):
         raise MedloraError(f"{path} has a header but no rows", "give at least one row per case")
     if separator != ",":
-        numeric = [c for c in frame if c.startswith("p_") or c in ("score", score_column)]
+        numeric = [c for c in frame.columns if c.startswith("p_") or c in ("score", score_column)]
         frame[numeric] = frame[numeric].apply(lambda c: c.str.replace(r"^(-?\d+),(\d+)$", r"\1.\2", regex=True))
     return frame
 
@@ -86,7 +86,7 @@ def _rename(
     if score_column is None:
         return frame
     frame = frame.rename(columns={score_column: "score"})
-    frame = frame.drop(columns=[c for c in frame if c.startswith("p_")])
+    frame = frame.drop(columns=[c for c in frame.columns if c.startswith("p_")])
     if "y" not in frame:
         return frame
     found = sorted(set(frame["y"]) - {""})
@@ -105,7 +105,7 @@ def _rename(
     if ((score >= 0) & (score <= 1)).all():
         frame = frame.rename(columns={"score": f"p_{name}"})
         frame[f"p_{name}"] = score
-        frame.insert(frame.columns.get_loc(f"p_{name}"), f"p_{negative}", 1 - score)
+        frame.insert(list(frame.columns).index(f"p_{name}"), f"p_{negative}", 1 - score)
     else:
         frame["score"] = score
     return frame

@@ -86,8 +86,9 @@ def sections(
         "source_check": list(context.source_check or ()),
         "provenance": dict(context.provenance or {}),
     }
-    view["checklist"] = checklist(view)
-    tables["checklist"] = pd.DataFrame(view["checklist"])
+    items = checklist(view)
+    view["checklist"] = items
+    tables["checklist"] = pd.DataFrame(items)
     if evaluation.subgroups:
         tables["subgroups"] = pd.DataFrame([g.to_dict() for g in evaluation.subgroups])
     extra = {"baselines": compared} if compared else {}

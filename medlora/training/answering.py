@@ -51,7 +51,7 @@ class Answers:
         return pd.DataFrame(rows, columns=["row", "scan_id", "path"])
 
     def _repr_html_(self) -> str:
-        return self.table._repr_html_()
+        return self.table.to_html(notebook=True, max_rows=60)
 
 
 def predict(model: Predictor, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Answers:

@@ -45,7 +45,7 @@ class TrainingCases:
     def counts(self) -> dict[str, dict[str, int]]:
         """Cases by split and class."""
         return {
-            split: {name: int((rows["label"] == name).sum()) for name in self.classes}
+            str(split): {name: int((rows["label"] == name).sum()) for name in self.classes}
             for split, rows in self.table.groupby("split", sort=False)
         }
 

@@ -55,7 +55,7 @@ def evaluate_run(run: Run, split: str, *, weights: str | Path | None, device: st
         context,
         title=f"{' against '.join(cases.classes)}: the {split} split",
         subtitle=_subtitle(models["adapter"].info),
-        training_curve=run.history.to_dict("records"),
+        training_curve=[{str(k): v for k, v in row.items()} for row in run.history.to_dict("records")],
         flow=_flow(cohort, cases),
         same_data_warning=_chosen_here(split),
     )

@@ -21,8 +21,8 @@ from scipy.special import ndtri
 
 from medlora.evaluation import auc, auc_covariance, proportion
 from medlora.evaluation.discrimination import auc_interval
-from medlora.evaluation.estimate import Estimate
-from medlora.evaluation.proportions import ratio_covariance, wilson
+from medlora.evaluation.estimate import Estimate, wilson
+from medlora.evaluation.proportions import ratio_covariance
 
 Study = tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.intp] | None]
 

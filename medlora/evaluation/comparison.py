@@ -17,8 +17,8 @@ from scipy.special import bdtr, ndtr, stdtr, stdtrit
 
 from medlora.errors import MedloraError
 from medlora.evaluation.discrimination import auc_covariance, patient_codes
-from medlora.evaluation.estimate import normal_quantile
-from medlora.evaluation.proportions import ratio_covariance, wilson
+from medlora.evaluation.estimate import normal_quantile, wilson
+from medlora.evaluation.proportions import ratio_covariance
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Sources:
     DeLong ER, DeLong DM, Clarke-Pearson DL. Biometrics 1988;44:837 (variance and covariance).
     Sun X, Xu W. IEEE Signal Process Lett 2014;21:1389 (placements from ranks).
     Obuchowski NA. Biometrics 1997;53:567 (several cases per patient).
+    Wilson EB. JASA 1927;22:209 (score interval).
     Newcombe RG. Stat Med 2006;25:559 (method 5, for small samples and areas near 1).
 """
 
@@ -16,10 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
 from medlora.errors import MedloraError
-from medlora.evaluation.estimate import Estimate, expit, normal_quantile
+from medlora.evaluation.estimate import Estimate, expit, normal_quantile, wilson
 
-# The logit interval fails where the smaller class has few cases on the wrong side of the other (see `auc_interval`).
-FEWEST_MISORDERED = 5
+# Members of the smaller class on the wrong side from which on the score and the logit interval hold (`auc_interval`).
+ENOUGH_FOR_SCORE, ENOUGH_FOR_LOGIT = 3, 6
 
 
 def check_scores(y: ArrayLike, score: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
@@ -188,7 +189,7 @@ def auc(
         score: higher means more suspicious; shape (n,). It is used as it is: no sigmoid, no change of direction.
         patients: who each case belongs to, shape (n,).
         level: confidence level.
-        method: "auto" (the rule of `auc_interval`), "wald", "logit" or "newcombe".
+        method: "auto" (the rule of `auc_interval`), "wald", "logit", "wilson" or "newcombe".
 
     Raises:
         MedloraError: one class only, scores that are not finite, labels other than 0 and 1.
@@ -226,18 +227,21 @@ def auc_interval(
 ) -> Estimate:
     """The interval of an area under the curve, by rule.
 
-    The rule ("auto"): the interval is symmetric on the logit scale (logit-DeLong; logit-Obuchowski where patients
-    have several cases), unless k·min(A, 1 − A) < 5 or the standard error is 0. Here k is the smaller class, counted
-    in patients where they have several cases, so that the product is about the number of its members on the wrong
-    side. With fewer, the logit interval covers too seldom (0.67 at A = 0.99 with 10 positives), and the interval is
-    Newcombe's method 5. By itself that covers too often (Hanley and McNeil's variance is too large near 1), so its
-    variance is multiplied by r = (1 − w)·V/V₅(A) + w: the variance V that the data show over the one that method 5
-    assumes, drawn towards 1 with the weight w = 1/(1 + √k). Where A is 0 or 1, or the standard error 0, the data
-    show nothing and r = 1: the method as published.
+    The rule ("auto") goes by k·min(A, 1 − A), about the number of members of the smaller class on the wrong side of
+    the other: k is the smaller class, counted in patients where they have several cases.
 
-    Where patients have several cases, V is Obuchowski's, m and n are divided by the design effect (Obuchowski's over
-    DeLong's variance, at least 1; cases per patient where that cannot be seen), and w = 2/(2 + √k), because the
-    design effect is an estimate too. ``scripts/coverage_intervals.py`` measures all of this.
+    - From 6 on the interval is symmetric on the logit scale: logit-DeLong; logit-Obuchowski where patients repeat.
+    - From 3 to below 6 it is Wilson's score interval at the number of cases that the variance V amounts to,
+      A(1 − A)/V: on the average narrower than the logit one, and not covering less.
+    - Below 3, or where the standard error is 0, both cover too seldom (logit-DeLong 0.67 at A = 0.99 with 10
+      positives), and it is Newcombe's method 5. By itself that covers too often (Hanley and McNeil's variance is too
+      large near 1), so its variance is multiplied by r = (1 − w)·V/V₅(A) + w: the variance that the data show over
+      the one that method 5 assumes, drawn towards 1 with the weight w = 1/(1 + √k). Where A is 0 or 1, or the
+      standard error 0, the data show nothing and r = 1: the method as published.
+
+    Where patients have several cases, V is Obuchowski's, and for method 5 m and n are divided by the design effect
+    (Obuchowski's over DeLong's variance, at least 1; cases per patient where that cannot be seen), and w = 2/(2 + √k),
+    because the design effect is an estimate too. ``scripts/coverage_intervals.py`` measures all of this.
 
     Args:
         area: the estimate.
@@ -247,7 +251,7 @@ def auc_interval(
         patients: patients with a positive and with a negative, when patients have several cases.
         independent_variance: DeLong's variance that ignores the patients, for the design effect.
         level: confidence level.
-        method: "auto", "wald", "logit" or "newcombe" (method 5 as published, at effective numbers).
+        method: "auto", "wald", "logit", "wilson" or "newcombe" (method 5 as published, at effective numbers).
     """
     if min(m, n) < 1:
         raise MedloraError(f"one class only: {m} positive and {n} negative cases")
@@ -259,22 +263,26 @@ def auc_interval(
     se = float(np.sqrt(max(variance, 0.0))) if np.isfinite(variance) else None
     if method == "auto":
         smaller = min(m, n) if patients is None else min(patients)
-        method = "scaled" if not se or smaller * min(area, 1 - area) < FEWEST_MISORDERED else "logit"
+        misordered = smaller * min(area, 1 - area) if se else 0.0
+        method = "logit" if misordered >= ENOUGH_FOR_LOGIT else "wilson" if misordered >= ENOUGH_FOR_SCORE else "scaled"
     if method in ("scaled", "newcombe"):
         me, ne = _effective(variance, independent_variance, m, n, patients)
         scale = _scale(area, variance, me, ne, patients) if method == "scaled" else 1.0
         low, high = newcombe_interval(area, me, ne, level, scale)
         at = "" if patients is None else f" at effective {me:.3g}+/{ne:.3g}−"
         name = f"Newcombe method 5{at}" + (f", variance scaled to {name}'s" if scale != 1 else "")
-    elif se is None or (method == "logit" and not 0 < area < 1):
+    elif se is None or (method in ("logit", "wilson") and not (se and 0 < area < 1)):
         return Estimate(area, method=f"no interval: {method}-{name} does not exist here", se=se, **counts)
     elif method == "logit":
         (low, high), name = logit_interval(area, se, level), f"logit-{name}"
+    elif method == "wilson":
+        number = area * (1 - area) / se**2
+        (low, high), name = wilson(area * number, number, level), f"Wilson-{name} at effective n {number:.4g}"
     elif method == "wald":
         half = normal_quantile(level) * se
         low, high, name = area - half, area + half, f"Wald-{name}"
     else:
-        raise MedloraError(f"there is no interval {method!r}", 'choose "auto", "wald", "logit" or "newcombe"')
+        raise MedloraError(f"there is no interval {method!r}", 'choose "auto", "wald", "logit", "wilson" or "newcombe"')
     return Estimate(area, low, high, name, se=se, **counts)
 
 

@@ -65,6 +65,15 @@ def expit(x: float) -> float:
     return float(1 / (1 + np.exp(-x))) if x >= 0 else float(np.exp(x) / (1 + np.exp(x)))
 
 
+def wilson(x: float, n: float, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of x out of n; both may be effective (not whole) numbers."""
+    z2 = normal_quantile(level) ** 2
+    p = x / n
+    centre, half = p + z2 / (2 * n), np.sqrt(z2 * (p * (1 - p) + z2 / (4 * n)) / n)
+    low, high = (centre - half) / (1 + z2 / n), (centre + half) / (1 + z2 / n)
+    return (0.0 if x <= 0 else float(low)), (1.0 if x >= n else float(high))
+
+
 def finite(value: float | None) -> float | None:
     """``value`` as a float, or None where it is NaN or infinite (JSON has neither)."""
     return None if value is None or not np.isfinite(value) else float(value)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medlora.evaluation.calibration import Reliability
-from medlora.evaluation.proportions import wilson
+from medlora.evaluation.estimate import wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

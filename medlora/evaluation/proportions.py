@@ -17,16 +17,7 @@ from scipy.special import betaincinv
 
 from medlora.errors import MedloraError
 from medlora.evaluation.discrimination import patient_codes
-from medlora.evaluation.estimate import Estimate, expit, normal_quantile
-
-
-def wilson(x: float, n: float, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of x out of n; both may be effective (not whole) numbers."""
-    z2 = normal_quantile(level) ** 2
-    p = x / n
-    centre, half = p + z2 / (2 * n), np.sqrt(z2 * (p * (1 - p) + z2 / (4 * n)) / n)
-    low, high = (centre - half) / (1 + z2 / n), (centre + half) / (1 + z2 / n)
-    return (0.0 if x <= 0 else float(low)), (1.0 if x >= n else float(high))
+from medlora.evaluation.estimate import Estimate, expit, normal_quantile, wilson
 
 
 def clopper_pearson(x: float, n: float, level: float = 0.95) -> tuple[float, float]:

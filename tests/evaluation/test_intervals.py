@@ -14,19 +14,31 @@ from medlora.evaluation.evaluating import mean_auc
 
 
 def test_rule_at_its_edges():
-    """Logit from five expected members of the smaller class on the wrong side, method 5 below."""
-    at = auc_interval(0.95, 1e-4, 100, 400)
-    assert at.method == "logit-DeLong"
-    assert auc_interval(0.9501, 1e-4, 100, 400).method == "Newcombe method 5, variance scaled to DeLong's"
-    assert auc_interval(0.05, 1e-4, 100, 400).method == "logit-DeLong"
-    assert auc_interval(0.0499, 1e-4, 100, 400).method.startswith("Newcombe")
-    assert auc_interval(0.95, 1e-4, 400, 99).method.startswith("Newcombe")
+    """Of the smaller class on the wrong side: logit from six, the score interval from three, method 5 below."""
+    assert auc_interval(0.94, 1e-4, 100, 400).method == "logit-DeLong"
+    assert auc_interval(0.9401, 1e-4, 100, 400).method == "Wilson-DeLong at effective n 563.1"
+    assert auc_interval(0.97, 1e-4, 100, 400).method.startswith("Wilson-DeLong")
+    assert auc_interval(0.9701, 1e-4, 100, 400).method == "Newcombe method 5, variance scaled to DeLong's"
+    assert auc_interval(0.06, 1e-4, 100, 400).method == "logit-DeLong"
+    assert auc_interval(0.0599, 1e-4, 100, 400).method.startswith("Wilson")
+    assert auc_interval(0.0299, 1e-4, 100, 400).method.startswith("Newcombe")
+    assert auc_interval(0.94, 1e-4, 400, 99).method.startswith("Wilson")
     assert auc_interval(0.8, 0.0, 100, 400).method == "Newcombe method 5"
     # Counted in patients, where they have several cases.
-    many = auc_interval(0.95, 1e-4, 300, 400, patients=(100, 120), independent_variance=5e-5)
+    many = auc_interval(0.94, 1e-4, 300, 400, patients=(100, 120), independent_variance=5e-5)
     assert many.method == "logit-Obuchowski"
-    few = auc_interval(0.95, 1e-4, 300, 400, patients=(99, 120), independent_variance=5e-5)
+    fewer = auc_interval(0.94, 1e-4, 300, 400, patients=(99, 120), independent_variance=5e-5)
+    assert fewer.method == "Wilson-Obuchowski at effective n 564"
+    few = auc_interval(0.97, 1e-4, 300, 400, patients=(99, 120), independent_variance=5e-5)
     assert few.method == "Newcombe method 5 at effective 150+/200−, variance scaled to Obuchowski's"
+
+
+def test_score_interval_solves_its_equation():
+    """|A − t| = z·√(V·t(1 − t)/(A(1 − A))): the variance seen, moved along a proportion's."""
+    found = auc_interval(0.93, 4e-4, 60, 200)
+    assert found.method.startswith("Wilson-DeLong")
+    for t in (found.low, found.high):
+        assert abs(0.93 - t) == pytest.approx(1.959963984540054 * np.sqrt(4e-4 * t * (1 - t) / (0.93 * 0.07)), rel=1e-9)
 
 
 def test_perfect_separation_is_method_5_as_published():

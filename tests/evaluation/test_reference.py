@@ -21,7 +21,8 @@ from medlora.evaluation import (
     proportion,
 )
 from medlora.evaluation.discrimination import newcombe_interval
-from medlora.evaluation.proportions import clopper_pearson, ratio_covariance, wilson
+from medlora.evaluation.estimate import wilson
+from medlora.evaluation.proportions import clopper_pearson, ratio_covariance
 
 FOLDER = Path(__file__).parent / "reference"
 VALUES = json.loads((FOLDER / "evaluation_values.json").read_text(encoding="utf-8"))

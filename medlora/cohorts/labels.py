@@ -1,40 +1,21 @@
-"""Reading a table of labels as hospitals write it: any usual encoding, delimiter and quoting, every cell as text."""
+"""A table of labels, and how its headings and cells are understood."""
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-import re
 import unicodedata
 from dataclasses import dataclass
-from pathlib import Path
-
-import pandas as pd
 
 from medlora.errors import MedloraError
+from medlora.tables import Table, read_table
 
-MAX_BYTES = 1 << 30
-DELIMITERS = (",", ";", "\t", "|")
 MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "<na>", "null", "#value!", "#ref!"})
 """Cells that mean "no value" (compared in lower case): what spreadsheets, pandas, R and SQL write for it."""
 
 
 @dataclass(frozen=True)
-class LabelTable:
-    """A table of labels, every cell as stripped text.
-
-    Attributes:
-        path: the file it was read from.
-        frame: one row per record; the index is the row number that a spreadsheet shows (the heading is row 1).
-        encoding: the encoding it was read with.
-        delimiter: the delimiter it was read with.
-    """
-
-    path: Path
-    frame: pd.DataFrame
-    encoding: str
-    delimiter: str
+class LabelTable(Table):
+    """A table of labels."""
 
     def cell(self, row: int, column: str) -> str:
         """The text of one cell."""
@@ -69,110 +50,6 @@ def is_missing(cell: str) -> bool:
 
 
 def read_labels(path: str | os.PathLike[str]) -> LabelTable:
-    """Read a CSV file (comma, semicolon, tab or bar; UTF-8 with or without BOM, UTF-16, cp932, Windows/Latin-1).
-
-    Raises:
-        MedloraError: the file cannot be read, is no table, or one of its rows does not fit its heading.
-    """
-    path = Path(path)
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise MedloraError(f"{path} is {size >> 20} MiB; a table of labels is at most 1024 MiB")
-        data = path.read_bytes()
-    except OSError as error:
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
-        raise MedloraError(f"cannot read the labels {path}: {reason}", "check the path of the CSV file") from None
-    if data[:4] == b"PK\x03\x04" or data[:4] == b"\xd0\xcf\x11\xe0":
-        raise MedloraError(
-            f"{path} is a spreadsheet workbook, not a CSV file", "save it as CSV (UTF-8) and use that file"
-        )
-    text, encoding = _decode(data)
-    if "\0" in text:
-        raise MedloraError(f"{path} is not a text file (it holds zero bytes)", "give a CSV file")
-    told = re.match(r"sep=(.)\r?\n", text)  # a first line that spreadsheets write and understand
-    if told:
-        text = text[told.end() :]
-    delimiter = told.group(1) if told else _delimiter(text)
-    return LabelTable(path, _frame(path, text, delimiter), encoding, delimiter)
-
-
-def _decode(data: bytes) -> tuple[str, str]:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16", errors="replace"), "utf-16"
-    try:
-        return data.decode("utf-8-sig"), "utf-8"
-    except UnicodeDecodeError:
-        pass
-    if _looks_japanese(data):
-        return data.decode("cp932"), "cp932"
-    try:
-        return data.decode("cp1252"), "cp1252"
-    except UnicodeDecodeError:
-        return data.decode("latin-1"), "latin-1"
-
-
-def _looks_japanese(data: bytes) -> bool:
-    """Whether bytes that are not UTF-8 are cp932 (Shift JIS) rather than a Western single-byte encoding.
-
-    Kana, Japanese punctuation and the common kanji have a first byte of 0x81 to 0x9F, where Western text has next
-    to nothing; Western letters with accents are 0xC0 and above and stand alone between ASCII letters.
-    """
-    try:
-        data.decode("cp932")
-    except UnicodeDecodeError:
-        return False
-    japanese = len(re.findall(rb"[\x81-\x9f][\x40-\xfc]", data))
-    western = len(re.findall(rb"(?<![\x80-\xff])[\xc0-\xff](?![\x80-\xff])", data))
-    return japanese > western
-
-
-def _delimiter(text: str) -> str:
-    """The delimiter that cuts the first records into the most columns, equally many in each."""
-    head = text[:65536]
-    best, columns = ",", 1
-    for delimiter in DELIMITERS:
-        try:
-            records = [record for record in csv.reader(io.StringIO(head), delimiter=delimiter) if record][:20]
-        except csv.Error:
-            continue
-        if not records:
-            continue
-        width = len(records[0])
-        whole = records[:-1] if len(text) > len(head) and len(records) > 1 else records
-        if width > columns and sum(len(record) == width for record in whole) > 0.8 * len(whole):
-            best, columns = delimiter, width
-    return best
-
-
-def _frame(path: Path, text: str, delimiter: str) -> pd.DataFrame:
-    rows: list[list[str]] = []
-    numbers: list[int] = []
-    heading: list[str] | None = None
-    try:
-        for number, record in enumerate(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), 1):
-            cells = [cell.strip().strip("\ufeff\u200b") for cell in record]
-            if not any(cells):
-                continue
-            if heading is None:
-                heading = cells
-                continue
-            if any(cells[len(heading) :]):
-                raise MedloraError(
-                    f"{path.name} row {number}: {len(cells)} cells, but the heading has {len(heading)}",
-                    f"quote the cell that holds a {delimiter!r}, or complete the heading",
-                )
-            rows.append((cells + [""] * len(heading))[: len(heading)])
-            numbers.append(number)
-    except csv.Error as error:
-        raise MedloraError(f"{path.name} cannot be read as a table: {error}", "give a CSV file") from None
-    if heading is None or not rows:
-        raise MedloraError(f"{path.name} holds no rows", "give a CSV file with a heading and one row per label")
-    frame = pd.DataFrame(rows, columns=range(len(heading)), index=pd.Index(numbers, name="row"), dtype=str)
-    empty = [i for i, name in enumerate(heading) if not name and not frame[i].any()]
-    frame = frame.drop(columns=empty)
-    frame.columns = pd.Index([heading[i] or f"column {i + 1}" for i in frame.columns])
-    twice = frame.columns[frame.columns.duplicated()]
-    if len(twice):
-        raise MedloraError(f"{path.name} has the column {twice[0]!r} twice", "rename or remove one of them")
-    return frame
+    """Read a table of labels; see `read_table`."""
+    table = read_table(path, "labels")
+    return LabelTable(table.path, table.frame, table.encoding, table.delimiter)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from pathlib import Path
 
 import pandas as pd
 
 from medlora.errors import MedloraError
 from medlora.evaluation.table import check_predictions, listed, numbers, positive_of, values_said
+from medlora.tables import read_table
 
 
 def read_predictions(
@@ -24,7 +22,9 @@ def read_predictions(
 
     Args:
         path: CSV with ``y`` and ``p_CLASS…`` (multilabel: ``y_CLASS`` and ``p_CLASS``), or any CSV with a label and
-            a score column that are named here. Comma, semicolon or tab; UTF-8, or Latin-1.
+            a score column that are named here. Read as `medlora.tables.read_table` does: comma,
+            semicolon, tab or bar; UTF-8, UTF-16, cp932 or Latin-1;
+            decimal commas where the comma does not divide cells.
         label_column: column with the true class, instead of ``y``.
         score_column: column with one score, higher for the positive class, instead of ``p_CLASS…``.
         positive: name of the positive class.
@@ -37,38 +37,16 @@ def read_predictions(
         MedloraError: the file cannot be read, a column is missing, or the predictions cannot be used; the message
             names counts and rows.
     """
-    frame = _read_csv(Path(path), score_column)
+    frame = _read_csv(path, score_column)
     frame = _rename(frame, label_column, score_column, positive)
     check_predictions(frame, positive=positive)
     return frame
 
 
-def _read_csv(path: Path, score_column: str | None) -> pd.DataFrame:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise MedloraError(f"cannot read {path}: {error.strerror or error}", "name a predictions CSV") from error
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")
-    header = text.lstrip().split("\n", 1)[0]
-    if not header.strip() or "\0" in text:
-        raise MedloraError(f"{path} is not a CSV with a header row", "give a text file with columns y and p_CLASS…")
-    separator = max(",;\t", key=header.count)
-    names = next(csv.reader([header], delimiter=separator))
-    twice = sorted({name.strip() for name in names if [n.strip() for n in names].count(name.strip()) > 1})
-    if twice:
-        raise MedloraError(f"{path} has several columns named {', '.join(map(repr, twice))}", "rename or remove them")
-    try:
-        frame = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, index_col=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
-        raise MedloraError(f"{path} cannot be read as a CSV: {error}", "check the quotes and the separators") from error
-    frame.columns = pd.Index([str(c).strip() for c in frame.columns])
-    frame = frame.apply(lambda column: column.fillna("").str.strip())
-    if not len(frame):
-        raise MedloraError(f"{path} has a header but no rows", "give at least one row per case")
-    if separator != ",":
+def _read_csv(path: str | os.PathLike[str], score_column: str | None) -> pd.DataFrame:
+    table = read_table(path, "predictions")
+    frame = table.frame
+    if table.delimiter != ",":  # with a comma between cells, one inside a number may stand for thousands
         numeric = [c for c in frame.columns if c.startswith("p_") or c in ("score", score_column)]
         frame[numeric] = frame[numeric].apply(lambda c: c.str.replace(r"^(-?\d+),(\d+)$", r"\1.\2", regex=True))
     return frame

@@ -76,12 +76,13 @@ class Predictions:
         return self.p[:, self.classes.index(name)]
 
 
-def rows(mask: NDArray[np.bool_], most: int = 5) -> str:
+def rows(frame: pd.DataFrame, mask: NDArray[np.bool_], most: int = 5) -> str:
     """The rows of ``mask`` as a spreadsheet numbers them (the header is row 1): "rows 4, 9 and 3 more"."""
-    at = [str(i + 2) for i in np.flatnonzero(mask)]
-    shown, rest = at[:most], len(at) - most
-    said = ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
-    return f"row{'s' if len(at) > 1 else ''} {said} (the header is row 1)"
+    found = np.flatnonzero(mask)
+    at = [str(frame.index[i] if frame.index.name == "row" else i + 2) for i in found[:most]]
+    rest = len(found) - len(at)
+    said = ", ".join(at) + (f" and {rest} more" if rest > 0 else "")
+    return f"row{'s' if len(found) > 1 else ''} {said} (the header is row 1)"
 
 
 def listed(names: Iterable[object]) -> str:
@@ -107,7 +108,7 @@ def numbers(frame: pd.DataFrame, column: str) -> NDArray[np.float64]:
         seen = sorted({(str(c) or "empty") if re.fullmatch(harmless, str(c), re.I) else "text" for c in cells[bad]})
         raise MedloraError(
             f"{int(bad.sum())} of {len(values)} values of column {column!r} are not finite numbers "
-            f"({', '.join(seen)}): {rows(bad)}",
+            f"({', '.join(seen)}): {rows(frame, bad)}",
             "find out why the model gave no number for these cases; drop them only if the protocol says so",
         )
     return values
@@ -136,7 +137,7 @@ def check_predictions(predictions: pd.DataFrame, *, positive: str | None = None)
         MedloraError: no labels, no probabilities, unknown labels, duplicated cases, numbers that are not finite, not
             probabilities, do not sum to 1, or one class only.
     """
-    frame = predictions.reset_index(drop=True)
+    frame = predictions if predictions.index.name == "row" else predictions.reset_index(drop=True)
     notes: list[str] = []
     names = [str(c)[2:] for c in frame.columns if str(c).startswith("p_")]
     multilabel = [c for c in names if f"y_{c}" in frame.columns]
@@ -155,13 +156,13 @@ def check_predictions(predictions: pd.DataFrame, *, positive: str | None = None)
     else:
         p = np.column_stack([numbers(frame, f"p_{c}") for c in names])
     if not raw:
-        _check_range(p, names)
+        _check_range(frame, p, names)
         sums = np.abs(p.sum(axis=1) - 1)
         off = sums > SUM_TOLERANCE
         if off.any():
             raise MedloraError(
                 f"the probabilities of {int(off.sum())} of {len(p)} rows do not sum to 1 "
-                f"(largest difference {sums.max():.3g}): {rows(off)}",
+                f"(largest difference {sums.max():.3g}): {rows(frame, off)}",
                 "give one p_CLASS column for every class; for findings that can occur together give y_CLASS columns",
             )
     if positive is not None and positive not in names:
@@ -175,7 +176,7 @@ def check_predictions(predictions: pd.DataFrame, *, positive: str | None = None)
         )
     if len(names) == 2 and positive == names[0]:
         names, p = names[::-1], p[:, ::-1]
-    y = _class_numbers(labels, names)
+    y = _class_numbers(frame, labels, names)
     _check_cases(frame)
     _check_patients(frame, y >= 0)
     frame, y, p = _labelled(frame, y >= 0, notes, y, p)
@@ -214,19 +215,19 @@ def _single(
     return [other, name], np.column_stack([first, value]), labels
 
 
-def _check_range(p: NDArray[np.float64], names: list[str]) -> None:
+def _check_range(frame: pd.DataFrame, p: NDArray[np.float64], names: list[str]) -> None:
     outside = (p < -1e-9) | (p > 1 + 1e-9)
     if outside.any():
         first = names[int(np.flatnonzero(outside.any(axis=0))[0])]
         where: NDArray[np.bool_] = np.asarray(outside.any(axis=1))
         raise MedloraError(
             f"{int(where.sum())} of {len(p)} rows have a probability outside 0 to 1 (p_{first} for one; "
-            f"from {p.min():.4g} to {p.max():.4g}): {rows(where)}",
+            f"from {p.min():.4g} to {p.max():.4g}): {rows(frame, where)}",
             "these look like raw scores: give probabilities, or name one column with --score-column",
         )
 
 
-def _class_numbers(labels: NDArray, names: list[str]) -> NDArray[np.intp]:
+def _class_numbers(frame: pd.DataFrame, labels: NDArray, names: list[str]) -> NDArray[np.intp]:
     numbers = {name: i for i, name in enumerate(names)}
     plain = [re.sub(r"^(\d+)\.0+$", r"\1", str(v)) if v not in numbers else v for v in labels]
     y = np.array([numbers.get(v, -2 if v else -1) for v in plain], dtype=np.intp)
@@ -235,7 +236,7 @@ def _class_numbers(labels: NDArray, names: list[str]) -> NDArray[np.intp]:
         seen = sorted({str(v) for v in labels[unknown]})
         raise MedloraError(
             f"{int(unknown.sum())} of {len(y)} labels are no class that has a p_ column: {values_said(seen)} "
-            f"(classes: {listed(names)}): {rows(unknown)}",
+            f"(classes: {listed(names)}): {rows(frame, unknown)}",
             "spell y exactly as the p_CLASS columns do, or leave it empty where the truth is unknown",
         )
     return y
@@ -253,14 +254,15 @@ def _check_cases(frame: pd.DataFrame) -> None:
     empty = (frame[name].isna() | (frame[name].astype(str) == "")).to_numpy()
     if empty.any():
         raise MedloraError(
-            f"{int(empty.sum())} of {len(frame)} rows have no {name}: {rows(empty)}", f"fill {name}, or drop the column"
+            f"{int(empty.sum())} of {len(frame)} rows have no {name}: {rows(frame, empty)}",
+            f"fill {name}, or drop the column",
         )
     twice = frame.duplicated(keys, keep=False).to_numpy()
     if twice.any():
         count = int(frame.loc[twice, keys].drop_duplicates().shape[0])
         raise MedloraError(
             f"{count} case{'s' if count > 1 else ''} occur{'' if count > 1 else 's'} more than once in "
-            f"{' and '.join(keys)} ({int(twice.sum())} of {len(frame)} rows): {rows(twice)}",
+            f"{' and '.join(keys)} ({int(twice.sum())} of {len(frame)} rows): {rows(frame, twice)}",
             "keep one row per case; copies from several processes are joined by medlora.evaluation.gather, "
             "and repeated trainings need a column 'seed' or 'fold'",
         )
@@ -277,7 +279,7 @@ def _check_patients(frame: pd.DataFrame, known: NDArray[np.bool_]) -> None:
     blank = (_patients(frame) == "") & known
     if blank.any() and not blank[known].all():
         raise MedloraError(
-            f"{int(blank.sum())} of {int(known.sum())} labelled rows have no patient: {rows(blank)}",
+            f"{int(blank.sum())} of {int(known.sum())} labelled rows have no patient: {rows(frame, blank)}",
             "fill the column for every row, or remove it (every row then counts as its own patient)",
         )
 
@@ -295,7 +297,7 @@ def _multilabel(frame: pd.DataFrame, names: list[str], notes: list[str]) -> Pred
     if missing:
         raise MedloraError(f"there is no column y_ for {listed(missing)}", "give y_CLASS for every p_CLASS")
     p = np.column_stack([numbers(frame, f"p_{c}") for c in names])
-    _check_range(p, names)
+    _check_range(frame, p, names)
     columns = []
     for c in names:
         text = frame[f"y_{c}"].map(lambda v: "" if pd.isna(v) else str(v)).to_numpy(dtype=object)
@@ -304,7 +306,7 @@ def _multilabel(frame: pd.DataFrame, names: list[str], notes: list[str]) -> Pred
             seen = sorted({str(v) for v in text[values == -1]})
             raise MedloraError(
                 f"{int((values == -1).sum())} of {len(text)} values of y_{c} are neither 0, 1 nor empty: "
-                f"{values_said(seen)}: {rows(values == -1)}",
+                f"{values_said(seen)}: {rows(frame, values == -1)}",
                 "write 1 for present, 0 for absent, nothing for unknown",
             )
         columns.append(values)

@@ -41,7 +41,7 @@ def test_designs_form(tmp_path):
         (GOOD.replace("0.6,0.4", "0.6,0.5"), ["1 of 4", "do not sum to 1", "0.1", "row 4"]),
         (GOOD.replace("0.6,0.4", "-2.5,3.5"), ["1 of 4", "outside 0 to 1", "-2.5", "row 4", "--score-column"]),
         (GOOD.replace("c,3,no", "c,3,maybe"), ["1 of 4", "'maybe'", "'no', 'yes'", "row 4"]),
-        (GOOD.replace("yes,", "no,").replace("p_no,", "p_yes,"), ["several columns named 'p_yes'"]),
+        (GOOD.replace("yes,", "no,").replace("p_no,", "p_yes,"), ["the column 'p_yes' twice"]),
         (GOOD.replace(",yes,", ",no,"), ["one class only", "no 4", "yes 0"]),
         (GOOD.replace(",yes,", ",,").replace(",no,", ",,"), ["none of the 4 rows has a label"]),
         ("case_id,patient,y,p_no,p_yes\na,1,no,.9,.1\nb,1,yes,.2,.8\n", ["2 labelled cases", "one patient"]),
@@ -51,8 +51,8 @@ def test_designs_form(tmp_path):
         (GOOD.replace("p_no,p_yes", "no,yes"), ["no columns p_CLASS", "--score-column"]),
         ("case_id,y,p_no,p_yes\n", ["no rows"]),
         ("a;b\n1;2\n", ["no column 'y'", "'a', 'b'"]),
-        ("", ["not a CSV"]),
-        ("\0\1\2", ["not a CSV"]),
+        ("", ["holds no rows"]),
+        ("\0\1\2", ["not a text file"]),
         ("y_a,y_b,p_a,p_b\n1,0,.9,.1\n0,2,.1,.2\n", ["1 of 2", "y_b", "'2'", "row 3"]),
         ("y_a,y_b,p_a,p_b\n1,0,.9,.1\n1,0,.1,.2\n", ["no label has both classes", "a: 2 present, 0 absent"]),
         ("y_a,p_a,p_b\n1,.9,.1\n0,.1,.2\n", ["no column y_ for 'b'"]),
@@ -92,6 +92,21 @@ def test_a_hospitals_csv(tmp_path):
     assert any("No patients are named" in n for n in result.notes)
     marked = read_predictions(write(tmp_path, "\ufeff" + GOOD))
     assert marked.columns[0] == "case_id"
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "utf-8-sig", "utf-16"])
+def test_a_japanese_hospitals_csv(tmp_path, encoding):
+    text = "case_id;patient;y;p_正常;p_肺炎\na;1;正常;0,9;0,1\nb;2;肺炎;0,2;0,8\nc;3;正常;0,6;0,4\nd;4;肺炎;0,7;0,3\n"
+    result = evaluate(write(tmp_path, text, encoding))
+    assert result.predictions.classes == ("正常", "肺炎")
+    assert result.get("auc").value == 0.75
+    assert evaluate(write(tmp_path, "sep=;\n" + text, encoding)).to_dict() == result.to_dict()
+
+
+def test_rows_are_numbered_as_a_spreadsheet_does(tmp_path):
+    text = GOOD.replace("b,2,", "\n,,,,\nb,2,").replace("0.6,0.4", "0.6,0.5")
+    with pytest.raises(MedloraError, match=r"do not sum to 1 .*: row 6 "):
+        read_predictions(write(tmp_path, text))
 
 
 def test_raw_scores_are_used_as_they_are(tmp_path):

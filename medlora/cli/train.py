@@ -38,6 +38,15 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Any single setting: block.key=value. May be repeated.")
     ] = None,
+    last: Annotated[
+        str | None, typer.Option("--last", help="Only the last blocks get an update: 1/3, or block numbers.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run; with none, start afresh.")
+    ] = False,
+    no_timing: Annotated[
+        bool, typer.Option("--no-timing", help="Do not time full fine-tuning for comparison first.")
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -50,6 +59,7 @@ def train(
         "adapter.rank": rank,
         "adapter.alpha": alpha,
         "adapter.targets": _listed(targets),
+        "adapter.last": _blocks(last),
         "data.classes": _listed(classes),
         "train.epochs": epochs,
         "train.learning_rate": learning_rate,
@@ -57,11 +67,21 @@ def train(
         "train.seed": seed,
         "train.device": device,
         "train.num_workers": num_workers,
+        "train.timing": False if no_timing else None,
         **dict(parse_setting(text) for text in settings or ()),
     }
     from medlora.training import train as start
 
-    run = start(cohort, output, backbone=backbone, weights=weights, config=config, settings=named, overwrite=overwrite)
+    run = start(
+        cohort,
+        output,
+        backbone=backbone,
+        weights=weights,
+        config=config,
+        settings=named,
+        overwrite=overwrite,
+        resume=resume,
+    )
     history = run.history
     best = history.iloc[int(history["tune_auc"].argmax())]
     size = (run.adapter_path / "adapter_model.safetensors").stat().st_size
@@ -85,3 +105,13 @@ def train(
 
 def _listed(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _blocks(text: str | None) -> str | list[int] | None:
+    """A fraction as it is, or block numbers."""
+    if text is None or "/" in text:
+        return text
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"--last {text!r} is neither a fraction such as 1/3 nor block numbers") from None

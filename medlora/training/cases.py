@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,56 @@ import pandas as pd
 from medlora.errors import MedloraError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    import torch
+
     from medlora.cohorts import Cohort
+    from medlora.scans import Scan
+    from medlora.transforms import Centre, Preset
+
+
+class Where(NamedTuple):
+    """What the image of a case is made from: a scan, or a place in it (RAS+ millimetres)."""
+
+    scan_id: str
+    centre: Centre | None = None
+
+    def __str__(self) -> str:
+        return self.scan_id
+
+
+def where(table: pd.DataFrame) -> list[Where]:
+    """Scan and, where cases are places, centre of each row of a cohort's table."""
+    if not has_places(table):
+        return [Where(scan_id) for scan_id in table["scan_id"]]
+    rows = zip(table["scan_id"], table["x"], table["y"], table["z"], strict=True)
+    return [Where(scan_id, (float(x), float(y), float(z))) for scan_id, x, y, z in rows]
+
+
+def has_places(table: pd.DataFrame) -> bool:
+    """Whether the cases of a cohort's table are places in scans."""
+    return "x" in table and bool(table["x"].notna().any())
+
+
+def prepared(cases: Iterable[Where], read: Callable[[str], Scan], preset: Preset) -> Iterator[torch.Tensor]:
+    """The prepared image of each case; a scan is read once for cases that follow each other, as those of a cohort do.
+
+    Args:
+        cases: in the order of the answer.
+        read: scan_id → Scan.
+        preset: gives the deterministic preparation.
+
+    Raises:
+        MedloraError: a scan cannot be read or prepared; it is named.
+    """
+    prepare = preset.preparation()
+    last: Scan | None = None
+    for scan_id, centre in cases:
+        if last is None or last.scan_id != scan_id:
+            last = None  # two volumes are never in memory
+            last = read(scan_id)
+        yield prepare(last, centre)
 
 
 @dataclass(frozen=True)
@@ -33,9 +82,9 @@ class TrainingCases:
         out["y"] = chosen["label"].to_numpy()
         return out
 
-    def of(self, split: str) -> list[str]:
-        """The scan_ids of ``split``."""
-        return self.table.loc[self.table["split"] == split, "scan_id"].tolist()
+    def of(self, split: str) -> list[Where]:
+        """Where the images of ``split`` are made from."""
+        return where(self.table[self.table["split"] == split])
 
     def labels(self, split: str) -> np.ndarray:
         """Class numbers of ``split``, int64 (N,)."""
@@ -52,6 +101,11 @@ class TrainingCases:
     def patients(self) -> dict[str, int]:
         """Patients by split."""
         return {str(split): int(rows["patient"].nunique()) for split, rows in self.table.groupby("split", sort=False)}
+
+    @property
+    def places(self) -> bool:
+        """Whether the cases are places in scans."""
+        return has_places(self.table)
 
     @property
     def modalities(self) -> set[str]:
@@ -111,11 +165,6 @@ def select_cases(cohort: Cohort, classes: list[str] | None) -> TrainingCases:
     if len(chosen) < 2:
         raise MedloraError(f"there is one class only, {chosen[0]!r}", "labels of at least two classes are needed")
     table = cohort.table[cohort.table["label"].isin(chosen)].reset_index(drop=True)
-    if "x" in table and table["x"].notna().any():
-        raise MedloraError(
-            "the cases of this cohort are places in scans, which no preset of this version reads",
-            "make a cohort whose labels are for whole scans",
-        )
     cases = TrainingCases(table, chosen)
     counts = cases.counts()
     for split in ("train", "tune"):

@@ -32,6 +32,12 @@ class Data(_Block):
         description="side of the prepared image in pixels; none: 128 for the embedded backbone, which is quick on a "
         "workstation, else the side that the backbone's weights were trained at",
     )
+    cache: str | None = Field(
+        None,
+        description="folder that keeps prepared scans, and what the frozen part of the network gives, for later runs; "
+        "none: within the run, deleted at its end",
+    )
+    cache_gb: float = Field(20.0, ge=0, description="gigabytes that the frozen part's results may take of the disk")
     augment: float = Field(1.0, ge=0, le=3, description="strength of the random augmentation; 0 switches it off")
 
 
@@ -78,12 +84,36 @@ class Train(_Block):
     )
     weight_decay: float = Field(1e-2, ge=0, description="AdamW's weight decay on all that is trained")
     warmup: float = Field(0.1, ge=0, lt=1, description="part of all steps in which the learning rate rises")
+    clip: float = Field(
+        1.0, ge=0, description="largest norm of all gradients together; longer ones are shortened; 0: any"
+    )
+    accumulate: int = Field(1, ge=1, description="batches whose gradients are added up for one step of the optimizer")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
+        "32-true", description="32-true, or mixed: half precision where it does no harm (bf16-mixed, 16-mixed on cuda)"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations again in the backward pass: less memory, a third more time"
+    )
+    prefix_views: int = Field(
+        4,
+        ge=0,
+        le=64,
+        description="random views of each image for which the part of the network before its first trained weight is "
+        "computed once and kept, where that part is worth it; 0: all of the network in each step",
+    )
+    patience: int | None = Field(
+        None, ge=1, description="stop after so many epochs without a better AUC on the tune split; none: never"
+    )
+    mixup: float = Field(0.0, ge=0, le=10, description="parameter of mixup's Beta distribution; 0 switches it off")
+    timing: bool = Field(True, description="time three steps of full fine-tuning first, and say what it would take")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability taken from the true class and spread")
     head: Literal["probe", "random"] = Field(
         "probe", description="where the classifier starts: at the linear probe, or at random"
     )
-    class_weights: Literal["balanced", "none"] = Field(
-        "balanced", description="weight of each class in the loss: inverse to its frequency, or equal"
+    class_weights: Literal["balanced", "sampler", "logit_adjustment", "none"] = Field(
+        "balanced",
+        description="unequal classes: balanced weighs them in the loss by inverse frequency, sampler draws them "
+        "equally often, logit_adjustment adds their log frequency to the logits, none does nothing",
     )
     seed: int = Field(0, ge=0, description="of head, updates, order, and augmentation")
     device: str = Field("auto", description="cpu, cuda, mps, or auto")

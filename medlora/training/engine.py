@@ -1,33 +1,46 @@
-"""The training loop, on Lightning: cross-entropy, AdamW, warm-up and cosine, the best epoch on the tune split kept."""
+"""The training loop, on Lightning: AdamW, warm-up and cosine, the best epoch on the tune split kept."""
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
-import signal
-import threading
-import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch.nn import functional
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from medlora.errors import MedloraError
-from medlora.progress import say
+from medlora.training.batches import AugmentedImages, CachedViews, Order
+from medlora.training.callbacks import KeepBest, StopBetweenBatches
+from medlora.training.checkpoint import Checkpoint, restore_optimizer
 from medlora.training.device import pick_device
+from medlora.training.losses import Loss, macro_auc, mixed
 
 if TYPE_CHECKING:
     from medlora.adapters import Adapter
     from medlora.training.config import Train
+    from medlora.training.prefix import FrozenPrefix
     from medlora.training.prepared import PreparedImages
     from medlora.transforms import Preset
+
+
+@dataclass(frozen=True)
+class CachedPrefix:
+    """The part of the network that is computed once, and what it gave for some views of each training image.
+
+    Attributes:
+        prefix: the cut network.
+        features: (N, V, ``*prefix.shape``), float16.
+    """
+
+    prefix: FrozenPrefix
+    features: np.ndarray
 
 
 class AdapterTraining(L.LightningModule):
@@ -37,9 +50,12 @@ class AdapterTraining(L.LightningModule):
         model: the backbone with ``adapter`` attached; images (N, C, H, W) → logits (N, K).
         adapter: what is trained and kept.
         preset: normalises the prepared images.
-        class_weights: weight of each class in the loss, (K,), or none.
+        loss: of a batch.
         settings: of the ``train`` block.
-        steps: optimiser steps in the whole run.
+        steps: optimiser steps of an epoch.
+        prefix: where training batches hold what this gave instead of images.
+        names: of the training images, for messages.
+        after: the state to go on from.
     """
 
     def __init__(
@@ -47,35 +63,50 @@ class AdapterTraining(L.LightningModule):
         model: torch.nn.Module,
         adapter: Adapter,
         preset: Preset,
-        class_weights: torch.Tensor | None,
+        loss: Loss,
         settings: Train,
         steps: int,
+        prefix: FrozenPrefix | None,
+        names: list[str],
+        after: Checkpoint | None,
     ) -> None:
         super().__init__()
         self.model = model
         self.adapter = adapter
         self.preset = preset
-        self.class_weights: torch.Tensor | None
-        self.register_buffer("class_weights", class_weights, persistent=False)
+        self.loss = loss
         self.settings = settings
         self.steps = steps
-        self.history: list[dict[str, float]] = []
+        self.prefix = prefix
+        self.names = names
+        self.after = after
+        self.history: list[dict[str, float]] = list(after.history) if after is not None else []
         self._losses: list[torch.Tensor] = []
         self._tune: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Prepared images (N, 1, H, W) → logits (N, K)."""
+        """Prepared images (N, C, H, W) → logits (N, K)."""
         return self.model(self.preset.normalise(images))
 
+    def on_train_epoch_start(self) -> None:  # noqa: D102
+        epoch = len(self.history)
+        # Dropout and mixup draw from here; set anew each epoch, they do not depend on where a run was interrupted.
+        torch.manual_seed(int(np.random.SeedSequence((self.settings.seed, epoch)).generate_state(1)[0]))
+
     def training_step(self, batch: Any, _: int) -> torch.Tensor:  # noqa: D102
-        images, labels, _rows = batch
-        loss = functional.cross_entropy(
-            self(images), labels, weight=self.class_weights, label_smoothing=self.settings.label_smoothing
-        )
+        inputs, labels, rows = batch
+        if self.settings.mixup:
+            inputs, partner, share = mixed(inputs, self.settings.mixup)
+        logits = self.prefix.suffix(inputs) if self.prefix is not None else self(inputs)
+        loss = self.loss(logits, labels)
+        if self.settings.mixup:
+            loss = share * loss + (1 - share) * self.loss(logits, labels[partner])
         if not torch.isfinite(loss):
             raise MedloraError(
-                f"the loss became {float(loss)} in epoch {self.current_epoch + 1}: the training diverged",
-                "lower the learning rate (--lr), or check the images of the cohort in its check.html",
+                f"the loss became {float(loss)} in epoch {len(self.history) + 1}, at the scans "
+                f"{', '.join(self.names[row] for row in rows.tolist()[:4])} …: the training diverged",
+                "lower the learning rate (--lr), or look at these scans; the state after the epoch before is kept in "
+                "checkpoints/",
             )
         self._losses.append(loss.detach())
         return loss
@@ -91,7 +122,7 @@ class AdapterTraining(L.LightningModule):
         self._losses.clear()
         self.history.append(
             {
-                "epoch": self.current_epoch + 1,
+                "epoch": len(self.history) + 1,
                 "train_loss": losses,
                 "tune_loss": float(functional.cross_entropy(logits, labels)),
                 "tune_auc": macro_auc(logits.softmax(-1).numpy(), labels.numpy()),
@@ -99,90 +130,22 @@ class AdapterTraining(L.LightningModule):
         )
 
     def configure_optimizers(self) -> Any:  # noqa: D102
-        assert self.settings.learning_rate is not None
-        optimizer = torch.optim.AdamW(
-            self.adapter.parameters(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
-        )
-        warm = max(1, round(self.settings.warmup * self.steps))
+        rate, total = self.settings.learning_rate, self.settings.epochs * self.steps
+        assert rate is not None
+        parameters = list(self.adapter.parameters())
+        optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=self.settings.weight_decay)
+        if self.after is not None:
+            restore_optimizer(optimizer, parameters, self.after.optimizer)
+        warm, done = max(1, round(self.settings.warmup * total)), len(self.history) * self.steps
 
         def factor(step: int) -> float:
+            step += done
             if step < warm:
                 return (step + 1) / warm
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, self.steps - warm))))
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, total - warm))))
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def macro_auc(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Mean of the one-versus-rest AUCs over the classes present; (N, K) and (N,) → 0…1."""
-    from sklearn.metrics import roc_auc_score
-
-    present = [k for k in range(probabilities.shape[1]) if 0 < (labels == k).sum() < len(labels)]
-    if not present:
-        return math.nan
-    return float(np.mean([roc_auc_score(labels == k, probabilities[:, k]) for k in present]))
-
-
-class _KeepBest(Callback):
-    """After each epoch: a row in metrics.csv, a line for who waits, and the trainable tensors if they are the best."""
-
-    def __init__(self, metrics: Path) -> None:
-        self.metrics = metrics
-        self.best: dict[str, torch.Tensor] | None = None
-        self.best_row: dict[str, float] = {}
-        self._started = time.monotonic()
-
-    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        assert isinstance(module, AdapterTraining)
-        row = {**module.history[-1], "seconds": time.monotonic() - self._started}
-        first = not self.metrics.exists()
-        with self.metrics.open("a", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(row), lineterminator="\n")
-            if first:
-                writer.writeheader()
-            writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
-        better = not self.best_row or row["tune_auc"] > self.best_row["tune_auc"]
-        if better:
-            self.best_row = row
-            self.best = {key: tensor.detach().cpu().clone() for key, tensor in module.adapter.state_dict().items()}
-        say(
-            f"epoch {row['epoch']:.0f} of {trainer.max_epochs}: loss {row['train_loss']:.3f}, on the tune split loss "
-            f"{row['tune_loss']:.3f}, AUC {row['tune_auc']:.3f}{' (best so far)' if better else ''}; "
-            f"{row['seconds']:.0f} s"
-        )
-
-
-class _StopBetweenBatches(Callback):
-    """Ctrl-C ends the training between two batches; raised within one it can be lost in the libraries' own code."""
-
-    def __init__(self) -> None:
-        self._asked = False
-        self._before: Any = None
-
-    def __enter__(self) -> _StopBetweenBatches:
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-
-    def _ask(self, *_: object) -> None:
-        if self._asked:  # a second Ctrl-C does not wait
-            raise KeyboardInterrupt
-        self._asked = True
-
-    def _stop(self, *_: object) -> None:
-        if self._asked:
-            raise KeyboardInterrupt
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        self._stop()
-
-    def on_validation_batch_end(self, *_: Any) -> None:
-        self._stop()
 
 
 def fit(
@@ -194,6 +157,10 @@ def fit(
     classes: int,
     settings: Train,
     folder: Path,
+    names: list[str],
+    cached: CachedPrefix | None = None,
+    digest: str = "",
+    after: Checkpoint | None = None,
 ) -> list[dict[str, float]]:
     """Train ``adapter`` in place; it ends with the tensors of its best epoch by AUC on the tune split.
 
@@ -204,7 +171,11 @@ def fit(
         train, tune: prepared images.
         classes: how many.
         settings: of the ``train`` block.
-        folder: of the run; metrics.csv is written there.
+        folder: of the run; metrics.csv and checkpoints/ are written there.
+        names: scan_ids of the training images, for messages.
+        cached: what the frozen prefix gave for the training images; tune images always go through the whole network.
+        digest: of all that decides the training, kept with its checkpoints.
+        after: go on from this state.
 
     Returns:
         A row for each epoch: epoch, train_loss, tune_loss, tune_auc.
@@ -219,51 +190,60 @@ def fit(
     for notice in ("does not have many workers", "in eval mode at the start of training", "LeafSpec"):
         warnings.filterwarnings("ignore", message=f".*{notice}")
 
-    augmentation = preset.augmentation().set_random_state(seed=settings.seed)
-    weights = None
-    if settings.class_weights == "balanced":
-        counts = torch.bincount(train.labels, minlength=classes).float()
-        weights = counts.sum() / (classes * counts)
-    batches = DataLoader(
-        train.augmented(augmentation),
-        batch_size=settings.batch_size,
-        shuffle=True,
-        num_workers=settings.num_workers,
-        generator=torch.Generator().manual_seed(settings.seed),
-        worker_init_fn=_seed_worker,
-        persistent_workers=settings.num_workers > 0,
-    )
+    loss = Loss(train.labels, classes, settings.class_weights, settings.label_smoothing)
+    order = Order(len(train), settings.batch_size, settings.seed, loss.drawing)
+    seen: Dataset[Any]
+    if cached is not None:
+        seen = CachedViews(cached.features, train.labels, settings.seed)
+    else:
+        seen = AugmentedImages(train, preset.augmentation(), settings.seed)
+    workers = settings.num_workers if cached is None else 0  # reading from a memory map needs none
+    batches = DataLoader(seen, batch_sampler=order, num_workers=workers, persistent_workers=workers > 0)
     checks = DataLoader(tune, batch_size=max(32, settings.batch_size))
-    module = AdapterTraining(model, adapter, preset, weights, settings, settings.epochs * len(batches))
-    accelerator = pick_device(settings.device).type
-    keep, stop = _KeepBest(folder / "metrics.csv"), _StopBetweenBatches()
+    steps = -(-len(order) // settings.accumulate)
+    prefix = cached.prefix if cached is not None else None
+    module = AdapterTraining(model, adapter, preset, loss, settings, steps, prefix, names, after)
+    keep, stop = KeepBest(folder, digest, settings.patience, order, after), StopBetweenBatches()
+    if after is not None:
+        adapter.load_state_dict(after.adapter)
+    if keep.finished(settings.epochs):
+        adapter.load_state_dict(keep.best)
+        return module.history
+    if settings.gradient_checkpointing:
+        _checkpoint_gradients(model)
     trainer = L.Trainer(
-        accelerator=accelerator,
+        accelerator=pick_device(settings.device).type,
         devices=1,
-        max_epochs=settings.epochs,
+        max_epochs=settings.epochs - len(module.history),
+        precision=settings.precision,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=settings.clip or None,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        use_distributed_sampler=False,
         callbacks=[keep, stop],
         default_root_dir=str(folder),
     )
     try:
         with stop, torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
             module.train()  # Lightning leaves each module in the mode that it finds it in
             trainer.fit(module, batches, checks)
     except SystemExit:  # how Lightning ends after Ctrl-C
         raise KeyboardInterrupt from None
     model.cpu()
-    assert keep.best is not None
     adapter.load_state_dict(keep.best)
     return module.history
 
 
-def _seed_worker(worker: int) -> None:
-    """Give each worker's augmentation its own seed, drawn from the loader's generator."""
-    information = torch.utils.data.get_worker_info()
-    assert information is not None
-    information.dataset.augmentation.set_random_state(seed=information.seed % 2**32)  # type: ignore[attr-defined]
+def _checkpoint_gradients(model: torch.nn.Module) -> None:
+    """Compute activations again in the backward pass instead of keeping them, as timm's models can."""
+    try:
+        model.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AttributeError, AssertionError) as error:
+        raise MedloraError(
+            f"{type(model).__name__} cannot compute activations again",
+            "set train.gradient_checkpointing=false, and a smaller --batch-size with train.accumulate",
+        ) from error

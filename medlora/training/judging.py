@@ -14,7 +14,7 @@ import pandas as pd
 from medlora import evaluation, files
 from medlora.errors import MedloraError
 from medlora.evaluation import Evaluation, ReportContext
-from medlora.training.cases import TrainingCases, is_phantom
+from medlora.training.cases import TrainingCases, is_phantom, where
 from medlora.training.predictor import Predictor, adapter_folder, predict_scans
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ _COVARIATES = (
     "ViewPosition",
     "ConvolutionKernel",
     "SliceThickness",
+    "diameter",
 )
 
 
@@ -49,7 +50,7 @@ def evaluate_run(run: Run, split: str, *, weights: str | Path | None, device: st
     if run.probe_path is not None:
         models["linear probe"] = Predictor.load(run.probe_path, weights, device)
     cohort = run.cohort()
-    tables, plain = _tables(models, cohort, cases.rows(split), f"predicting the {split} scans")
+    tables, plain = _tables(models, cohort, cases, split, f"predicting the {split} scans")
     context = _context(models["adapter"], run.adapter_path, cohort, tables, plain)
     context = replace(
         context,
@@ -111,7 +112,7 @@ def evaluate_adapter(
     if table.empty:
         raise MedloraError("the cohort has no labelled cases to evaluate on", "run medlora check with --labels")
     cases = TrainingCases(table.assign(split="all"), model.classes)
-    tables, plain = _tables({"adapter": model}, cohort, cases.rows("all"), "predicting the scans")
+    tables, plain = _tables({"adapter": model}, cohort, cases, "all", "predicting the scans")
     overlap = _seen(adapter, table)
     context = replace(
         _context(model, adapter_folder(adapter), cohort, tables, plain),
@@ -127,10 +128,11 @@ def evaluate_adapter(
 
 
 def _tables(
-    models: dict[str, Predictor], cohort: Cohort, rows: pd.DataFrame, what: str
+    models: dict[str, Predictor], cohort: Cohort, cases: TrainingCases, split: str, what: str
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     """Predictions by model; and the first model's before temperature scaling."""
-    logits = predict_scans(list(models.values()), cohort.scan, rows["scan_id"].tolist(), what)
+    rows = cases.rows(split)
+    logits = predict_scans(list(models.values()), cohort.scan, cases.of(split), what)
     tables = {name: model.table(rows, part) for (name, model), part in zip(models.items(), logits, strict=True)}
     first = next(iter(models.values()))
     return tables, replace(first, temperature=1.0).table(rows, logits[0])
@@ -184,13 +186,15 @@ def _provenance(model: Predictor) -> dict[str, str]:
 
 def _thumbnails(model: Predictor, cohort: Cohort, table: pd.DataFrame) -> Callable[[str], bytes]:
     """case_id → PNG of the prepared image, 8 bit, as the backbone sees it."""
-    scan_of = dict(zip(table["case_id"], table["scan_id"], strict=True))
+    shown = cohort.table[cohort.table["case_id"].isin(table["case_id"])]
+    of_case = dict(zip(shown["case_id"], where(shown), strict=True))
     prepare = replace(model.preset, size=min(model.preset.size, 192)).preparation()
 
     def png(case_id: str) -> bytes:
         from PIL import Image
 
-        image = prepare(cohort.scan(scan_of[case_id]))[0].numpy()
+        scan_id, centre = of_case[case_id]
+        image = prepare(cohort.scan(scan_id), centre)[0].numpy()
         out = io.BytesIO()
         Image.fromarray((image * 255).round().astype(np.uint8)).save(out, format="PNG")
         return out.getvalue()

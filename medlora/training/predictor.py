@@ -15,11 +15,13 @@ from medlora import adapters, backbones, transforms
 from medlora.errors import MedloraError
 from medlora.evaluation import OperatingPoint, apply_temperature
 from medlora.progress import track
+from medlora.training.cases import prepared
 from medlora.training.device import pick_device
 
 if TYPE_CHECKING:
     from medlora.scans import Scan
     from medlora.training.answering import Answers
+    from medlora.training.cases import Where
 
 _BATCH = 32  # images prepared at a time
 _STEP = 8  # images in one pass through the network
@@ -88,15 +90,15 @@ class Predictor:
         where = pick_device(device)
         return cls(backbone.model.eval().to(where), preset, classes, temperature, operating_point, info, where)
 
-    def logits(self, prepared: torch.Tensor) -> np.ndarray:
-        """Prepared images (N, 1, H, W) → logits (N, K), float32.
+    def logits(self, images: torch.Tensor) -> np.ndarray:
+        """Prepared images (N, channels, H, W) → logits (N, K), float32.
 
         Always in batches of one size, the last one filled up with zeros: the libraries round otherwise for another
         size, and an image's answer must not depend on what else is asked with it.
         """
         rows = []
         with torch.inference_mode():
-            for part in prepared.split(_STEP):
+            for part in images.split(_STEP):
                 filled = torch.cat([part, part.new_zeros(_STEP - len(part), *part.shape[1:])])
                 out = self.model(self.preset.normalise(filled.to(self.device)))
                 rows.append(out[: len(part)].float().cpu().numpy())
@@ -142,14 +144,14 @@ def adapter_folder(path: str | Path) -> Path:
 
 
 def predict_scans(
-    predictors: Sequence[Predictor], read: Callable[[str], Scan], scan_ids: Sequence[str], what: str
+    predictors: Sequence[Predictor], read: Callable[[str], Scan], cases: Sequence[Where], what: str
 ) -> list[np.ndarray]:
-    """Logits of several models for the same scans, each scan read and prepared once.
+    """Logits of several models for the same cases, each read and prepared once.
 
     Args:
         predictors: with one and the same preset.
         read: scan_id → Scan.
-        scan_ids: in the order of the answer.
+        cases: in the order of the answer.
         what: the work, for the progress shown.
 
     Returns:
@@ -158,12 +160,12 @@ def predict_scans(
     Raises:
         MedloraError: a scan cannot be read, or is not of the kind that the adapter was made for.
     """
-    prepare = predictors[0].preset.preparation()
     parts: list[list[np.ndarray]] = [[np.zeros((0, len(predictor.classes)), np.float32)] for predictor in predictors]
     batch: list[torch.Tensor] = []
-    for index, scan_id in enumerate(track(scan_ids, what), 1):
-        batch.append(torch.as_tensor(prepare(read(scan_id))))
-        if len(batch) == _BATCH or index == len(scan_ids):
+    images_of = track(prepared(cases, read, predictors[0].preset), what, len(cases))
+    for index, image in enumerate(images_of, 1):
+        batch.append(image)
+        if len(batch) == _BATCH or index == len(cases):
             images = torch.stack(batch)
             batch.clear()
             for part, predictor in zip(parts, predictors, strict=True):

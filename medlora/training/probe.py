@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from medlora.training.engine import macro_auc
+from medlora.training.losses import macro_auc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +14,19 @@ import torch
 from medlora import adapters, backbones, evaluation, files, transforms
 from medlora.adapters import Method
 from medlora.errors import MedloraError
-from medlora.progress import log_to, say, track
-from medlora.training import engine
+from medlora.progress import say, track
+from medlora.training import engine, run_folder
 from medlora.training import probe as linear_probe
 from medlora.training.card import card
 from medlora.training.cases import TrainingCases, select_cases
 from medlora.training.config import Config
 from medlora.training.device import pick_device
 from medlora.training.environment import environment
+from medlora.training.features import cached_prefix
 from medlora.training.predictor import Predictor, predict_scans
 from medlora.training.prepared import PreparedImages
 from medlora.training.run import Run
+from medlora.training.timing import duration, seconds_of_full_fine_tuning
 
 if TYPE_CHECKING:
     from medlora.cohorts import Cohort
@@ -57,6 +57,7 @@ def train(
     config: str | Path | None = None,
     settings: dict[str, Any] | None = None,
     overwrite: bool = False,
+    resume: bool = False,
 ) -> Run:
     """Train an adapter for the labels of a cohort.
 
@@ -70,6 +71,9 @@ def train(
         config: YAML file of settings, as a run's ``config.yaml``.
         settings: single settings by dotted name (``{"train.epochs": 5}``); they win over the file.
         overwrite: replace what ``output`` holds.
+        resume: go on with an interrupted run in ``output``, from its last finished epoch; the adapter is then, on one
+            machine, bit for bit what it would have been. A finished run is given back as it is, and where there is
+            none the training starts afresh.
 
     Returns:
         The finished run: its adapter, its figures on the tune split, and :meth:`Run.evaluate` for the test.
@@ -89,12 +93,15 @@ def train(
     resolved = Config.resolve(config, {**named, **(settings or {})})
     cases = select_cases(cohort, resolved.data.classes)
     folder = Path(output) if output is not None else Path("runs") / time.strftime("%Y-%m-%d_%H%M%S")
-    with _run_folder(folder, overwrite) as folder:
+    if resume and run_folder.is_done(folder):
+        say(f"the run {folder} is done already")
+        return Run(folder, cohort)
+    with run_folder.run_folder(folder, overwrite, resume) as folder:
         say(f"the run is written to {folder}")
-        return _train(cohort, cases, resolved, folder)
+        return _train(cohort, cases, resolved, folder, resume)
 
 
-def _train(cohort: Cohort, cases: TrainingCases, config: Config, folder: Path) -> Run:
+def _train(cohort: Cohort, cases: TrainingCases, config: Config, folder: Path, resume: bool) -> Run:
     started = time.monotonic()
     classes = cases.classes
     config = config.model_copy(deep=True)
@@ -111,12 +118,17 @@ def _train(cohort: Cohort, cases: TrainingCases, config: Config, folder: Path) -
     preset = _preset(config, cases, backbone)
     config.train.learning_rate, config.adapter.batchnorm = config.learning_rate, config.batchnorm
     config.data.classes, config.data.preset, config.data.image_size = classes, preset.name, preset.size
+    digest = run_folder.digest_of(config, cases, backbone)
+    after = run_folder.checkpoint_in(folder, digest) if resume else None
+    for made in ("probe", "adapter", "predictions"):  # of a run that ended between them; all are made again
+        shutil.rmtree(folder / made, ignore_errors=True)
     files.write_text(folder / "config.yaml", config.to_yaml())
     files.write_json(folder / "environment.json", environment(device))
     files.write_text(folder / "cohort.csv", cases.table.to_csv(index=False, lineterminator="\n"))
 
     cache = folder / "cache"
-    cache.mkdir()
+    cache.mkdir(exist_ok=True)
+    kept = cache if config.data.cache is None else Path(config.data.cache)
     prepared = {
         split: PreparedImages(
             cache / f"{split}.f32",
@@ -134,6 +146,9 @@ def _train(cohort: Cohort, cases: TrainingCases, config: Config, folder: Path) -
     if probe is not None and config.evaluation.probe:
         _save_probe(backbone.model, probe, base, config, cohort, cases, folder / "probe")
 
+    if settings.timing and config.adapter.method != "full":
+        seconds = seconds_of_full_fine_tuning(backbone.model, preset, prepared["train"], settings, device)
+        say(f"full fine-tuning would compute for {duration(seconds)} on this machine ({settings.epochs} epochs)")
     total = sum(parameter.numel() for parameter in backbone.model.parameters())
     method = _method(config)
     with torch.random.fork_rng(devices=[]):
@@ -143,8 +158,22 @@ def _train(cohort: Cohort, cases: TrainingCases, config: Config, folder: Path) -
         _set_head(backbone.model, probe)
     trainable = sum(parameter.numel() for parameter in adapter.parameters())
     say(f"training {trainable:,} parameters ({method.name}) on a backbone of {total:,}, on {device.type}")
+    cached = cached_prefix(
+        backbone.model, adapter, preset, prepared["train"], settings, kept, config.data.cache_gb, device
+    )
     history = engine.fit(
-        backbone.model, adapter, preset, prepared["train"], prepared["tune"], len(classes), settings, folder
+        backbone.model,
+        adapter,
+        preset,
+        prepared["train"],
+        prepared["tune"],
+        len(classes),
+        settings,
+        folder,
+        cases.of("train"),
+        cached,
+        digest,
+        after,
     )
     best = max(history, key=lambda row: row["tune_auc"])
     info = base | {
@@ -224,7 +253,7 @@ def _preset(config: Config, cases: TrainingCases, backbone: backbones.Backbone) 
     named = config.data.preset
     if named is not None and named not in transforms.PRESETS:
         raise MedloraError(f"unknown preset {named!r}", f"choose one of: {', '.join(transforms.PRESETS)}")
-    kind = transforms.PRESETS[named] if named is not None else transforms.preset_for(cases.modalities)
+    kind = transforms.PRESETS[named] if named is not None else transforms.preset_for(cases.modalities, cases.places)
     quick = 128 if backbone.source == "embedded" else backbone.input_size[-1]
     size = config.data.image_size or quick
     return kind(size=size, mean=backbone.mean, std=backbone.std, augment=config.data.augment)
@@ -310,35 +339,3 @@ def _settings_of(method: Method | None) -> dict[str, Any]:
             "attach the method to a model with medlora.adapters.attach, and train it in your own loop",
         )
     return {f"adapter.{name}": value for name, value in values.items() if name in known}
-
-
-@contextmanager
-def _run_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """Make a run folder whose STATUS says how far it is: running, then done, interrupted or failed."""
-    if overwrite and files.holds_something(folder):
-        if not (folder / "STATUS").is_file():
-            raise MedloraError(f"{folder} is no run, so it is not overwritten", "choose another -o/--output")
-        shutil.rmtree(folder)
-    files.refuse_existing(folder, "the run")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise files.cannot_write(folder, error) from error
-    files.write_text(folder / "STATUS", "running\n")
-    status = "failed\n"
-    try:
-        with log_to(folder / "log.txt"):
-            yield folder
-        status = "done\n"
-    except KeyboardInterrupt:
-        status = "interrupted\n"
-        raise
-    except MedloraError as error:
-        status = f"failed: {error.what}\n"
-        raise
-    except OSError as error:
-        raise (files.cannot_write(folder, error) if files.is_about(error, folder) else error) from error
-    finally:
-        shutil.rmtree(folder / "cache", ignore_errors=True)
-        with suppress(OSError, MedloraError):  # a full disk must not hide what went wrong first
-            files.write_text(folder / "STATUS", status)

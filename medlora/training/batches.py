@@ -1,0 +1,92 @@
+"""Which images a step sees, and how each is varied: a function of seed and epoch alone.
+
+Nothing here carries a state from step to step, so a run that is taken up again after an interruption, and one that
+loads its images in other processes, sees exactly the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+if TYPE_CHECKING:
+    from monai.transforms import Compose
+
+    from medlora.training.prepared import PreparedImages
+
+Place = tuple[int, int]  # (epoch, index of the image)
+Item = tuple[torch.Tensor, torch.Tensor, int]  # what the network gets, its class, index of the image
+
+
+class Order(Sampler[list[Place]]):
+    """The batches of each epoch, as lists of (epoch, index).
+
+    Args:
+        count: number of images.
+        batch_size: images in a batch; the last one of an epoch may have fewer.
+        seed: of the order.
+        weights: probability of each image, in proportion, to be drawn with replacement; none: each once.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, weights: np.ndarray | None = None) -> None:
+        self.count, self.batch_size, self.seed, self.epoch = count, batch_size, seed, 0
+        self.weights = None if weights is None else weights / weights.sum()
+
+    def __len__(self) -> int:
+        return math.ceil(self.count / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        random = np.random.default_rng((self.seed, self.epoch))
+        if self.weights is None:
+            indices = random.permutation(self.count)
+        else:
+            indices = random.choice(self.count, self.count, p=self.weights)
+        for start in range(0, self.count, self.batch_size):
+            yield [(self.epoch, int(index)) for index in indices[start : start + self.batch_size]]
+
+
+class AugmentedImages(Dataset[Item]):
+    """Prepared images, each seen through a random augmentation that depends on seed, epoch and image."""
+
+    def __init__(self, images: PreparedImages, augmentation: Compose, seed: int) -> None:
+        self.images, self.augmentation, self.seed = images, augmentation, seed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, place: Place) -> Item:
+        epoch, index = place
+        image, label, index = self.images[index]
+        return varied(self.augmentation, image, self.seed, epoch, index), label, index
+
+
+class CachedViews(Dataset[Item]):
+    """What the frozen prefix made of V views of each image; which view an epoch sees depends on seed, epoch and image.
+
+    Args:
+        features: (N, V, …) in any floating dtype; given out as float32.
+        labels: class index of each image, int64 (N,).
+        seed: of the choice.
+    """
+
+    def __init__(self, features: np.ndarray, labels: torch.Tensor, seed: int) -> None:
+        self.features, self.labels, self.seed = features, labels, seed
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, place: Place) -> Item:
+        epoch, index = place
+        view = np.random.default_rng((self.seed, epoch, index)).integers(self.features.shape[1])
+        return torch.from_numpy(self.features[index, view].astype(np.float32)), self.labels[index], index
+
+
+def varied(augmentation: Compose, image: torch.Tensor, seed: int, epoch: int, index: int) -> torch.Tensor:
+    """``image`` through ``augmentation``, its randomness drawn from (``seed``, ``epoch``, ``index``)."""
+    state = int(np.random.SeedSequence((seed, epoch, index)).generate_state(1)[0])
+    return augmentation.set_random_state(seed=state)(image)

@@ -1,0 +1,106 @@
+"""The cut network against the whole one, on untrained timm models; and cuts that must be refused."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from medlora import adapters
+from medlora.training.prefix import FrozenPrefix, find_prefix
+
+FAMILIES = {  # model: where the cut must be, with the last third adapted
+    "tf_efficientnet_lite0": "blocks.5.0.conv_pw",
+    "vit_tiny_patch16_224": "blocks.8",
+    "convnext_atto": "stages.2.blocks.4",
+    "resnet18": "layer3.1",
+    "swin_tiny_patch4_window7_224": "layers.2.blocks.4",
+    "mobilenetv3_small_050": "blocks.4.0.conv_pw",
+    "edgenext_xx_small": "stages.2.blocks.5",
+    "mobilevit_xxs": "stages.3.1",
+    "eva02_tiny_patch14_224": "blocks.8",
+    "beitv2_base_patch16_224": "blocks.8",
+    "vit_small_patch16_dinov3": "blocks.8",
+    "densenet121": "features.denseblock3",
+}
+SLOW = {"swin_tiny_patch4_window7_224", "beitv2_base_patch16_224", "vit_small_patch16_dinov3", "densenet121"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in FAMILIES]
+)  # fmt: skip
+def test_suffix_is_the_whole_network(name):
+    """Outputs and gradients on new images and another batch size equal those of the whole network."""
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=3)
+    adapter = adapters.attach(model, adapters.LoRA(last="1/3"))
+    with torch.no_grad():  # an update at its start has no effect that could differ
+        for key, tensor in adapter.named_tensors().items():
+            if "lora_B" in key:
+                tensor.normal_(std=0.02)
+    size = model.pretrained_cfg["input_size"]
+    prefix = find_prefix(model, torch.randn(1, *size))
+    assert isinstance(prefix, FrozenPrefix), prefix
+    assert prefix.cut == FAMILIES[name]
+
+    images = torch.randn(3, *size)
+    modes = [module.training for module in model.modules()]
+    features = prefix.features(images)
+    assert [module.training for module in model.modules()] == modes
+    assert not features.requires_grad
+    assert features.shape == (3, *prefix.shape)
+    model.eval()
+    trained = list(adapter.parameters())
+    direction = torch.randn(3, 3)
+    whole, part = model(images), prefix.suffix(features)
+    torch.testing.assert_close(part, whole, rtol=1e-5, atol=1e-6)
+    for a, b in zip(
+        torch.autograd.grad(whole, trained, direction), torch.autograd.grad(part, trained, direction), strict=True
+    ):
+        torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5 * float(a.abs().max()))
+
+
+class Crossed(nn.Module):
+    """The second half sees the first half's input too, by a path around every module after the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.gate = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        a = self.first(x)
+        b = self.second(a)
+        return self.third(b) + self.gate * a
+
+
+def test_a_path_around_the_cut_is_seen_although_its_gate_is_closed():
+    """Cutting before ``third`` would lose ``a``; with the gate at zero only its gradient shows it."""
+    model = Crossed()
+    adapters.attach(model, adapters.LoRA(targets="third"), example=torch.randn(1, 8), train_head=False)
+    model.gate.requires_grad_(True)
+    prefix = find_prefix(model, torch.randn(1, 8))
+    assert isinstance(prefix, str) or prefix.cut != "third", prefix
+
+
+def test_the_whole_network_where_its_first_layer_is_trained():
+    model = timm.create_model("resnet18", num_classes=2)
+    adapters.attach(model, adapters.Full())
+    prefix = find_prefix(model, torch.randn(1, 3, 64, 64))
+    assert isinstance(prefix, str)
+
+
+def test_adapting_batch_norm_before_the_cut_is_refused():
+    model = timm.create_model("resnet18", num_classes=2)
+    adapters.attach(model, adapters.LoRA(last="1/3"), batchnorm="adapt")
+    prefix = find_prefix(model, torch.randn(1, 3, 64, 64))
+    assert isinstance(prefix, str)
+    assert "BatchNorm" in prefix
+
+
+def test_everything_but_the_head_is_prefix_for_a_probe():
+    model = timm.create_model("resnet18", num_classes=2)
+    adapters.attach(model, adapters.Probe())
+    prefix = find_prefix(model, torch.randn(1, 3, 64, 64))
+    assert isinstance(prefix, FrozenPrefix)
+    assert prefix.cut == "fc"
+    assert prefix.shape == (512,)

@@ -3,10 +3,10 @@
 >>> import torch
 >>> from torch import nn
 >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
->>> adapter = attach(model, LoRA(rank=2, targets="0"), example=torch.zeros(1, 4), train_head="2")
+>>> adapter = attach(model, LoRA(rank=2, targets="0"), example=torch.ones(1, 4), train_head="2")
 >>> print(adapter.summary())
 role                targets     trained
-mlp                       1          24
+other                     1          24
 head                                 18
 total                     1          42   72.41% of 58
 """

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from medlora.adapters import summary
 from medlora.adapters.derive import FAST, derived, plain_class
 from medlora.adapters.fast import forward_for, frozen_forward_for
 from medlora.adapters.methods import Method
@@ -243,34 +245,17 @@ class Adapter:
 
     def summary(self) -> str:
         """A table: per role the number of targets and trained parameters, then head and total."""
-        rows: dict[str, list[int]] = {}
-        for target in self.targets:
-            rows.setdefault(target.role, [0, 0])[0] += 1
-        roles: dict[tuple[str, str], list[str]] = {}
-        for target in self.targets:
-            roles.setdefault((target.path, target.name), []).append(target.role)
-        for site in self._sites:
-            for name, chain in (site.updates or {}).items():
-                own_roles = roles.get((site.path, name)) or roles.get((site.path, "weight")) or ["norm"]
-                for index, update in enumerate(chain):  # one update for each slice of a fused weight
-                    role = own_roles[min(index, len(own_roles) - 1)]
-                    rows.setdefault(role, [0, 0])[1] += count(update.parameters())
-        own = sum(item.trained.numel() for item in self._owned if item.trained.requires_grad)
-        total = count(self.parameters())
-        base = sum(p.numel() for p, _ in self._flags)
-        lines = [f"{'role':<18}{'targets':>9}{'trained':>12}"]
-        lines += [f"{role:<18}{n:>9,}{size:>12,}" for role, (n, size) in rows.items()]
-        lines += [f"{'head' if self.head else 'in place':<18}{'':>9}{own:>12,}"] if own else []
-        lines += [f"{'total':<18}{len(self.targets):>9,}{total:>12,}   {total / base:.2%} of {base:,}"]
-        return "\n".join(lines)
+        return summary.table(self)
+
+    def picture(self) -> str:
+        """An SVG image: trained parameters per block, coloured by role. A notebook shows it by itself."""
+        return summary.picture(self)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self.summary())}</pre>{self.picture()}"
 
     def __repr__(self) -> str:
         return f"Adapter({self.method.name} on {type(self.model).__name__}, {len(self.targets)} targets, {self.state})"
-
-
-def count(parameters: Iterable[nn.Parameter]) -> int:
-    """Number of trained values."""
-    return sum(p.numel() for p in parameters if p.requires_grad)
 
 
 def adapter_of(model: nn.Module) -> Adapter | None:

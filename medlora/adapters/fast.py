@@ -13,6 +13,7 @@ manner. A frozen batch norm is a scaling, so its backward pass needs neither its
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,10 +27,37 @@ Rows = tuple[int, int] | None
 THIN = 2.0  # an r-wide product takes about this many times its share of the floating-point operations
 
 
+class _Scratch(threading.local):
+    """One buffer per thread and dtype for the updated weight: on a CPU, fresh memory costs more than the update."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[torch.dtype, Tensor] = {}
+
+    def like(self, weight: Tensor) -> Tensor:
+        buffer = self.buffers.get(weight.dtype)
+        if buffer is None or buffer.numel() < weight.numel():
+            buffer = self.buffers[weight.dtype] = weight.new_empty(weight.numel())
+        return buffer[: weight.numel()].view(len(weight), -1)
+
+
+_scratch = _Scratch()
+
+
 def _updated(weight: Tensor, pieces: Sequence[tuple[Rows, float]], factors: Sequence[Tensor], dtype: Any) -> Tensor:
-    for (rows, scale), a, b in zip(pieces, factors[::2], factors[1::2], strict=True):
-        weight = updated(weight, rows, scale, a, b)
-    return weight.to(dtype)
+    """W' in ``dtype``; it may lie in the scratch buffer, so it is good until the next call."""
+    pairs = list(zip(pieces, factors[::2], factors[1::2], strict=True))
+    if weight.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        for (rows, scale), a, b in pairs:
+            weight = updated(weight, rows, scale, a, b)
+        return weight.to(dtype)
+    out = _scratch.like(weight)
+    if pieces[0][0] is None:
+        torch.addmm(weight.flatten(1), factors[1], factors[0].flatten(1), alpha=pieces[0][1], out=out)
+    else:
+        out.copy_(weight.flatten(1))
+        for (rows, scale), a, b in pairs:
+            out[slice(*rows)].addmm_(b, a.flatten(1), alpha=scale)
+    return out.view(weight.shape).to(dtype)
 
 
 def _compute_dtype(x: Tensor, weight: Tensor) -> torch.dtype:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 from torch import nn
 
@@ -38,21 +39,21 @@ GROUPS = {
 
 # The last part of a module's path, inside an attention module.
 ATTENTION_NAMES = {
-    "attention.qkv": r"qkv|to_qkv|query_key_value|in_proj|qkv_proj|Wqkv|c_attn|qkvg",
+    "attention.qkv": r"qkv|qk|to_qkv|query_key_value|in_proj|qkv_proj|Wqkv|c_attn|qkvg",
     "attention.kv": r"kv|to_kv|kv_proj",
-    "attention.q": r"q|query|to_q|q_proj|q_net|wq|q_linear|c_q",
-    "attention.k": r"k|key|to_k|k_proj|wk|k_linear|c_k",
-    "attention.v": r"v|value|to_v|v_proj|wv|v_linear|c_v",
-    "attention.out": r"proj|out_proj|to_out|out|o_proj|output|project_out|c_proj|o|wo|projection|proj_out",
+    "attention.q": r"q|query|to_q|to_query|q_proj|q_net|wq|q_linear|c_q",
+    "attention.k": r"k|key|to_k|to_key|k_proj|wk|k_linear|c_k",
+    "attention.v": r"v|value|to_v|to_value|v_proj|wv|v_linear|c_v",
+    "attention.out": r"proj|out_proj|to_out|out|o_proj|output|project_out|c_proj|o|wo|projection|proj_out|final",
 }
-ATTENTION_CLASS = r"(?i)attn|attention|selfatt|mhsa|mhca|sablock|mqa"
+ATTENTION_CLASS = r"(?i)attn|attention|selfatt|mhsa|mhca|sablock|mqa|shsa|shma|^xca$|^gpsa$"
 NOT_ATTENTION_CLASS = (
     r"(?i)^(cbam|eca|se|bat|gather|global_?context|channelattn|spatialattn|nonlocal|selectivekernel).*|"
     r".*(pool2d|attnmask)"
 )
 SQUEEZE_CLASS = (
     r"(?i)^(squeeze|se(module|layer|block|withnorm|cl|_?bottleneck_?gate)?$|effectivese|eca|ceca|cbam|lightcbam|"
-    r"channelse|residualse|gather(excite)?|globalcontext|channelattn|lightchannelattn|spatialattn|lightspatialattn|"
+    r"channelse|residualse|gather(excite)?|globalcontext$|channelattn|lightchannelattn|spatialattn|lightspatialattn|"
     r"splitattn|cecamodule|batnonlocal|selectivekernelattn)"
 )
 SQUEEZE_NAME = r"^(se|se_module|squeeze_excite|attn_se|se_block|eca)$"
@@ -64,8 +65,15 @@ POSITION = (
 )
 STEM = r"^(\w*\.)?(stem\w*|conv_stem|patch_embed\w*|patch_embedding\w*|init_conv|conv_init|first_conv|convInit)(\.|$)"
 DOWNSAMPLE_CLASS = r"(?i)patchmerg|downsample|overlappatch|transition|convdownsampl"
-# Fused qkv weights whose rows alternate by head instead of lying as q | k | v: they are adapted whole, never sliced.
-BY_HEAD_CLASS = r"(?i)cl$|attention2d|attndownsample|levit|tinyvit|efficientvit|attention4d|litemla|maxxvit"
+# Fused weights whose rows alternate by head, not q | k | v (module and class): adapted whole, never sliced.
+BY_HEAD = r"(?i)efficientformer|[.]levit[.]|tiny_vit|efficientvit|maxxvit|attention2d|haloattn|litemla"
+# Fused weights with parts of other sizes than equal ones: the attributes that tell the rows of each part.
+UNEQUAL = {
+    "BottleneckAttn": {"q": "dim_out_qk", "k": "dim_out_qk", "v": "dim_out_v"},
+    "SHSA": {"q": "qk_dim", "k": "qk_dim", "v": "pdim"},
+    "LinearSelfAttention": {"q": None, "k": "embed_dim", "v": "embed_dim"},  # a single query row
+}
+KEY_HEADS = ("num_kv_heads", "num_key_value_heads", "n_kv_heads", "kv_heads")  # fewer than heads: grouped queries
 
 
 @dataclass(frozen=True)
@@ -122,13 +130,16 @@ def _adaptable(module: nn.Module) -> Iterator[str]:
             yield name
 
 
+def _paths_above(path: str) -> list[str]:
+    """The paths of the modules that hold the one at ``path``, the nearest first."""
+    parts = path.split(".")
+    return [".".join(parts[:end]) for end in range(len(parts) - 1, -1, -1)]
+
+
 def _ancestors(path: str, modules: dict[str, nn.Module]) -> Iterator[tuple[str, str]]:
     """Name and class name of each module that holds the one at ``path``, the nearest first."""
-    while path:
-        path, _, _ = path.rpartition(".")
-        module = modules[path]
-        kind = type(module)
-        yield path.rpartition(".")[2], kind.__name__
+    for above in _paths_above(path):
+        yield above.rpartition(".")[2], type(modules[above]).__name__
 
 
 def _role(path: str, name: str, module: nn.Module, modules: dict[str, nn.Module]) -> str:
@@ -187,8 +198,27 @@ def _conv_role(module: nn.Module, near: list[tuple[str, str]]) -> str:
 def _parts(
     path: str, role: str, shape: tuple[int, ...], modules: dict[str, nn.Module]
 ) -> tuple[tuple[str, tuple[int, int]], ...]:
-    names = {"attention.qkv": ("q", "k", "v"), "attention.kv": ("k", "v")}.get(role, ())
-    if not names or any(re.search(BY_HEAD_CLASS, kind) for _, kind in list(_ancestors(path, modules))[:2]):
+    """Row ranges of q, k and v in a fused weight; none where its rows are not known to lie so."""
+    if role not in ("attention.qkv", "attention.kv"):
         return ()
-    size, rest = divmod(shape[0], len(names))
-    return () if rest else tuple((n, (i * size, (i + 1) * size)) for i, n in enumerate(names))
+    holders = [modules[path], *(modules[p] for p in _paths_above(path)[:2])]
+    if any(re.search(BY_HEAD, f"{type(m).__module__}.{type(m).__name__}") for m in holders):
+        return ()
+    names: tuple[str, ...] = ("q", "k", "v") if role == "attention.qkv" else ("k", "v")
+    if path.endswith("qk"):
+        names = ("q", "k")
+    sizes = [shape[0] // len(names)] * len(names)
+    for holder in holders:
+        if getattr(holder, "use_global", False):  # GCViT: the queries come from elsewhere, the qkv holds k and v
+            names, sizes = ("k", "v"), [shape[0] // 2] * 2
+        elif type(holder).__name__ in UNEQUAL:
+            attributes = UNEQUAL[type(holder).__name__]
+            sizes = [getattr(holder, attributes[n]) if attributes[n] else 1 for n in names]
+        elif key_heads := next((getattr(holder, n) for n in KEY_HEADS if getattr(holder, n, None)), None):
+            heads = {"q": holder.num_heads, "k": key_heads, "v": key_heads}
+            total = sum(heads[n] for n in names)
+            sizes = [heads[n] * shape[0] // total for n in names]
+    if sum(sizes) != shape[0]:
+        return ()
+    stops = list(accumulate(sizes))
+    return tuple((n, (stop - size, stop)) for n, size, stop in zip(names, sizes, stops, strict=True))

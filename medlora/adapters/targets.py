@@ -81,7 +81,9 @@ def _matches(name: str, found: list[Weight]) -> list[Target]:
                 targets.append(Target(w.path, w.name, name, part, rows))
             elif part in ("q", "k", "v") and w.role in ("attention.qkv", "attention.kv") and not w.parts:
                 raise MedloraError(
-                    f"the rows of {w.path} alternate by head: {name} is no range of them", f"adapt it whole: {w.role}"
+                    f"the rows of {w.path} are not known to lie as q, k and v (they may alternate by head): {name} is "
+                    "no range of them",
+                    f"adapt it whole: {w.role}",
                 )
         return targets
     return [Target(w.path, w.name, w.role) for w in found if w.path == name]

@@ -55,3 +55,29 @@ def test_summary_counts_each_slice_of_a_fused_weight():
     counted = {line.split()[0]: line.split()[1:] for line in lines}
     of_one = 12 * 8 * (192 + 192)  # 12 blocks, rank 8, A (8, 192) and B (192, 8)
     assert counted["attention.q"] == counted["attention.v"] == ["12", f"{of_one:,}"]
+
+
+def test_picture_has_a_bar_for_every_block_and_the_numbers_of_the_table() -> None:
+    from xml.etree import ElementTree
+
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=2, depth=3)
+    adapter = attach(model, LoRA(rank=8, targets=["attention", "mlp"], last=2))
+    svg = "{http://www.w3.org/2000/svg}"
+    root = ElementTree.fromstring(adapter.picture())
+    words = [t.text for t in root.iter(f"{svg}text")]
+    attention, mlp = 8 * (192 + 576) + 8 * (192 + 192), 2 * 8 * (192 + 768)
+    assert words[:6] == ["blocks.1", f"{attention + mlp:,}", "blocks.2", f"{attention + mlp:,}", "head", "386"]
+    assert {"attention.qkv", "attention.out", "mlp", "head"} <= set(words)
+    shares = [float(r.get("width")) for r in root.iter(f"{svg}rect")][:6]
+    assert shares[0] / sum(shares[:3]) == pytest.approx(8 * (192 + 576) / (attention + mlp), abs=0.01)
+    assert adapter.picture() in adapter._repr_html_()
+    assert f"{2 * (attention + mlp) + 386:,}" in adapter._repr_html_()
+
+
+def test_the_example_of_the_room_runs() -> None:
+    import doctest
+
+    import medlora.adapters
+
+    assert doctest.testmod(medlora.adapters).attempted == 5
+    assert doctest.testmod(medlora.adapters).failed == 0

@@ -36,6 +36,18 @@ def evaluate(
     prevalence: Annotated[
         float | None, typer.Option("--prevalence", help="CSV: also give PPV and NPV at this prevalence.")
     ] = None,
+    min_specificity: Annotated[
+        float | None,
+        typer.Option("--min-specificity", help="CSV: also give the partial AUC between this specificity and 1."),
+    ] = None,
+    subgroups: Annotated[
+        list[str] | None,
+        typer.Option("--subgroup", help="CSV: divide by this column (again for more); else by those of a known name."),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option("--margin", help="Several CSVs: how much lower an AUC may be and still count as not inferior."),
+    ] = None,
     weights: Weights = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -44,12 +56,23 @@ def evaluate(
 ) -> None:
     """Judge a run, an adapter on another cohort, or anybody's predictions."""
     tables = all(target.suffix.lower() == ".csv" or target.is_file() for target in targets)
+    columns: dict[str, Any] = {"label_column": label_column, "score_column": score_column}
+    common: dict[str, Any] = {"--positive": positive, "--threshold": threshold}
+    common |= {"--label-column": label_column, "--score-column": score_column}
+    alone: dict[str, Any] = {"--prevalence": prevalence, "--min-specificity": min_specificity, "--subgroup": subgroups}
+    if tables:
+        _refuse({"--cohort": cohort, "--split": split}, "a run or an adapter")
+    else:
+        _refuse(common | alone, "predictions CSVs")
     if tables and len(targets) > 1:
-        _several(targets, output, positive, overwrite, as_json)
+        _refuse(alone, "one predictions CSV")
+        options: dict[str, Any] = {"positive": positive, "thresholds": threshold, "margin": margin}
+        _several(targets, output, options | columns, overwrite, as_json)
         return
+    _refuse({"--margin": margin}, "several predictions CSVs")
     if tables:
         options = {"positive": positive, "threshold": threshold, "prevalence": prevalence}
-        columns = {"label_column": label_column, "score_column": score_column}
+        options |= {"min_specificity": min_specificity, "columns": subgroups or None}
         judged, folder = _predictions(targets[0], output, options | columns, overwrite)
     elif len(targets) > 1:
         raise MedloraError("several targets are given, and not all are predictions CSVs", "name one run or adapter")
@@ -75,12 +98,19 @@ def _predictions(
     return judged, folder
 
 
-def _several(targets: list[Path], output: Path | None, positive: str | None, overwrite: bool, as_json: bool) -> None:
+def _refuse(options: dict[str, Any], what: str) -> None:
+    """An option that would have no effect is an error, never silently dropped."""
+    for name, value in options.items():
+        if value not in (None, []):
+            raise MedloraError(f"{name} is for {what}", "leave it out")
+
+
+def _several(targets: list[Path], output: Path | None, options: dict[str, Any], overwrite: bool, as_json: bool) -> None:
     """Compare the predictions of several models on the same cases."""
     from medlora import evaluation
 
     folder = _named(output, overwrite)
-    comparison = evaluation.compare(targets, positive=positive)
+    comparison = evaluation.compare(targets, **options)
     comparison.write(folder, overwrite=overwrite)
     values = {"evaluation": folder, "report": folder / "comparison.html", **comparison.to_dict()}
     show([str(comparison), f"Report: {folder / 'comparison.html'}"], values, as_json)

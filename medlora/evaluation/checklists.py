@@ -35,7 +35,7 @@ _ITEMS: tuple[tuple[str, str, str, str, str | None], ...] = (
     ("Accuracy with its precision", "36", "24", "23a", "metrics"),
     ("Calibration", "28", "", "12e, 23a", "calibration"),
     ("Clinical utility (decision curve)", "", "", "12e", "decision"),
-    ("Fairness and heterogeneity between subgroups", "30", "17", "14, 23b", "subgroups"),
+    ("Fairness and heterogeneity between subgroups", "30", "17", "12d, 14, 23a–b", "subgroups"),
     ("Comparison with other models", "28", "", "12e", "baselines"),
     ("Failures looked at one by one", "37", "", "23a", "worst"),
     ("Adverse events, indeterminate answers", "", "15, 25", "", None),

@@ -62,6 +62,8 @@ class Comparison:
             if row["metric"] == "auc":
                 ends = "" if row["low"] is None else f" [{number(row['low'], 3)}, {number(row['high'], 3)}]"
                 p = "" if row["p"] is None else f", p {row['p']:.2g}, corrected {row['p_holm']:.2g}"
+                if row.get("noninferior") is not None:
+                    p += f", {'' if row['noninferior'] else 'not shown to be '}not inferior by {row['margin']:g}"
                 what = f"{row['a']} − {row['b']}: AUC of {row['class']}"
                 lines.append(f"{what} {number(row['difference'], 3)}{ends}{p} ({row['method']})")
         return "\n".join([*lines, RESEARCH_USE])
@@ -82,9 +84,11 @@ def compare(
     models: Mapping[str, Source] | Sequence[str | os.PathLike[str]],
     *,
     positive: str | None = None,
-    thresholds: Mapping[str, float | OperatingPoint | None] | None = None,
+    thresholds: Mapping[str, float | OperatingPoint | None] | float | None = None,
     margin: float | None = None,
     level: float = 0.95,
+    label_column: str | None = None,
+    score_column: str | None = None,
 ) -> Comparison:
     """Compare models on the same cases, each pair by a test that pairs cases and follows patients.
 
@@ -94,9 +98,11 @@ def compare(
     Args:
         models: predictions (CSV or table) by name; or CSV paths, named by their files.
         positive: the positive class of two.
-        thresholds: operating point of each model, by name.
+        thresholds: operating point of each model, by name; or one threshold for all.
         margin: also test that the first of a pair is not worse than the second by this much.
         level: confidence level.
+        label_column: of files, see `read_predictions`.
+        score_column: likewise.
 
     Raises:
         MedloraError: fewer than two models, other cases or labels in one of them, unusable predictions.
@@ -104,14 +110,21 @@ def compare(
     named = dict(models) if isinstance(models, Mapping) else _names([Path(p) for p in models])
     if len(named) < 2:
         raise MedloraError(f"{len(named)} model to compare", "give predictions of two or more on the same cases")
-    unknown = set(thresholds or {}) - set(named)
+    points = thresholds if isinstance(thresholds, Mapping) else dict.fromkeys(named, thresholds)
+    unknown = set(points) - set(named)
     if unknown:
         raise MedloraError(f"thresholds for unknown models: {', '.join(sorted(unknown))}")
     evaluations: dict[str, Evaluation] = {}
     for name, source in named.items():
         try:
-            point = (thresholds or {}).get(name)
-            evaluations[name] = evaluate(source, positive=positive, threshold=point, level=level)
+            evaluations[name] = evaluate(
+                source,
+                positive=positive,
+                threshold=points.get(name),
+                level=level,
+                label_column=label_column,
+                score_column=score_column,
+            )
         except MedloraError as error:
             raise MedloraError(f"{name}: {error.what}", error.fix) from error
     rows: list[dict[str, Any]] = []

@@ -73,6 +73,7 @@ def sections(
         "headline": evaluation.headline(),
         "metrics": _by_class(evaluation),
         "flow": _flow(context),
+        "counts": _counts(checked),
         "roc": figures.add("roc", _roc(evaluation, baselines, context.data_note), "ROC curve"),
         "confusion": _confusion(evaluation),
         "baselines": compared,
@@ -204,6 +205,16 @@ def _flow(context: ReportContext) -> dict[str, Any] | None:
         "splits": [(s, [v.get(c, 0) for c in classes], sum(v.values())) for s, v in splits.items()],
         "included": sum(sum(v.values()) for v in splits.values()),
     }
+
+
+def _counts(checked: Predictions) -> dict[str, Any]:
+    """What the predictions alone tell of the flow of cases."""
+    classes = []
+    for name in checked.classes:
+        truth = checked.truth(name)
+        unknown = int(np.isnan(truth).sum())
+        classes.append((name, int((truth == 1).sum()), int((truth == 0).sum()), unknown))
+    return {"found": checked.n + checked.unlabelled, "unlabelled": checked.unlabelled, "used": checked.n, "by": classes}
 
 
 def _roc(evaluation: Evaluation, baselines: Mapping[str, Predictions], word: str | None) -> Any:

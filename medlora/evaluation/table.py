@@ -32,6 +32,7 @@ class Predictions:
         patient_known: whether the file named patients (else every row counts as its own).
         frame: all columns of the cases used, in the same order.
         notes: what the reader must be told (unlabelled rows left out, no patients named, …).
+        unlabelled: rows left out because their label is not known.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class Predictions:
     patient_known: bool
     frame: pd.DataFrame
     notes: tuple[str, ...] = field(default=())
+    unlabelled: int = 0
 
     @property
     def n(self) -> int:
@@ -190,7 +192,7 @@ def check_predictions(predictions: pd.DataFrame, *, positive: str | None = None)
     if empty:
         notes.append(f"No case of class {', '.join(empty)}: nothing can be said of it.")
     kind = "binary" if len(names) == 2 else "multiclass"
-    return _finish(kind, names, y, p, not raw, frame, notes)
+    return _finish(kind, names, y, p, not raw, frame, notes, len(predictions) - len(frame))
 
 
 def _single(
@@ -313,6 +315,7 @@ def _multilabel(frame: pd.DataFrame, names: list[str], notes: list[str]) -> Pred
     y = np.column_stack(columns)
     _check_cases(frame)
     _check_patients(frame, ~np.isnan(y).all(axis=1))
+    found = len(frame)
     frame, y, p = _labelled(frame, ~np.isnan(y).all(axis=1), notes, y, p)
     usable = [c for j, c in enumerate(names) if len(set(y[~np.isnan(y[:, j]), j])) == 2]
     if not usable:
@@ -323,11 +326,18 @@ def _multilabel(frame: pd.DataFrame, names: list[str], notes: list[str]) -> Pred
     for c in names:
         if c not in usable:
             notes.append(f"Label {c} has one class only: nothing can be said of it.")
-    return _finish("multilabel", names, y, p, True, frame, notes)
+    return _finish("multilabel", names, y, p, True, frame, notes, found - len(frame))
 
 
 def _finish(
-    kind: str, names: list[str], y: NDArray, p: NDArray, probability: bool, frame: pd.DataFrame, notes: list[str]
+    kind: str,
+    names: list[str],
+    y: NDArray,
+    p: NDArray,
+    probability: bool,
+    frame: pd.DataFrame,
+    notes: list[str],
+    unlabelled: int,
 ) -> Predictions:
     case = next((frame[c].astype(str).to_numpy() for c in ("case_id", "scan_id") if c in frame.columns), None)
     if case is None:
@@ -347,5 +357,16 @@ def _finish(
             "intervals and tests compare patients: at least two are needed, and far more to learn anything",
         )
     return Predictions(
-        kind, tuple(names), y, p, probability, case, codes.reshape(-1), len(names_), known, frame, tuple(notes)
+        kind,
+        tuple(names),
+        y,
+        p,
+        probability,
+        case,
+        codes.reshape(-1),
+        len(names_),
+        known,
+        frame,
+        tuple(notes),
+        unlabelled,
     )

@@ -383,7 +383,7 @@ def test_compare_models(tmp_path):
     assert "Adapter and probe" in page
     json.loads((tmp_path / "compared/comparison.json").read_text(encoding="utf-8"))
     assert "adapter/test − probe/test" in str(result)
-    assert "<table>" in result._repr_html_()
+    assert "<table" in result._repr_html_()
     three = compare({"a": frame, "b": other, "c": frame.assign(p_opacity=0.5, p_normal=0.5)})
     p = [r["p"] for r in three.differences if r["metric"] == "auc"]
     np.testing.assert_allclose([r["p_holm"] for r in three.differences if r["metric"] == "auc"], holm(p))

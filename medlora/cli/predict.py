@@ -14,6 +14,13 @@ def predict(
     adapter: Annotated[Path, typer.Argument(help="Folder of an adapter, or of the run that holds it.")],
     paths: Annotated[list[Path], typer.Argument(help="Files or folders with scans.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The CSV to write.")] = Path("predictions.csv"),
+    cases: Annotated[
+        Path | None,
+        typer.Option("--cases", help="CSV of places (scan, x, y, z) to be answered for."),
+    ] = None,
+    coordinates: Annotated[
+        str | None, typer.Option("--coordinates", help="Coordinate system of the places: lps, ras or voxel.")
+    ] = None,
     linkage: Annotated[
         Path | None,
         typer.Option("--linkage", help="Also write which files each row is of. Their names may identify patients."),
@@ -24,14 +31,14 @@ def predict(
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
-    """Answer for each scan; one that cannot be answered is a row with its reason."""
+    """Answer for each scan, or each place in one; what cannot be answered is a row with its reason."""
     from medlora import files
     from medlora.training import Predictor
 
     for path in filter(None, (output, linkage)):
         if not overwrite:
             files.refuse_existing(path, "the predictions")
-    answers = Predictor.load(adapter, weights, device).predict(list(paths))
+    answers = Predictor.load(adapter, weights, device).predict(list(paths), cases, coordinates)
     files.write_text(output, answers.table.to_csv(index=False, lineterminator="\n"))
     if linkage is not None:
         files.write_text(linkage, answers.linkage().to_csv(index=False, lineterminator="\n"))

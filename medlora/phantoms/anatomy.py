@@ -74,6 +74,7 @@ class Chest:
     stomach: float  # radius of the stomach bubble, 0 for none
     air: float  # density of lung at full inspiration, relative to water
     breath: float = 1.0  # 1 full inspiration, 0 resting expiration
+    arms: bool = True  # at the sides; else raised over the head, out of the picture
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Chest:
@@ -164,8 +165,10 @@ class Chest:
         trunk = (1 - (x / half_width) ** 2 - ((y - 6) / half_depth) ** 2) * (0.5 * half_depth)
         w, h, wall = self.width, self.height, self.wall
         shoulder = _ellipsoid(side, y, z, (122 * w, 8.0, 76 * h), (98 * w + wall, 52 + 0.4 * wall, 44 + 0.3 * wall))
-        arm = _ellipsoid(side, y, z, (214 * w + wall, 10.0, -10 * h), (34 + 0.4 * wall, 40 + 0.4 * wall, 150 * h))
-        depth = np.maximum(np.maximum(trunk, shoulder), arm)
+        depth = np.maximum(trunk, shoulder)
+        if self.arms:
+            half = (34 + 0.4 * wall, 40 + 0.4 * wall, 150 * h)
+            depth = np.maximum(depth, _ellipsoid(side, y, z, (214 * w + wall, 10.0, -10 * h), half))
         if self.breast:
             r = self.breast
             front = 6 - 0.9 * (104 * self.depth + 0.55 * wall)
@@ -191,6 +194,10 @@ class Chest:
 
     def lung(self, x: Array, y: Array, z: Array, softness: float) -> Array:
         """Fraction of space inside the lungs; arguments broadcast."""
+        return _solid(self.lung_depth(x, y, z), softness)
+
+    def lung_depth(self, x: Array, y: Array, z: Array) -> Array:
+        """Depth below the surface of the lungs, mm, to first order, negative outside; arguments broadcast."""
         heart = self.heart_depth(x, y, z)
         spine = self.spine_x(z)
         # The mediastinum: a column that widens to the root of the neck, and the spine with its muscles behind it.
@@ -216,7 +223,7 @@ class Chest:
             centre = np.float32(side * 66 * self.width)
             dome = z - top + curve * ((x - centre) ** 2 * np.float32(1 / 140) + (y + 12) ** 2 * np.float32(1 / 170))
             lungs.append(np.minimum(shell, dome))
-        return _solid(np.minimum(np.maximum(*lungs), -between), softness)
+        return np.minimum(np.maximum(*lungs), -between)
 
     def tissues(self, x: Array, y: Array, z: Array, softness: float = 4.0) -> Tissues:
         """Sample the chest.

@@ -33,13 +33,14 @@ def _rib(chest: Chest, number: int, side: int, jitter: float) -> Array:
     return np.stack([x, y, z], axis=1)
 
 
-def bones(chest: Chest, rng: np.random.Generator, shoulders: float) -> Tubes:
+def bones(chest: Chest, rng: np.random.Generator, shoulders: float, arms: bool = True) -> Tubes:
     """All bones.
 
     Args:
         chest: whose bones.
         rng: small differences between ribs.
         shoulders: how far the shoulder blades are rolled off the lungs, 0 (arms down) to 1 (hugging the detector).
+        arms: with shoulder blades and arms, which serve for their shadows only; a tomogram is drawn without.
     """
     mineral = float(np.clip(1.1 - 0.004 * (chest.age - 40) + rng.normal(0, 0.06), 0.7, 1.2))
     parts: list[Tubes] = []
@@ -57,7 +58,8 @@ def bones(chest: Chest, rng: np.random.Generator, shoulders: float) -> Tubes:
         z = chest.height * (92 + 26 * t) + 7 * np.sin(2 * np.pi * t) + rise * t + 8 * shoulders * (t - 0.6)
         radius = np.interp(t, [0, 0.15, 0.5, 1], [8.5, 6.5, 5.6, 6.8])
         parts += _bone(np.stack([x, y, z], axis=1), radius, 1.4, mineral)
-        parts += _scapula(chest, side, shoulders, mineral, rng)
+        if arms:
+            parts += _scapula(chest, side, shoulders, mineral, rng)
     parts += _spine(chest, mineral)
     return Tubes.join(parts)
 

@@ -60,6 +60,10 @@ class Tubes:
             *(np.concatenate([getattr(p, name) for p in parts]) for name in ("points", "length", "radius", "density"))
         )
 
+    def only(self, some: NDArray[np.bool_]) -> Tubes:
+        """The pieces where ``some``, (n,), is true."""
+        return Tubes(self.points[some], self.length[some], self.radius[some], self.density[some])
+
     def scaled(self, factor: float | Array) -> Tubes:
         """The same tubes with another density."""
         return replace(self, density=(self.density * factor).astype(np.float32))

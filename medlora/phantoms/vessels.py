@@ -83,6 +83,21 @@ def pulmonary(chest: Chest, rng: np.random.Generator, generations: int = 9) -> T
     return Tubes.join(trees)
 
 
+def bronchi(chest: Chest, rng: np.random.Generator, generations: int = 6) -> Tubes:
+    """Lobar to subsegmental bronchi of both lungs, with density 1; their radii are those of the lumen.
+
+    They begin where :func:`medlora.phantoms.skeleton.airways` ends.
+    """
+    trees = []
+    for side, root in ((RIGHT, (-34.0, 31.0, -37.0)), (LEFT, (40.0, 32.5, -29.0))):
+        start = np.array(root) + [0, 0, 38 * chest.height]
+        hilum = start + [side * 8.0, -4.0, -12.0]
+        tips = points_in_lung(chest, side, 2**generations, rng)
+        tips = hilum + 0.75 * (tips - hilum)  # the outer bronchi are too thin to be seen
+        trees.append(_tree(start, hilum, tips, 4.2 if chest.female else 4.8, 0.06, rng))
+    return Tubes.join(trees)
+
+
 def breathe(points: Array, chest: Chest) -> Array:
     """Move points of the lungs from where they lie at full inspiration to where they lie in this breath."""
     apex = APEX * chest.height

@@ -1,11 +1,11 @@
-"""Answers for new scans: what ``medlora predict`` writes, a row for each scan, answered or not."""
+"""Answers for new scans: what ``medlora predict`` writes, a row for each scan or place in one, answered or not."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +15,14 @@ import torch
 
 from medlora.errors import MedloraError
 from medlora.progress import track
+from medlora.training.asked import Asked, read_asked
 from medlora.training.predictor import Predictor
 
 if TYPE_CHECKING:
-    from medlora.scans import ScanFiles
+    from medlora.scans import ScanFiles, Survey
 
 _BATCH = 32
+_CENTRE = ("x_mm", "y_mm", "z_mm")  # not x, y, z: y is the true class
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class Answers:
 
     Attributes:
         table: a row for each scan: case_id, scan_id, patient (a hash that holds within this table), site, y (empty),
-            p_CLASS…, predicted, note, reason (why there is no answer); nothing in it identifies anybody.
+            p_CLASS…, predicted, note, reason (why there is no answer); nothing in it identifies anybody. Where places
+            in scans were asked about, a row for each of them, with its centre (x_mm, y_mm, z_mm, RAS+) and the row of
+            the table of cases.
         sources: the files of each row of ``table``; they may carry names, so they are kept apart from it.
     """
 
@@ -54,15 +58,23 @@ class Answers:
         return self.table.to_html(notebook=True, max_rows=60)
 
 
-def predict(model: Predictor, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Answers:
-    """Answer for each scan in ``paths``, in the order of their files.
+def predict(
+    model: Predictor,
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    cases: str | os.PathLike[str] | None = None,
+    coordinates: str | None = None,
+) -> Answers:
+    """Answer for each scan in ``paths``, in the order of their files; or for places in them.
 
     Args:
         model: the adapter on its backbone.
         paths: files or folders.
+        cases: a CSV of places (see :mod:`medlora.training.asked`), where the adapter answers for places.
+        coordinates: the system of their centres, where the headings do not say it.
 
     Raises:
-        MedloraError: a path does not exist, or there is no file at all.
+        MedloraError: a path does not exist, or there is no file at all; places are given to an adapter that answers for
+            whole scans, or the reverse.
     """
     from medlora import scans
 
@@ -74,25 +86,76 @@ def predict(model: Predictor, paths: str | os.PathLike[str] | Iterable[str | os.
     if not survey.scans and not survey.excluded:
         raise MedloraError(f"no file in {', '.join(map(str, places))}", "give a folder or file that holds scans")
 
+    asked = _asked(model, cases, coordinates, survey, places)
     salt = secrets.token_bytes(16)
-    prepare = model.preset.preparation()
     rows: list[dict[str, object]] = []
+    sources: list[tuple[Path, ...]] = []
     waiting: list[tuple[int, torch.Tensor]] = []
-    for number, item in enumerate(track(survey.scans, "predicting scans"), 1):
-        row = _row(model, item, salt)
-        rows.append(row)
-        try:
-            waiting.append((len(rows) - 1, torch.as_tensor(prepare(item.load()))))
-        except MedloraError as error:
-            row["reason"] = error.what
-        if waiting and (len(waiting) == _BATCH or number == len(survey.scans)):
-            _answer(model, rows, waiting)
-            waiting.clear()
-    sources = [item.paths for item in survey.scans]
+    wanted = [item for item in survey.scans if asked is None or item.scan_id in asked.of_scan]
+    for item in track(wanted, "predicting scans"):
+        for row, image in _images(model, item, asked):
+            if image is not None:
+                waiting.append((len(rows), image))
+            rows.append(_row(model, item, salt) | row)
+            sources.append(item.paths)
+            if len(waiting) == _BATCH:
+                _answer(model, rows, waiting)
+                waiting.clear()
+    if waiting:
+        _answer(model, rows, waiting)
+    if asked is not None:
+        for number in asked.unmatched:
+            rows.append(_empty(model, "") | {"row": number, "reason": "the row is about no scan that was found"})
+            sources.append(())
+        return Answers(pd.DataFrame(rows), sources)
     for left_out in survey.excluded:
         rows.append(_empty(model, left_out.scan_id or "") | {"reason": f"{left_out.code.name}: {left_out.reason}"})
         sources.append(tuple(left_out.paths))
     return Answers(pd.DataFrame(rows), sources)
+
+
+def _asked(
+    model: Predictor,
+    cases: str | os.PathLike[str] | None,
+    coordinates: str | None,
+    survey: Survey,
+    roots: list[Path],
+) -> Asked | None:
+    """The places that are asked about, or None where the adapter answers for whole scans."""
+    if not model.preset.places:
+        if cases is not None:
+            raise MedloraError("this adapter answers for whole scans, not for places in them", "leave out --cases")
+        return None
+    if cases is None:
+        raise MedloraError(
+            "this adapter answers for places in scans (nodules), and does not look for them itself",
+            "add --cases CSV with a row for each place: its scan (series_uid or file) and its centre (x, y, z)",
+        )
+    return read_asked(cases, coordinates, survey, roots)
+
+
+def _images(
+    model: Predictor, item: ScanFiles, asked: Asked | None
+) -> Iterator[tuple[dict[str, object], torch.Tensor | None]]:
+    """What is special about the rows of a scan, and the prepared image of each, None where there is a reason."""
+    prepare = model.preset.preparation()
+    try:
+        scan = item.load()
+    except MedloraError as error:
+        failed: dict[str, object] = {"reason": error.what}
+        places = asked.of_scan[item.scan_id] if asked is not None else [None]
+        yield from ((failed if place is None else failed | {"row": place.row}, None) for place in places)
+        return
+    for number, place in enumerate(asked.of_scan[item.scan_id] if asked is not None else [None], 1):
+        row: dict[str, object] = {}
+        centre = None
+        if asked is not None and place is not None:
+            centre = asked.centre(place, scan)
+            row = {"case_id": f"{item.scan_id}:{number}", **dict(zip(_CENTRE, centre, strict=True)), "row": place.row}
+        try:
+            yield row, torch.as_tensor(prepare(scan, centre))
+        except MedloraError as error:
+            yield row | {"reason": error.what}, None
 
 
 def _row(model: Predictor, item: ScanFiles, salt: bytes) -> dict[str, object]:
@@ -110,7 +173,8 @@ def _row(model: Predictor, item: ScanFiles, salt: bytes) -> dict[str, object]:
 def _empty(model: Predictor, scan_id: str) -> dict[str, object]:
     probabilities = {f"p_{name}": None for name in model.classes}
     identity = {"case_id": scan_id, "scan_id": scan_id, "patient": "", "site": "", "y": ""}
-    return {**identity, **probabilities, "predicted": "", "note": "", "reason": ""}
+    place = dict.fromkeys((*_CENTRE, "row")) if model.preset.places else {}
+    return {**identity, **probabilities, "predicted": "", **place, "note": "", "reason": ""}
 
 
 def _answer(model: Predictor, rows: list[dict[str, object]], waiting: list[tuple[int, torch.Tensor]]) -> None:

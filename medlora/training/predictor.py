@@ -108,11 +108,16 @@ class Predictor:
         """Logits (N, K) → calibrated probabilities (N, K), float64, each row summing to 1."""
         return apply_temperature(logits, self.temperature)
 
-    def predict(self, paths: str | Path | list[str | Path]) -> Answers:
-        """Answer for each scan in files or folders; see :func:`medlora.training.answering.predict`."""
+    def predict(
+        self, paths: str | Path | list[str | Path], cases: str | Path | None = None, coordinates: str | None = None
+    ) -> Answers:
+        """Answer for each scan in files or folders, or for places in them.
+
+        See :func:`medlora.training.answering.predict`.
+        """
         from medlora.training.answering import predict
 
-        return predict(self, paths)
+        return predict(self, paths, cases, coordinates)
 
     def table(self, cases: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:
         """Predictions in the form that :mod:`medlora.evaluation` reads: ``cases`` with p_CLASS… and predicted."""

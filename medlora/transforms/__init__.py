@@ -5,27 +5,30 @@ from __future__ import annotations
 from typing import Any
 
 from medlora.errors import MedloraError
-from medlora.transforms.preset import Preset
+from medlora.transforms.ct_nodule import CTNodule
+from medlora.transforms.preset import Centre, Preset
 from medlora.transforms.radiograph import Radiograph
 
-PRESETS: dict[str, type[Preset]] = {preset.name: preset for preset in (Radiograph,)}
+PRESETS: dict[str, type[Preset]] = {preset.name: preset for preset in (Radiograph, CTNodule)}
 
-__all__ = ["PRESETS", "Preset", "Radiograph", "preset_for", "preset_from"]
+__all__ = ["PRESETS", "CTNodule", "Centre", "Preset", "Radiograph", "preset_for", "preset_from"]
 
 
-def preset_for(modalities: set[str]) -> type[Preset]:
-    """The preset that reads all of ``modalities`` (DICOM's Modality values).
+def preset_for(modalities: set[str], places: bool = False) -> type[Preset]:
+    """The preset that reads all of ``modalities`` (DICOM's Modality values), as whole scans or as places in them.
 
     Raises:
         MedloraError: no preset reads them all.
     """
-    for preset in PRESETS.values():
+    of_kind = [preset for preset in PRESETS.values() if preset.places == places]
+    for preset in of_kind:
         if modalities <= preset.modalities:
             return preset
-    known = sorted(filter(None, set().union(*(preset.modalities for preset in PRESETS.values()))))
+    known = sorted(filter(None, set().union(*(preset.modalities for preset in of_kind))))
+    what = "places in scans" if places else "whole scans"
     raise MedloraError(
-        f"no preset reads scans of the modalities {', '.join(sorted(modalities))} together; "
-        f"there are presets for {', '.join(known)}",
+        f"no preset reads {what} of the modalities {', '.join(sorted(modalities))} together; "
+        f"for {what} there are presets for {', '.join(known)}",
         "choose scans of one kind when the cohort is made (a folder of their own, or a labels CSV that names them)",
     )
 

@@ -1,4 +1,4 @@
-"""What all presets share: how a scan becomes the tensor that a backbone reads."""
+"""What all presets share: how a scan, or a place in it, becomes the tensor that a backbone reads."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from medlora.scans import Scan
 
 
+Centre = tuple[float, float, float]
+"""Of a place in a scan: RAS+ millimetres."""
+
+
 @dataclass(frozen=True)
 class Preset:
     """Preparation for one kind of scan: deterministic first, then random augmentation, then normalisation.
@@ -24,6 +28,15 @@ class Preset:
         size: side of the square image, in pixels.
         mean, std: of the backbone's pretraining, one figure for each of its input channels.
         augment: strength of the random augmentation; 0 switches it off, 1 is the preset's own.
+
+    Attributes:
+        name: as adapters record it.
+        modalities: DICOM's Modality values that it reads.
+        places: whether it reads places in scans, not whole scans.
+        channels: of the prepared image: 1, which every channel of the backbone then sees, or one for each of them.
+
+    Raises:
+        MedloraError: the backbone has another number of channels.
     """
 
     size: int
@@ -33,13 +46,30 @@ class Preset:
 
     name: ClassVar[str]
     modalities: ClassVar[frozenset[str]]
+    places: ClassVar[bool] = False
+    channels: ClassVar[int] = 1
 
-    def check(self, scan: Scan) -> None:
-        """Raise where this preset was not made for ``scan``.
+    def __post_init__(self) -> None:
+        if self.channels not in (1, len(self.mean)):
+            raise MedloraError(
+                f"the preset {self.name} gives {self.channels} channels, but the backbone reads {len(self.mean)}",
+                "choose a backbone with as many input channels",
+            )
+
+    def check(self, scan: Scan, centre: Centre | None = None) -> None:
+        """Raise where this preset was not made for ``scan``, or for a place in it.
 
         Raises:
-            MedloraError: the scan is of another modality or dimension; its scan_id is named.
+            MedloraError: the scan is of another modality; or a place is given where whole scans are read, or none where
+                places are. The scan_id is named.
         """
+        if self.places != (centre is not None):
+            what = (
+                ("places in scans, and none was given", "labels or cases with columns x, y and z")
+                if self.places
+                else ("whole scans, and a place in one was given", "labels or cases without columns x, y and z")
+            )
+            raise MedloraError(f"scan {scan.scan_id}: the preset {self.name} reads {what[0]}", f"give {what[1]}")
         if scan.modality not in self.modalities:
             raise MedloraError(
                 f"scan {scan.scan_id} has modality {scan.modality or 'unknown'}; the preset {self.name} reads "
@@ -47,18 +77,22 @@ class Preset:
                 "leave such scans out of the cohort, or use another preset",
             )
 
-    def preparation(self) -> Callable[[Scan], torch.Tensor]:
-        """Deterministic transforms: Scan → float32 tensor (1, size, size), intensities 0…1, rows first."""
+    def preparation(self) -> Callable[[Scan, Centre | None], torch.Tensor]:
+        """Deterministic transforms: Scan → float32 tensor (channels, size, size), intensities 0…1, rows first.
+
+        The centre is given where the preset reads places, and None where it reads whole scans.
+        """
         raise NotImplementedError
 
     def augmentation(self) -> Compose:
-        """Random transforms of a prepared tensor (1, size, size), of the same shape and range."""
+        """Random transforms of a prepared tensor (channels, size, size), of the same shape and about the same range."""
         raise NotImplementedError
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """Prepared images (N, 1, size, size) → backbone input (N, len(mean), size, size).
+        """Prepared images (N, channels, size, size) → backbone input (N, len(mean), size, size).
 
-        Each channel of the backbone sees the same grey image under its own mean and standard deviation.
+        Each channel of the backbone has its own mean and standard deviation; where the preset gives a single one, all
+        see the same grey image.
         """
         import torch
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from medlora.errors import MedloraError
-from medlora.transforms.preset import Preset
+from medlora.transforms.preset import Centre, Preset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +34,8 @@ class Radiograph(Preset):
     # CR, DX and RG as PS3.3 C.7.3.1.1.1 defines them; OT and the empty word are exported images without a modality.
     modalities: ClassVar[frozenset[str]] = frozenset({"CR", "DX", "RG", "OT", ""})
 
-    def preparation(self) -> Callable[[Scan], torch.Tensor]:
-        """Scan → float32 tensor (1, size, size), intensities 0…1, rows first."""
+    def preparation(self) -> Callable[[Scan, Centre | None], torch.Tensor]:
+        """Scan → float32 tensor (1, size, size), intensities 0…1, rows first; there is no centre."""
         from monai.transforms import Compose, EnsureType, Resize, ScaleIntensityRangePercentiles
 
         chain = Compose(
@@ -46,15 +46,16 @@ class Radiograph(Preset):
                 EnsureType(track_meta=False),
             ]
         )
-        return lambda scan: chain(self.pixels(scan))  # outside of the chain, which would wrap the reason of a refusal
+        # Refusals outside of the chain, which would wrap their reason.
+        return lambda scan, centre=None: chain(self.pixels(scan, centre))
 
-    def pixels(self, scan: Scan) -> np.ndarray:
+    def pixels(self, scan: Scan, centre: Centre | None = None) -> np.ndarray:
         """The one image of ``scan`` as (1, rows, columns); colour channels are averaged.
 
         Raises:
-            MedloraError: the scan is no radiograph, has several slices, or holds one single value.
+            MedloraError: the scan is no radiograph, has several slices, or holds one single value; or a place is given.
         """
-        self.check(scan)
+        self.check(scan, centre)
         image = scan.array.mean(axis=-1) if scan.array.ndim == 4 else scan.array
         if image.ndim == 3 and image.shape[2] != 1:
             raise MedloraError(

@@ -1,0 +1,152 @@
+"""The preset for pulmonary nodules: a place in a chest CT, seen in three orthogonal planes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from medlora.errors import MedloraError
+from medlora.transforms.preset import Centre, Preset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+    from monai.data import MetaTensor
+    from monai.transforms import Compose
+
+    from medlora.scans import Scan
+
+# Right, anterior and superior as unit vectors in RAS+; a plane's rows run along the first, its columns along the second.
+_PLANES = {
+    "axial": ((0, -1, 0), (-1, 0, 0)),
+    "coronal": ((0, 0, -1), (-1, 0, 0)),
+    "sagittal": ((0, 0, -1), (0, -1, 0)),
+}
+
+
+@dataclass(frozen=True)
+class CTNodule(Preset):
+    """A nodule on CT: axial, coronal and sagittal plane through its centre, each a channel.
+
+    Every image shows the same length in the patient, ``extent``, whatever the voxels of its series: a nodule's size
+    carries meaning. HU are windowed to ``window``, which holds lung, ground glass and soft tissue; calcium is cut off at
+    its upper end. Beyond the edge of the scan its last voxels are repeated.
+
+    Augmentation mirrors the block about the nodule in the patient's three directions, one by one: whether a nodule is
+    malignant does not depend on the side of the patient that it is seen from. Anatomy further away, whose side matters,
+    lies outside of the image. Sizes change by 5 % at most.
+
+    Args:
+        extent: side of the images in the patient, mm.
+        window: HU that become 0 and 1.
+    """
+
+    extent: float = 48.0
+    window: tuple[float, float] = (-1000.0, 400.0)
+
+    name: ClassVar[str] = "ct-nodule"
+    modalities: ClassVar[frozenset[str]] = frozenset({"CT"})
+    places: ClassVar[bool] = True
+    channels: ClassVar[int] = len(_PLANES)
+
+    @property
+    def spacing(self) -> float:
+        """Millimetres per pixel of the prepared image."""
+        return self.extent / self.size
+
+    def preparation(self) -> Callable[[Scan, Centre | None], torch.Tensor]:
+        """Scan and centre (RAS+ mm) → float32 tensor (3, size, size), intensities 0…1, rows first."""
+        import torch
+        from monai.transforms import Compose, EnsureType, ScaleIntensityRange, SpatialResample
+
+        resample = SpatialResample(mode="bilinear", padding_mode="border", align_corners=False, dtype=np.float64)
+        window = Compose([ScaleIntensityRange(*self.window, 0.0, 1.0, clip=True), EnsureType(track_meta=False)])
+
+        def prepare(scan: Scan, centre: Centre | None) -> torch.Tensor:
+            block = self.block(scan, centre)
+            planes = [
+                resample(block, dst_affine=self._affine(centre, *axes), spatial_size=(self.size, self.size, 1))
+                for axes in _PLANES.values()
+            ]
+            return window(torch.cat([plane.as_tensor()[..., 0] for plane in planes]).float())
+
+        return prepare
+
+    def block(self, scan: Scan, centre: Centre | None) -> MetaTensor:
+        """The voxels about ``centre`` that the planes are cut from, (1, x, y, z), with their affine.
+
+        Raises:
+            MedloraError: the scan is no CT volume, or the centre is not given or lies outside of it.
+        """
+        import torch
+        from monai.data import MetaTensor
+        from monai.transforms import SpatialCrop
+
+        self.check(scan, centre)
+        if scan.array.ndim != 3 or min(scan.array.shape) < 2:
+            raise MedloraError(
+                f"scan {scan.scan_id} is no volume (its shape is {' × '.join(map(str, scan.array.shape))})",
+                "choose the series that holds the axial slices",
+            )
+        even = scan.evenly_spaced()
+        shape = np.array(even.array.shape)
+        inverse = np.linalg.inv(even.affine)
+        middle = inverse[:3, :3] @ np.asarray(centre) + inverse[:3, 3]
+        if not ((middle >= -0.5) & (middle <= shape - 0.5)).all():
+            raise MedloraError(
+                f"a centre lies outside of its scan {scan.scan_id}",
+                "check the coordinates, and the system that they are in",
+            )
+        # All that a sphere around the image's corners touches, so that the block serves however the slices are tilted.
+        half = 0.5 * math.sqrt(2) * self.extent * np.linalg.norm(inverse[:3, :3], axis=1) + 1
+        low = np.clip(np.floor(middle - half), 0, shape - 2).astype(int)
+        high = np.clip(np.ceil(middle + half) + 1, low + 2, shape).astype(int)
+        volume = MetaTensor(torch.as_tensor(even.array)[None], affine=torch.as_tensor(even.affine))
+        return SpatialCrop(roi_start=low.tolist(), roi_end=high.tolist())(volume)
+
+    def _affine(self, centre: Centre | None, rows: tuple[int, int, int], columns: tuple[int, int, int]) -> np.ndarray:
+        """From (row, column, 0) of a plane to RAS+ mm."""
+        affine = np.eye(4)
+        affine[:3, 0], affine[:3, 1] = np.multiply(rows, self.spacing), np.multiply(columns, self.spacing)
+        affine[:3, 2] = np.cross(affine[:3, 0], affine[:3, 1]) / self.spacing**2
+        affine[:3, 3] = np.asarray(centre) - affine[:3, :2].sum(axis=1) * (self.size - 1) / 2
+        return affine
+
+    def augmentation(self) -> Compose:
+        """Mirrored planes; rotation to ±20°, scale ±5 %, shift ±2 mm; blur or noise as of other kernels and doses."""
+        from monai.transforms import (
+            Compose,
+            EnsureType,
+            RandAffine,
+            RandGaussianNoise,
+            RandGaussianSmooth,
+            RandScaleIntensity,
+        )
+
+        from medlora.transforms.planes import RandMirrorPlanes
+
+        if self.augment <= 0:
+            return Compose([])
+        strength = self.augment
+        smooth = (0.1, 0.1 + 0.9 * strength / self.spacing)  # pixels: up to about 1 mm
+        return Compose(
+            [
+                RandMirrorPlanes(prob=0.5),
+                RandAffine(
+                    prob=0.9,
+                    rotate_range=math.radians(20) * strength,
+                    scale_range=(0.05 * strength, 0.05 * strength),
+                    translate_range=2.0 * strength / self.spacing,
+                    mode="bilinear",
+                    padding_mode="border",
+                ),
+                RandGaussianSmooth(prob=0.25, sigma_x=smooth, sigma_y=smooth),
+                RandScaleIntensity(prob=0.3, factors=0.08 * strength),
+                RandGaussianNoise(prob=0.4, std=0.03 * strength),  # 0.03 are 42 HU
+                EnsureType(track_meta=False),  # a MetaTensor would slow every operation of the network
+            ]
+        )

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from medlora.cohorts import Cohort
 
 
-_METHODS = {
+METHODS = {
     kind.name: kind
     for kind in (
         adapters.LoRA,
@@ -170,7 +170,7 @@ def _train(cohort: Cohort, cases: TrainingCases, config: Config, folder: Path, r
         len(classes),
         settings,
         folder,
-        cases.of("train"),
+        [str(case) for case in cases.of("train")],
         cached,
         digest,
         after,
@@ -320,7 +320,7 @@ def _set_head(model: torch.nn.Module, probe: linear_probe.Probe) -> None:
 
 def _method(config: Config) -> Method:
     """The method that the settings name, with those of its options that they hold."""
-    kind = _METHODS[config.adapter.method]
+    kind = METHODS[config.adapter.method]
     options = {field.name for field in dataclasses.fields(kind)}
     return kind(**{name: value for name, value in config.adapter if name in options})
 

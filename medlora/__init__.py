@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from medlora.adapters import SSF, BitFit, DoRA, Full, LoRA, LoRAFA, NormTuning, Probe
     from medlora.cohorts import Cohort
     from medlora.evaluation import evaluate
-    from medlora.training import Predictor, Run, train
+    from medlora.training import Predictor, Run, compare_methods, train
 
 _HOMES = {
     "adapters": ("BitFit", "DoRA", "Full", "LoRA", "LoRAFA", "NormTuning", "Probe", "SSF"),
     "cohorts": ("Cohort",),
     "evaluation": ("evaluate",),
-    "training": ("Predictor", "Run", "train"),
+    "training": ("Predictor", "Run", "compare_methods", "train"),
 }
 _HOME_OF = {name: room for room, names in _HOMES.items() for name in names}
 
@@ -42,6 +42,7 @@ __all__ = [
     "Probe",
     "Run",
     "__version__",
+    "compare_methods",
     "evaluate",
     "load",
     "train",

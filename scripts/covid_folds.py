@@ -2,8 +2,8 @@
 
     python scripts/covid_folds.py covid-cxr/dicom covid-cxr/labels.csv -o folds --jobs 2
 
-Each fold is trained with medlora's default settings (``full`` and ``random`` by ``--method full``), its epoch and
-operating point chosen on a fifth of the other four folds, and tested once. Printed are, for each fold and in the mean,
+Each fold is trained with medlora's default settings (``full`` and ``random`` by ``--method full``), its operating
+point chosen on a fifth of the other four folds, and tested once. Printed are, for each fold and in the mean,
 the AUC of COVID against the rest and of pneumonia against normal (scored p_pneumonia / (p_pneumonia + p_normal)), and
 paired tests by patient: Obuchowski's variance of the difference in each fold; folds share no patient, so the variance
 of the mean difference is the sum of theirs, divided by the square of their number.
@@ -36,35 +36,20 @@ METHODS = {
 FOLDS = 5
 
 
-def with_fold(cohort, fold):
-    """The cohort with one fold as test split and a fifth of the rest as tune split; the same on every machine."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    table = cohort.table.sort_values("scan_id", ignore_index=True)
-    patients = pd.factorize(table["patient"])[0]  # numbered by scan_id, since the hashes differ between cohorts
-    labels = table["label"].to_numpy()
-    split = np.full(len(table), "train", dtype=object)
-    rest, test = list(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(labels, labels, patients))[fold]
-    inner = StratifiedGroupKFold(5, shuffle=True, random_state=0).split(labels[rest], labels[rest], patients[rest])
-    split[test] = "test"
-    split[rest[next(inner)[1]]] = "tune"
-    cohort.table = table.assign(split=split)
-    return cohort
-
-
 def one(cohort_folder, output, fold, method, threads):
-    """Train and test one method on one fold; skipped where its predictions are there already."""
+    """Train and test one method on one fold; taken up where it was interrupted, skipped where it is done."""
     import torch
 
     from medlora.cohorts import Cohort
     from medlora.training import train
+    from medlora.training.comparing import with_fold
 
     torch.set_num_threads(threads)
     folder = output / f"{method}-{fold}"
     if not (folder / "predictions" / "test.csv").is_file():
         settings = {**METHODS[method], "evaluation.probe": method == "lora"}
-        run = train(with_fold(Cohort.load(cohort_folder), fold), folder, settings=settings, overwrite=folder.exists())
-        run.evaluate("test")
+        cohort = with_fold(Cohort.load(cohort_folder), fold, FOLDS)
+        train(cohort, folder, settings=settings, resume=True).evaluate("test", overwrite=True)
     return fold, method
 
 

@@ -82,19 +82,19 @@ def train(
         overwrite=overwrite,
         resume=resume,
     )
-    history = run.history
-    best = history.iloc[int(history["tune_auc"].argmax())]
+    history = run.history.set_index("epoch")
+    kept = int(run.info["training"]["kept_epoch"])
+    auc = float(history["tune_auc"].loc[kept])
     size = (run.adapter_path / "adapter_model.safetensors").stat().st_size
     values = {
         "run": run.folder,
         "adapter": run.adapter_path,
         "adapter_bytes": size,
-        "best_epoch": int(best["epoch"]),
-        "tune_auc": float(best["tune_auc"]),
+        "kept_epoch": kept,
+        "tune_auc": auc,
     }
     lines = [
-        f"Best of {len(history)} epochs: {best['epoch']:.0f}, AUC {best['tune_auc']:.3f} on the tune split "
-        "(optimistic: the epoch was chosen there)",
+        f"Kept: epoch {kept} of {len(history)}, AUC {auc:.3f} on the tune split (where the operating point is chosen)",
         f"Adapter: {run.adapter_path} ({size / 1000:,.0f} kB)",
         RESEARCH_USE_ONLY,
         "",

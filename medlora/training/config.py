@@ -59,7 +59,7 @@ class Method(_Block):
         "probe: the head alone; full: every weight",
     )
     rank: int = Field(8, ge=1, le=1024, description="rank of each low-rank update; higher is more capable and larger")
-    alpha: float = Field(16.0, gt=0, description="scale of the updates: each is multiplied by alpha / rank")
+    alpha: float = Field(64.0, gt=0, description="scale of the updates: each is multiplied by alpha / rank")
     targets: str | list[str] = Field("auto", description="roles, groups or module paths that get an update")
     last: str | int | list[int] | None = Field(
         None, description="only the last blocks get an update: a fraction (1/3) or block numbers; none: all"
@@ -100,6 +100,11 @@ class Train(_Block):
         le=64,
         description="random views of each image for which the part of the network before its first trained weight is "
         "computed once and kept, where that part is worth it; 0: all of the network in each step",
+    )
+    keep: Literal["last", "best"] | None = Field(
+        None,
+        description="the epoch whose adapter is kept: the last, when the learning rate has come down to 0, or the best "
+        "by AUC on the tune split, a noisy choice where that is small; none: last, but best where patience is set",
     )
     patience: int | None = Field(
         None, ge=1, description="stop after so many epochs without a better AUC on the tune split; none: never"

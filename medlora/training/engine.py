@@ -1,4 +1,4 @@
-"""The training loop, on Lightning: AdamW, warm-up and cosine, the best epoch on the tune split kept."""
+"""The training loop, on Lightning: AdamW, warm-up and cosine, an epoch kept by rule."""
 
 from __future__ import annotations
 
@@ -161,8 +161,8 @@ def fit(
     cached: CachedPrefix | None = None,
     digest: str = "",
     after: Checkpoint | None = None,
-) -> list[dict[str, float]]:
-    """Train ``adapter`` in place; it ends with the tensors of its best epoch by AUC on the tune split.
+) -> dict[str, float]:
+    """Train ``adapter`` in place; it ends with the tensors of the epoch that ``settings.keep`` names.
 
     Args:
         model: the backbone with the adapter attached.
@@ -178,7 +178,7 @@ def fit(
         after: go on from this state.
 
     Returns:
-        A row for each epoch: epoch, train_loss, tune_loss, tune_auc.
+        The row of the epoch kept: epoch, train_loss, tune_loss, tune_auc.
 
     Raises:
         MedloraError: the loss is no longer finite, or the device does not exist.
@@ -207,8 +207,7 @@ def fit(
     if after is not None:
         adapter.load_state_dict(after.adapter)
     if keep.finished(settings.epochs):
-        adapter.load_state_dict(keep.best)
-        return module.history
+        return _kept(adapter, keep, settings)
     if settings.gradient_checkpointing:
         _checkpoint_gradients(model)
     trainer = L.Trainer(
@@ -234,8 +233,15 @@ def fit(
     except SystemExit:  # how Lightning ends after Ctrl-C
         raise KeyboardInterrupt from None
     model.cpu()
+    return _kept(adapter, keep, settings)
+
+
+def _kept(adapter: Adapter, keep: KeepBest, settings: Train) -> dict[str, float]:
+    """Leave the adapter with the tensors of the epoch to keep; that epoch's row."""
+    if settings.keep == "last" or (settings.keep is None and settings.patience is None):
+        return keep.rows[-1]  # the adapter has its tensors
     adapter.load_state_dict(keep.best)
-    return module.history
+    return max(keep.rows, key=lambda row: row["tune_auc"])
 
 
 def _checkpoint_gradients(model: torch.nn.Module) -> None:

@@ -180,7 +180,7 @@ def _provenance(model: Predictor) -> dict[str, str]:
         "operating point": model.operating_point.describe(),
     }
     if "epochs" in training:
-        rows["epochs"] = f"{training['epochs']}, the best of them {training['best_epoch']}"
+        rows["epochs"] = f"{training['epochs']}, kept is epoch {training['kept_epoch']}"
     return rows
 
 

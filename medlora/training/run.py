@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -59,6 +59,13 @@ class Run:
         """The linear probe's folder, an adapter too, where one was trained."""
         path = self.folder / "probe"
         return path if path.is_dir() else None
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What the adapter says of itself: its ``medlora.json``."""
+        from medlora.adapters import read_info
+
+        return read_info(self.adapter_path)
 
     @property
     def config(self) -> Config:

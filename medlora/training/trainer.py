@@ -161,7 +161,7 @@ def _train(cohort: Cohort, cases: TrainingCases, config: Config, folder: Path, r
     cached = cached_prefix(
         backbone.model, adapter, preset, prepared["train"], settings, kept, config.data.cache_gb, device
     )
-    history = engine.fit(
+    kept_row = engine.fit(
         backbone.model,
         adapter,
         preset,
@@ -175,13 +175,12 @@ def _train(cohort: Cohort, cases: TrainingCases, config: Config, folder: Path, r
         digest,
         after,
     )
-    best = max(history, key=lambda row: row["tune_auc"])
     info = base | {
         "training": base["training"]
         | {
             "settings": {name: value for name, value in config.train.model_dump().items() if name != "num_workers"},
-            "epochs": len(history),
-            "best_epoch": int(best["epoch"]),
+            "epochs": settings.epochs,
+            "kept_epoch": int(kept_row["epoch"]),
             "seconds": round(time.monotonic() - started),
             "trainable_parameters": trainable,
             "total_parameters": total,

@@ -136,11 +136,12 @@ def _common(series: Series, scanner: Tomograph, identity: Identity) -> FileDatas
     ds.BurnedInAnnotation = "NO"
 
     # CT Image
-    ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = _INTERCEPT, 1, "US" if series.kernel is None else "HU"
+    ds.RescaleIntercept, ds.RescaleSlope = _INTERCEPT, 1
     if scanner.padding is not None and series.kernel is not None:
         ds.add_new("PixelPaddingValue", "SS", scanner.padding - _INTERCEPT)
     ds.KVP, ds.Exposure, ds.GantryDetectorTilt = scanner.kvp, round(series.mas), round(series.tilt, 2)
     if series.kernel is not None:
+        ds.RescaleType = "HU"
         ds.ConvolutionKernel, ds.ReconstructionDiameter = series.kernel.name, scanner.field
         ds.WindowCenter, ds.WindowWidth = ([-600, 40], [1500, 400])
     ds.PixelData = b""

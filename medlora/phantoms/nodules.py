@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
-from medlora.phantoms import risk
+from medlora.phantoms import risk as odds
 from medlora.phantoms.anatomy import LEFT, RIGHT, Chest
-from medlora.phantoms.tubes import Array, Tubes
+from medlora.phantoms.risk import Density, Margin, Person
+from medlora.phantoms.tubes import NO_TUBES, Array, Tubes
 from medlora.phantoms.vessels import points_in_lung
 from medlora.phantoms.voxels import Grid
 
@@ -43,8 +45,8 @@ class Nodule:
     diameter: float
     malignant: bool
     risk: float
-    density: risk.Density
-    margin: risk.Margin
+    density: Density
+    margin: Margin
     attachment: Attachment
     calcified: bool
     upper_lobe: bool
@@ -88,9 +90,7 @@ def in_upper_lobe(points: Array, chest: Chest) -> Array:
     return oblique & ((x > 0) | (z > 5 * chest.height))
 
 
-def draw(
-    chest: Chest, person: risk.Person, vessels: Tubes, rng: np.random.Generator, smallest: float = 5.0
-) -> list[Nodule]:
+def draw(chest: Chest, person: Person, vessels: Tubes, rng: np.random.Generator, smallest: float = 5.0) -> list[Nodule]:
     """Draw a person's nodules.
 
     Args:
@@ -110,7 +110,10 @@ def draw(
     return found
 
 
-def _pick(frequencies, rng):  # type: ignore[no-untyped-def]
+Word = TypeVar("Word", bound=str)
+
+
+def _pick(frequencies: Mapping[Word, float], rng: np.random.Generator) -> Word:
     names = list(frequencies)
     share = np.array([frequencies[name] for name in names])
     return names[int(rng.choice(len(names), p=share / share.sum()))]
@@ -139,18 +142,18 @@ def _place(chest: Chest, radius: float, attachment: Attachment, vessels: Tubes, 
 
 def _nodule(
     chest: Chest,
-    person: risk.Person,
+    person: Person,
     centre: Array,
     diameter: float,
     attachment: Attachment,
     rng: np.random.Generator,
 ) -> Nodule:
-    density = _pick(risk.DENSITIES, rng)
+    density = _pick(odds.DENSITIES, rng)
     upper = bool(in_upper_lobe(centre[None], chest)[0])
-    likely = risk.probability(risk.logit(person, diameter, density, upper, risk.ENRICHED))
+    likely = odds.probability(odds.logit(person, diameter, density, upper, odds.ENRICHED))
     malignant = bool(rng.random() < likely)
-    margin = _pick(risk.MARGINS[malignant], rng)
-    calcified = density == "solid" and bool(rng.random() < risk.CALCIFIED[malignant])
+    margin = _pick(odds.MARGINS[malignant], rng)
+    calcified = density == "solid" and bool(rng.random() < odds.CALCIFIED[malignant])
     axes = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     stretch = np.exp(rng.normal(0, 0.09, 3))
     stretch /= np.cbrt(np.prod(stretch))
@@ -171,14 +174,11 @@ def _nodule(
         bumps=(bumps, height),
         axes=axes,
         stretch=stretch,
-        spicules=_spicules(centre, diameter / 2, rng) if margin == "spiculated" else _NO_TUBES,
+        spicules=_spicules(centre, diameter / 2, rng) if margin == "spiculated" else NO_TUBES,
         core=float(rng.uniform(0.4, 0.65)),
         tissue=float(rng.uniform(15, 60)),
         glass=float(rng.uniform(220, 380)),
     )
-
-
-_NO_TUBES = Tubes(*(np.zeros(shape, np.float32) for shape in ((0, 3), 0, 0, 0)))
 
 
 def _spicules(centre: Array, radius: float, rng: np.random.Generator) -> Tubes:

@@ -1,7 +1,7 @@
-"""How likely a phantom nodule is malignant, and how it then looks: published figures, and where they were sharpened.
+"""How likely a phantom nodule is malignant, and how it then looks: published figures, and where they are sharpened.
 
-The risk is that of the Brock (PanCan) model, full and without spiculation (model 2a), of McWilliams et al., N Engl J Med
-2013; 369:910-919, supplementary appendix. In that screening population one nodule in twenty was malignant at most;
+The risk is that of the Brock (PanCan) model, full and without spiculation (model 2a), of McWilliams et al., N Engl J
+Med 2013; 369:910-919, supplementary appendix. In that screening population one nodule in twenty was malignant at most;
 phantoms are drawn half and half, as in a case-control study, which changes the model's constant and nothing else
 (Prentice and Pyke, Biometrika 1979; 66:403-411).
 

@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from medlora.phantoms import nodules, risk, skeleton, vessels
+from medlora.phantoms import nodules as lesions
+from medlora.phantoms import skeleton, vessels
 from medlora.phantoms.anatomy import APEX, LEFT, RIGHT, Chest
-from medlora.phantoms.tubes import Array, Tubes
+from medlora.phantoms.nodules import Nodule
+from medlora.phantoms.risk import Person
+from medlora.phantoms.tubes import NO_TUBES, Array, Tubes
 from medlora.phantoms.voxels import Field, Grid, filled
 
 AIR, FAT, MUSCLE, BLOOD = -1000.0, -100.0, 50.0, 40.0
@@ -34,13 +37,13 @@ class Thorax:
     """
 
     chest: Chest
-    person: risk.Person
+    person: Person
     arteries: Tubes
     bronchi: Tubes
     airways: Tubes
     bones: Tubes
     holes: Tubes
-    nodules: list[nodules.Nodule]
+    nodules: list[Nodule]
     unevenness: Array
 
     @classmethod
@@ -48,7 +51,7 @@ class Thorax:
         """Draw a patient with one to five nodules."""
         chest = replace(Chest.draw(rng), breath=float(rng.uniform(0.85, 1.0)), arms=False, scoliosis=0.0)
         chest = replace(chest, age=int(np.clip(rng.normal(63, 8), 40, 85)))
-        person = risk.Person(
+        person = Person(
             age=chest.age,
             female=chest.female,
             family_history=bool(rng.random() < 0.25),
@@ -65,8 +68,8 @@ class Thorax:
             bronchi=replace(bronchi, points=vessels.breathe(bronchi.points, chest)),
             airways=skeleton.airways(chest),
             bones=skeleton.bones(chest, rng, 1.0, arms=False),
-            holes=_emphysema(chest, rng) if person.emphysema else nodules._NO_TUBES,
-            nodules=nodules.draw(chest, person, tree, rng),
+            holes=_emphysema(chest, rng) if person.emphysema else NO_TUBES,
+            nodules=lesions.draw(chest, person, tree, rng),
             unevenness=rng.normal(0, 1, (48, 32, 48)).astype(np.float32),
         )
 
@@ -113,7 +116,7 @@ class Thorax:
         hu += filled(trachea, grid) * (MUSCLE - hu)
         hu += filled(Tubes.join([self.bronchi, self.airways]), grid) * (AIR - hu)
 
-    def _draw_nodule(self, hu: Array, lung: Array, nodule: nodules.Nodule, grid: Grid) -> None:
+    def _draw_nodule(self, hu: Array, lung: Array, nodule: Nodule, grid: Grid) -> None:
         middle = grid.indices(nodule.centre[None])[0]
         half = nodule.reach * np.linalg.norm(np.linalg.inv(grid.steps), axis=1) + 1
         size = np.array(grid.shape[::-1])
@@ -123,10 +126,10 @@ class Thorax:
             return
         where = tuple(slice(a, b) for a, b in zip(low[::-1], high[::-1], strict=True))
         block = hu[where]
-        nodules.fill(block, lung[where], nodule, grid, (int(low[2]), int(low[1]), int(low[0])))
+        lesions.fill(block, lung[where], nodule, grid, (int(low[2]), int(low[1]), int(low[0])))
         if len(nodule.spicules.radius):
             origin = np.asarray(grid.origin) + grid.steps @ low
-            part = Grid((origin[0], origin[1], origin[2]), grid.steps, block.shape)  # type: ignore[arg-type]
+            part = Grid((origin[0], origin[1], origin[2]), grid.steps, block.shape)
             strength = 1.0 if nodule.density != "ground-glass" else 0.5
             block += strength * filled(nodule.spicules, part) * lung[where] * (nodule.tissue - block)
 

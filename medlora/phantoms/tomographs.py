@@ -123,7 +123,7 @@ def water_width(hu: Array, pitch: float) -> Array:
 def table_top(hu: Array, grid: Grid, below: float) -> None:
     """Lay the patient on a table, in place: a curved shell, ``below`` mm behind the origin at its lowest."""
     _, rows, columns = hu.shape
-    x, y, _ = grid.axes(np.arange(columns), np.arange(rows), np.zeros(1))
+    x, y, _ = grid.axes(*(np.arange(n, dtype=np.float64) for n in (columns, rows, 1)))
     depth = y - (below - 30 * (x / 220) ** 2)
     inside = np.abs(x) < 220
     shell = (np.clip(2 - np.abs(depth - 2), 0, 1) + np.clip(2 - np.abs(depth - 22), 0, 1)) * inside

@@ -104,6 +104,9 @@ class Tubes:
         return image[margin : margin + shape[0], margin : margin + shape[1]].astype(np.float32)
 
 
+NO_TUBES = Tubes(*(np.zeros(shape, np.float32) for shape in ((0, 3), 0, 0, 0)))
+
+
 @lru_cache(maxsize=256)
 def _disc(radius: float, height: int, width: int, pitch: float) -> Array:
     """Fourier transform of a uniform disc, mm², at the frequencies of ``rfft2``."""

@@ -90,8 +90,8 @@ def bronchi(chest: Chest, rng: np.random.Generator, generations: int = 6) -> Tub
     """
     trees = []
     for side, root in ((RIGHT, (-34.0, 31.0, -37.0)), (LEFT, (40.0, 32.5, -29.0))):
-        start = np.array(root) + [0, 0, 38 * chest.height]
-        hilum = start + [side * 8.0, -4.0, -12.0]
+        start = np.array([root[0], root[1], root[2] + 38 * chest.height])
+        hilum = start + np.array([side * 8.0, -4.0, -12.0])
         tips = points_in_lung(chest, side, 2**generations, rng)
         tips = hilum + 0.75 * (tips - hilum)  # the outer bronchi are too thin to be seen
         trees.append(_tree(start, hilum, tips, 4.2 if chest.female else 4.8, 0.06, rng))

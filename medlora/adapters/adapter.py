@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from medlora.adapters import summary
-from medlora.adapters.derive import FAST, derived, plain_class
+from medlora.adapters.derive import FORWARDS, derived, plain_class
 from medlora.adapters.fast import forward_for, frozen_forward_for
 from medlora.adapters.methods import Method
 from medlora.adapters.targets import Target
@@ -38,7 +38,7 @@ class Site:
             module._modules["updates"] = self.updates
             names = tuple(self.updates)
             fast = forward_for(module, list(self.updates["weight"])) if names == ("weight",) else None
-        forward = next((name for name, f in FAST.items() if f is fast), None)
+        forward = next((name for name, f in FORWARDS.items() if f is fast), None)
         module.__class__ = derived(plain, names, forward, self.frozen)
         if self.frozen:
             module.training = False

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from medlora.adapters.adapter import Adapter, Owned
+from medlora.adapters.fast import forward_for
+from medlora.adapters.mixed import Share, prove_apart, sharing, stacked
 from medlora.adapters.updates import LowRank
 from medlora.errors import MedloraError
 
@@ -25,6 +27,12 @@ class Bank:
         model: the base, without an adapter attached.
 
     The memory is that of the changed weights, once per adapter. While an adapter is in use the model is a plain one.
+
+    >>> bank = Bank(model)  # doctest: +SKIP
+    >>> bank.load("lyon", "adapters/lyon")  # doctest: +SKIP
+    >>> bank.load("turin", "adapters/turin")  # doctest: +SKIP
+    >>> bank.use("lyon")  # doctest: +SKIP
+    >>> bank.run(scans, ["lyon", "turin", "turin", None])  # doctest: +SKIP
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -34,6 +42,8 @@ class Bank:
         self._tensors: dict[str, Weights] = {}
         self._updates: dict[str, dict[tuple[str, str], list[LowRank]]] = {}
         self._base: Weights = {}
+        self._shares: tuple[tuple[str | None, ...], list[tuple[nn.Module, Share, tuple[str, ...]]]] | None = None
+        self._proved: set[tuple[frozenset[str], torch.Size]] = set()
 
     def load(self, name: str, folder: str | os.PathLike[str]) -> None:
         """Add the adapter in ``folder``, which was made for this base."""
@@ -84,8 +94,7 @@ class Bank:
 
     def use(self, name: str | None) -> None:
         """Make the model that of adapter ``name``, or the base again (None)."""
-        if name is not None and name not in self._tensors:
-            raise MedloraError(f"the bank has no adapter {name!r}", f"it has {', '.join(self._tensors) or 'none'}")
+        self._check(name)
         for place in self._tensors.get(self.active or "", {}):
             self._store(place)[place[1]] = self._base[place]
         for place, tensor in self._tensors.get(name or "", {}).items():
@@ -104,6 +113,66 @@ class Bank:
     def _store(self, place: tuple[str, str]) -> dict[str, Any]:
         module = self._modules[place[0]]
         return module._parameters if place[1] in module._parameters else module._buffers
+
+    @torch.no_grad()
+    def run(self, x: Tensor, names: Sequence[str | None]) -> Any:
+        """The model's answers where sample i of the batch is given to the adapter ``names[i]`` (None: the base).
+
+        Args:
+            x: the batch, (samples, …).
+            names: one name per sample.
+
+        Raises:
+            MedloraError: a name is unknown, or the model mixes its samples or reads a weight without a call of its
+                module, so that the samples cannot be told apart; the module is named. Nothing is left changed.
+        """
+        if len(names) != x.shape[0] or not names:
+            raise MedloraError(f"{len(names)} names for {x.shape[0]} samples", "give each sample one name")
+        if self.model.training:
+            raise MedloraError("the model is in training mode, where samples may depend on each other", "model.eval()")
+        for name in names:
+            self._check(name)
+        with self._on_base():
+            if len(set(names)) == 1:
+                self.use(names[0])
+                return self.model(x)
+            key = tuple(names)
+            if self._shares is None or self._shares[0] != key:
+                self._shares = (key, self._shared(key))
+            modules = {share.path: module for module, share, _ in self._shares[1]}
+            proof = (frozenset(modules), x.shape[1:])
+            if proof not in self._proved:
+                prove_apart(self.model, modules, x)
+                self._proved.add(proof)
+            with sharing(self._shares[1]):
+                return self.model(x)
+
+    def _shared(self, names: Sequence[str | None]) -> list[tuple[nn.Module, Share, tuple[str, ...]]]:
+        """What every module that one of the adapters changes needs to serve all of them in one call."""
+        groups = {name: [i for i, n in enumerate(names) if n == name] for name in dict.fromkeys(names)}
+        changed: dict[str, dict[str, None]] = {}
+        for name in groups:
+            for path, parameter in self._tensors.get(name or "", {}):
+                if parameter != "num_batches_tracked":
+                    changed.setdefault(path, {})[parameter] = None
+        shares = []
+        for path, parameters in changed.items():
+            module = self._modules[path]
+            places = [(path, parameter) for parameter in parameters]
+            tensors = [
+                (samples, {p[1]: self._tensors.get(name or "", {}).get(p, self._base[p]) for p in places})
+                for name, samples in groups.items()
+            ]
+            factors = None
+            chains = [self._updates.get(name or "", {}).get((path, "weight"), []) for name in names]
+            if list(parameters) == ["weight"] and forward_for(module, [u for c in chains for u in c]):
+                factors = stacked(chains, self._base[path, "weight"])
+            shares.append((module, Share(path, tensors, factors), tuple(parameters)))
+        return shares
+
+    def _check(self, name: str | None) -> None:
+        if name is not None and name not in self._tensors:
+            raise MedloraError(f"the bank has no adapter {name!r}", f"it has {', '.join(self._tensors) or 'none'}")
 
     def deltas(self, name: str) -> Weights:
         """W' − W of every changed weight, by (module path, parameter)."""

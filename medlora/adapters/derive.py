@@ -7,13 +7,18 @@ its updates. Unlike ``torch.nn.utils.parametrize``, the frozen parameter keeps i
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
 from medlora.adapters import fast
 
-FAST = {"linear": fast.linear_forward, "conv": fast.conv_forward, "norm": fast.norm_forward}
+FORWARDS: dict[str, Callable[..., Any]] = {
+    "linear": fast.linear_forward,
+    "conv": fast.conv_forward,
+    "norm": fast.norm_forward,
+}
 
 
 @functools.cache
@@ -28,7 +33,7 @@ def derived(plain: type, names: tuple[str, ...] = (), forward: str | None = None
     }
     body |= {name: _reading(name) for name in names}
     if forward:
-        body["forward"] = FAST[forward]
+        body["forward"] = FORWARDS[forward]
     if frozen:
         body["train"] = _train_frozen
     return type(plain.__name__, (plain,), body)
@@ -43,7 +48,7 @@ def plain_class(module: nn.Module) -> type:
 def _reading(name: str) -> property:
     def read(self: nn.Module) -> Tensor:
         try:
-            value: Any = self._parameters[name]
+            value: Any = (self._parameters if name in self._parameters else self._buffers)[name]
             for update in self._modules["updates"][name]:  # type: ignore[index]
                 value = update(value)
             return value

@@ -56,7 +56,7 @@ def _updated(weight: Tensor, pieces: Sequence[tuple[Rows, float]], factors: Sequ
     else:
         out.copy_(weight.flatten(1))
         for (rows, scale), a, b in pairs:
-            out[slice(*rows)].addmm_(b, a.flatten(1), alpha=scale)
+            out[slice(*(rows or (None,)))].addmm_(b, a.flatten(1), alpha=scale)
     return out.view(weight.shape).to(dtype)
 
 

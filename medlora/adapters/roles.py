@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 from torch import nn
 
@@ -68,7 +69,7 @@ DOWNSAMPLE_CLASS = r"(?i)patchmerg|downsample|overlappatch|transition|convdownsa
 # Fused weights whose rows alternate by head, not q | k | v (module and class): adapted whole, never sliced.
 BY_HEAD = r"(?i)efficientformer|[.]levit[.]|tiny_vit|efficientvit|maxxvit|attention2d|haloattn|litemla"
 # Fused weights with parts of other sizes than equal ones: the attributes that tell the rows of each part.
-UNEQUAL = {
+UNEQUAL: dict[str, dict[str, str | None]] = {
     "BottleneckAttn": {"q": "dim_out_qk", "k": "dim_out_qk", "v": "dim_out_v"},
     "SHSA": {"q": "qk_dim", "k": "qk_dim", "v": "pdim"},
     "LinearSelfAttention": {"q": None, "k": "embed_dim", "v": "embed_dim"},  # a single query row
@@ -209,16 +210,21 @@ def _parts(
         names = ("q", "k")
     sizes = [shape[0] // len(names)] * len(names)
     for holder in holders:
-        if getattr(holder, "use_global", False):  # GCViT: the queries come from elsewhere, the qkv holds k and v
+        if type(holder).__name__ == "WindowAttentionGlobal" and holder.use_global:  # GCViT's q comes from elsewhere
             names, sizes = ("k", "v"), [shape[0] // 2] * 2
         elif type(holder).__name__ in UNEQUAL:
             attributes = UNEQUAL[type(holder).__name__]
-            sizes = [getattr(holder, attributes[n]) if attributes[n] else 1 for n in names]
-        elif key_heads := next((getattr(holder, n) for n in KEY_HEADS if getattr(holder, n, None)), None):
-            heads = {"q": holder.num_heads, "k": key_heads, "v": key_heads}
+            sizes = [getattr(holder, attribute) if (attribute := attributes[n]) else 1 for n in names]
+        elif key_heads := _key_heads(holder):
+            heads: dict[str, Any] = {"q": holder.num_heads, "k": key_heads, "v": key_heads}
             total = sum(heads[n] for n in names)
             sizes = [heads[n] * shape[0] // total for n in names]
     if sum(sizes) != shape[0]:
         return ()
     stops = list(accumulate(sizes))
     return tuple((n, (stop - size, stop)) for n, size, stop in zip(names, sizes, stops, strict=True))
+
+
+def _key_heads(attention: Any) -> int | None:
+    """The number of heads of k and v where it is told apart from that of q."""
+    return next((getattr(attention, n) for n in KEY_HEADS if getattr(attention, n, None)), None)

@@ -57,7 +57,8 @@ def cached_prefix(
     example = preset.normalise(images[0][0][None])
     prefix = find_prefix(model, example)
     if isinstance(prefix, str):
-        say(f"the whole network is computed in each step: {prefix}")
+        if getattr(adapter.method, "last", None) is not None:  # who adapts the last blocks alone expects a saving
+            say(f"the whole network is computed in each step: {prefix}")
         return None
     share = _flops(lambda: prefix.features(example)) / _flops(lambda: model(example))
     shape = (len(images), settings.prefix_views, *prefix.shape)

@@ -1,15 +1,19 @@
-"""Deterministically prepared images, decoded once per run and kept on disk while it trains."""
+"""Deterministically prepared images: decoded once per run, or once for all runs that share a cache folder."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from medlora import files
+from medlora._version import __version__
 from medlora.progress import track
 from medlora.training.cases import prepared
 
@@ -29,6 +33,7 @@ class PreparedImages(Dataset):
         preset: gives the deterministic preparation.
         labels: class index of each image, int64 (N,).
         what: the work, for the progress shown.
+        cache: keeps prepared images for later runs.
 
     Raises:
         MedloraError: a scan cannot be read or prepared; it is named.
@@ -42,13 +47,23 @@ class PreparedImages(Dataset):
         preset: Preset,
         labels: np.ndarray,
         what: str,
+        cache: ImageCache | None = None,
     ) -> None:
         self.labels = torch.tensor(labels, dtype=torch.long)
+        shape = (preset.channels, preset.size, preset.size)
+        stored: dict[Where, Path] = {}
+        for case in cases:
+            if cache and (found := cache.get(case, shape)) is not None:
+                stored[case] = found
+        missing = [case for case in cases if case not in stored]
+        made = track(prepared(missing, read, preset), what, len(missing))
         with file.open("wb") as out:  # written plainly: a full disk under a memory map would kill the process
-            for image in track(prepared(cases, read, preset), what, len(cases)):
-                out.write(image.numpy().tobytes())
-        shape = (len(cases), preset.channels, preset.size, preset.size)
-        self.images = np.memmap(file, dtype=np.float32, mode="r", shape=shape)
+            for case in cases:
+                image = np.load(stored[case], allow_pickle=False) if case in stored else next(made).numpy()
+                if cache and case not in stored:
+                    cache.put(case, image)
+                out.write(image.tobytes())
+        self.images = np.memmap(file, dtype=np.float32, mode="r", shape=(len(cases), *shape))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,3 +71,45 @@ class PreparedImages(Dataset):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         image = torch.from_numpy(np.array(self.images[index]))
         return image, self.labels[index], index
+
+
+class ImageCache:
+    """A folder of prepared images, one file each, shared by runs, processes and workers.
+
+    A file is written under a temporary name and renamed, so a process that is killed leaves none that is half. Its name
+    is a digest of scan, place, preparation, the scan's files as they are now, and medlora's version: what has changed
+    is prepared anew.
+
+    Args:
+        folder: made where it is missing, readable by its owner alone, since the images are those of patients.
+        preset: of the preparation.
+        stamp: scan_id → what changes with the scan's files, such as their sizes and modification times.
+    """
+
+    def __init__(self, folder: Path, preset: Preset, stamp: Callable[[str], Any]) -> None:
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise files.cannot_write(folder, error) from error
+        # Augmentation and normalisation come after what is kept here.
+        later = ("augment", "mean", "std")
+        self.made_by = {name: value for name, value in preset.to_dict().items() if name not in later}
+        self.folder, self.stamp = folder, stamp
+
+    def _path(self, case: Where) -> Path:
+        parts = [__version__, case.scan_id, case.centre, self.made_by, self.stamp(case.scan_id)]
+        return self.folder / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]}.npy"
+
+    def get(self, case: Where, shape: tuple[int, ...]) -> Path | None:
+        """The file of ``case``, or none where there is no whole one."""
+        path = self._path(case)
+        try:
+            image = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        return path if image.shape == shape and image.dtype == np.float32 else None
+
+    def put(self, case: Where, image: np.ndarray) -> None:
+        """Keep the prepared image of ``case``."""
+        with files.writing(self._path(case)) as partial, partial.open("wb") as out:
+            np.save(out, image, allow_pickle=False)

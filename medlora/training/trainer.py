@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from medlora.training.device import pick_device
 from medlora.training.environment import environment
 from medlora.training.features import cached_prefix
 from medlora.training.predictor import Predictor, predict_scans
-from medlora.training.prepared import PreparedImages
+from medlora.training.prepared import ImageCache, PreparedImages
 from medlora.training.run import Run
 from medlora.training.timing import duration, seconds_of_full_fine_tuning
 
@@ -129,6 +130,7 @@ def _train(cohort: Cohort, cases: TrainingCases, config: Config, folder: Path, r
     cache = folder / "cache"
     cache.mkdir(exist_ok=True)
     kept = cache if config.data.cache is None else Path(config.data.cache)
+    images = None if config.data.cache is None else ImageCache(kept / "images", preset, _stamp(cohort))
     prepared = {
         split: PreparedImages(
             cache / f"{split}.f32",
@@ -137,6 +139,7 @@ def _train(cohort: Cohort, cases: TrainingCases, config: Config, folder: Path, r
             preset,
             cases.labels(split),
             f"preparing {split} scans",
+            images,
         )
         for split in ("train", "tune")
     }
@@ -256,6 +259,16 @@ def _preset(config: Config, cases: TrainingCases, backbone: backbones.Backbone) 
     quick = 128 if backbone.source == "embedded" else backbone.input_size[-1]
     size = config.data.image_size or quick
     return kind(size=size, mean=backbone.mean, std=backbone.std, augment=config.data.augment)
+
+
+def _stamp(cohort: Cohort) -> Callable[[str], list[tuple[int, int]]]:
+    """scan_id → sizes and modification times of its files."""
+
+    def stamp(scan_id: str) -> list[tuple[int, int]]:
+        found = [Path(path).stat() for path in cohort.files(scan_id).paths]
+        return [(status.st_size, status.st_mtime_ns) for status in found]
+
+    return stamp
 
 
 def _described(

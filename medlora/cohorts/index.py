@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 import sqlite3
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 
@@ -21,24 +23,25 @@ from medlora.progress import say, track
 
 if TYPE_CHECKING:
     from medlora.scans import Excluded, Header
+    from medlora.scans.header import Values
 
-BATCH = 200
-IN_PROCESS = 5000  # with fewer files than this, starting workers takes longer than it saves
+Batch: TypeAlias = tuple[list[tuple[Any, ...]], dict[str, str]]
+
+BATCH = 500
+IN_PROCESS = 20_000  # with fewer files than this, starting workers takes longer than it saves
 SHOWN = (
     "Modality", "Manufacturer", "ManufacturerModelName", "BodyPartExamined", "ViewPosition", "ConvolutionKernel",
     "SliceThickness", "Rows", "Columns", "TransferSyntaxUID",
 )  # fmt: skip
 """Header fields that the table of series shows, from its first file."""
 
+_COLUMNS = ("path", "size", "mtime", "kind", "problem", "patient", "study", "series", *SHOWN, "base", "header")
 _SCHEMA = f"""
-CREATE TABLE files (
-    path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, kind TEXT, problem TEXT,
-    patient TEXT, study TEXT, series TEXT, {", ".join(f'"{name}"' for name in SHOWN)}
-) WITHOUT ROWID;
-CREATE TABLE headers (path BLOB PRIMARY KEY, header TEXT) WITHOUT ROWID;
-CREATE TABLE meta (made_with TEXT);
+CREATE TABLE files (path BLOB PRIMARY KEY, {", ".join(f'"{name}"' for name in _COLUMNS[1:])}) WITHOUT ROWID;
+CREATE TABLE bases (name TEXT PRIMARY KEY, header TEXT) WITHOUT ROWID;
+CREATE TABLE meta (made_with TEXT, listing TEXT, series TEXT);
 """
-_TABLES = {"files", "headers", "meta"}
+_TABLES = {"files", "bases", "meta"}
 
 
 @dataclass
@@ -67,8 +70,17 @@ class Index:
         """The header of every file, in the order of their paths. They hold identifiers."""
         from medlora.scans import Header
 
-        for path, header in self._database.execute("SELECT path, header FROM headers ORDER BY path"):
-            yield Header.from_dict({**json.loads(header), "path": self.folder / os.fsdecode(path)})
+        @lru_cache(256)
+        def values_of(base: str) -> Values:
+            (found,) = self._database.execute("SELECT header FROM bases WHERE name = ?", (base,)).fetchone()
+            return dict(json.loads(found))
+
+        rows = self._database.execute("SELECT path, kind, size, base, header FROM files ORDER BY path")
+        for path, kind, size, base, text in rows:
+            held = json.loads(text)
+            if base is not None:
+                held["values"] = values_of(base) | held["values"]
+            yield Header.from_dict({**held, "kind": kind, "size": size, "path": self.folder / os.fsdecode(path)})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Keep what is known for the next time. The file holds identifiers, and is for its owner's eyes only."""
@@ -116,39 +128,62 @@ def index_again(folder: str | os.PathLike[str], known: Path | None, workers: int
 
 
 def _index(folder: str | os.PathLike[str], database: sqlite3.Connection, workers: int | None) -> Index:
-    from medlora.scans import Code, Excluded, list_files
+    from medlora.scans import Code, Excluded
+    from medlora.scans.folder import entries
 
     folder = Path(folder).absolute()
     if not folder.is_dir():
         raise MedloraError(f"{folder} is not a folder", "give the folder that holds the scans")
     excluded: list[Excluded] = []
-    now: dict[bytes, tuple[int, int]] = {}  # as bytes, since a name need not be valid text
+    names, sizes, times = [], array("q"), array("q")
     cut = len(os.path.join(folder, ""))  # noqa: PTH118 - with the closing separator
-    for path in list_files(folder, excluded):
-        name = os.fspath(path)
+    for entry in entries(folder, excluded):
         try:
-            status = os.stat(name)  # noqa: PTH116 - called for every file
+            status = entry.stat()
         except OSError as error:
-            excluded.append(Excluded((path,), Code.CannotOpen, error.strerror or ""))
+            excluded.append(Excluded((Path(entry.path),), Code.CannotOpen, error.strerror or ""))
         else:
-            now[os.fsencode(name[cut:])] = (status.st_size, status.st_mtime_ns)
-    before = {path: (size, mtime) for path, size, mtime in database.execute("SELECT path, size, mtime FROM files")}
-    gone = [path for path in before if path not in now]
-    changed = [path for path, signature in now.items() if before.get(path) != signature]
-    with database:
-        for table in ("files", "headers"):
-            database.executemany(f"DELETE FROM {table} WHERE path = ?", [(path,) for path in gone])  # noqa: S608
-        marks = ", ".join("?" * (8 + len(SHOWN)))
-        for rows in _read(folder, changed, workers):
-            stamped = [(row[0], *now[row[0]], *row[1:-1]) for row in rows]
-            database.executemany(f"INSERT OR REPLACE INTO files VALUES ({marks})", stamped)  # noqa: S608
-            database.executemany("INSERT OR REPLACE INTO headers VALUES (?, ?)", [(row[0], row[-1]) for row in rows])
+            names.append(entry.path[cut:])
+            sizes.append(status.st_size)
+            times.append(status.st_mtime_ns)
+    digest = hashlib.sha256("\0".join(names).encode(errors="surrogatepass"))
+    digest.update(sizes.tobytes() + times.tobytes())
+    listing = digest.hexdigest()
+    listed, series = database.execute("SELECT listing, series FROM meta").fetchone()
+    if listed == listing:
+        table, problems = json.loads(series)
+        return Index(folder, pd.DataFrame(**table), problems, excluded, len(names), 0, database)
+    # As bytes, since a name need not be valid text
+    now = {os.fsencode(name): signature for name, *signature in zip(names, sizes, times, strict=True)}
+    read = _update(folder, now, database, workers)
     problems = dict(
         database.execute("SELECT problem, COUNT(*) FROM files WHERE problem <> '' GROUP BY problem ORDER BY problem")
     )
-    with database:  # what could not be opened is tried again the next time
-        database.execute("UPDATE files SET mtime = -1 WHERE problem = ?", (Code.CannotOpen.name,))
-    return Index(folder, _series(database), problems, excluded, len(now), len(changed), database)
+    found = _series(database)
+    with database:
+        if Code.CannotOpen.name in problems:  # what could not be opened is tried again the next time
+            database.execute("UPDATE files SET mtime = -1 WHERE problem = ?", (Code.CannotOpen.name,))
+            listing = ""
+        kept = found.to_dict("split", index=False)
+        database.execute("UPDATE meta SET listing = ?, series = ?", (listing, json.dumps([kept, problems])))
+    return Index(folder, found, problems, excluded, len(names), read, database)
+
+
+def _update(folder: Path, now: dict[bytes, list[int]], database: sqlite3.Connection, workers: int | None) -> int:
+    """Bring the database to what is there ``now``; how many files had to be read."""
+    before = {path: [size, mtime] for path, size, mtime in database.execute("SELECT path, size, mtime FROM files")}
+    gone = [path for path in before if path not in now]
+    changed = [path for path, signature in now.items() if before.get(path) != signature]
+    marks = ", ".join("?" * len(_COLUMNS))
+    with database:
+        database.executemany("DELETE FROM files WHERE path = ?", [(path,) for path in gone])
+        for rows, bases in _read(folder, changed, workers):
+            stamped = [(row[0], *now[row[0]], *row[1:]) for row in rows]
+            database.executemany(f"INSERT OR REPLACE INTO files VALUES ({marks})", stamped)  # noqa: S608
+            database.executemany("INSERT OR IGNORE INTO bases VALUES (?, ?)", bases.items())
+        if gone or len(changed) < len(now):
+            database.execute("DELETE FROM bases WHERE name NOT IN (SELECT base FROM files WHERE base IS NOT NULL)")
+    return len(changed)
 
 
 def _open(cache: str | os.PathLike[str] | None) -> sqlite3.Connection:
@@ -173,7 +208,7 @@ def _open(cache: str | os.PathLike[str] | None) -> sqlite3.Connection:
             raise sqlite3.DatabaseError("it holds something else")
         database.executescript(_SCHEMA)
         with database:
-            database.execute("INSERT INTO meta VALUES (?)", (made_with,))
+            database.execute("INSERT INTO meta VALUES (?, '', '')", (made_with,))
         return database
     except sqlite3.DatabaseError as error:
         database.close()
@@ -192,7 +227,7 @@ def _fields() -> str:
     return hashlib.sha256(json.dumps(held).encode()).hexdigest()[:16]
 
 
-def _read(folder: Path, paths: Sequence[bytes], workers: int | None) -> Iterator[list[tuple[Any, ...]]]:
+def _read(folder: Path, paths: Sequence[bytes], workers: int | None) -> Iterator[Batch]:
     from joblib import Parallel, delayed
 
     root = os.fspath(folder)
@@ -207,17 +242,40 @@ def _read(folder: Path, paths: Sequence[bytes], workers: int | None) -> Iterator
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_REST = ("frames", "pixels", "digest", "problem")
 
 
-def read_batch(root: str, paths: Sequence[bytes]) -> list[tuple[Any, ...]]:
-    """Rows of the table ``files`` (without size and time), and the header, for some paths below ``root``."""
-    from medlora.scans import Header, read_header
+def read_batch(root: str, paths: Sequence[bytes]) -> Batch:
+    """The headers of some paths below ``root``.
 
-    held = [item.name for item in fields(Header) if item.name != "path"]
-    rows = []
+    Returns:
+        rows of the table ``files`` (without size and time), and of ``bases``: of the headers of a series the values of
+        one are kept whole, of the others those that differ.
+    """
+    from medlora.scans.file import header_of
+
+    rows: list[tuple[Any, ...]] = []
+    bases: dict[str, str] = {}
+    of_series: dict[Any, tuple[str, Values]] = {}
     for path in paths:
-        header = read_header(os.path.join(root, os.fsdecode(path)))  # noqa: PTH118 - called for every file
+        header = header_of(os.path.join(root, os.fsdecode(path)))  # noqa: PTH118 - called for every file
         values = header.values
+        rest: dict[str, Any] = {}
+        for name in _REST:
+            held = getattr(header, name)
+            if held:
+                rest[name] = held
+        base = None
+        if values:
+            series = values.get("SeriesInstanceUID")
+            base, known = of_series.get(series, ("", {}))
+            if known.keys() != values.keys():
+                text = _encode(values)
+                base, known = hashlib.sha256(text.encode()).hexdigest()[:32], values
+                of_series[series] = base, known
+                bases[base] = text
+            # Equal values of a batch are mostly one object; where they are two, they are merely kept twice.
+            rest["values"] = {name: value for name, value in values.items() if known[name] is not value}
         rows.append(
             (
                 path,
@@ -226,11 +284,12 @@ def read_batch(root: str, paths: Sequence[bytes]) -> list[tuple[Any, ...]]:
                 _text(values.get("PatientID")),
                 _text(values.get("StudyInstanceUID")),
                 _text(values.get("SeriesInstanceUID")),
-                *[_text(values[name]) if name in values else None for name in SHOWN],
-                _encode({name: getattr(header, name) for name in held}),
+                *[_text(values.get(name)) for name in SHOWN],
+                base,
+                _encode(rest),
             )
         )
-    return rows
+    return rows, bases
 
 
 def _text(value: Any) -> Any:

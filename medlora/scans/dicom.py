@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import warnings
 from pathlib import Path
@@ -38,7 +39,7 @@ def looks_like_dicom(start: bytes) -> bool:
     return length <= 128 and start[8 + length : 10 + length] in (b"\x02\0", b"\x08\0", b"")
 
 
-def read(path: Path, size: int, start: bytes) -> Header:
+def read(path: str, size: int, start: bytes) -> Header:
     """The header of a DICOM file.
 
     Args:
@@ -49,7 +50,7 @@ def read(path: Path, size: int, start: bytes) -> Header:
     Raises:
         OSError: the file can no longer be read.
     """
-    header = Header(path, "dicom", size)
+    header = Header(path, "dicom", size)  # type: ignore[arg-type] # as text; see `file.read_header`
     try:
         try:
             if start[128:132] != b"DICM":
@@ -75,7 +76,7 @@ def read(path: Path, size: int, start: bytes) -> Header:
 
 def _single_valued(values: Values) -> None:
     """Several values where the dictionary allows one: a text becomes one again, a number cannot be trusted."""
-    for keyword in [keyword for keyword, value in values.items() if isinstance(value, list) and keyword in SINGLE]:
+    for keyword in [keyword for keyword, value in values.items() if value.__class__ is list and keyword in SINGLE]:
         items = values.pop(keyword)
         if isinstance(items[0], str):
             values[keyword] = "\\".join(items)
@@ -83,7 +84,7 @@ def _single_valued(values: Values) -> None:
             values["Unreadable"] = keyword
 
 
-def by_pydicom(path: Path) -> tuple[Values, Pixels]:
+def by_pydicom(path: str | os.PathLike[str]) -> tuple[Values, Pixels]:
     """What `walk.walk` gives, of any file that pydicom can read."""
     pixels: list[tuple[str, int]] = []
 
@@ -93,7 +94,7 @@ def by_pydicom(path: Path) -> tuple[Values, Pixels]:
         pixels.append((PIXELS[int(tag)], -1 if length == UNDEFINED else length))
         return True
 
-    with path.open("rb") as file, warnings.catch_warnings():
+    with Path(path).open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tags = [Tag(tag) for tag in (*WANTED, *PRESENT)]
         data = read_partial(file, stop, force=True, specific_tags=tags)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from medlora.scans.header import Header, digest_of
 from medlora.scans.nifti import files_of
 
 _FIRST_BYTES = 16 * 1024  # holds the whole header of most images
+_READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # Windows would translate line ends
 _GZIP = b"\x1f\x8b"
 _PLAIN_IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")  # PNG, JPEG
 _NIFTI_MAGICS = (b"n+1\0", b"ni1\0")
@@ -28,28 +29,41 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     Returns:
         The header; what cannot be used has its reason in ``problem`` instead of raising.
     """
-    path = path if isinstance(path, Path) else Path(path)  # parsing a path again costs as much as reading the file
+    header = header_of(os.fspath(path))
+    header.path = Path(path)
+    return header
+
+
+def header_of(path: str) -> Header:
+    """As `read_header`, with the path left as text: to make a `Path` takes longer than to read an image's header."""
     try:
-        with path.open("rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            start = file.read(_FIRST_BYTES)
+        file = os.open(path, _READ_ONLY)
+        try:
+            size = os.fstat(file).st_size
+            start = os.read(file, _FIRST_BYTES)
+        finally:
+            os.close(file)
         return _read(path, size, start)
     except OSError as error:
-        return Header(path, "", 0, problem=(Code.CannotOpen.name, error.strerror or type(error).__name__))
+        return _unusable(path, 0, Code.CannotOpen, error.strerror or type(error).__name__)
 
 
-def _read(path: Path, size: int, start: bytes) -> Header:
+def _read(path: str, size: int, start: bytes) -> Header:
     if start[128:132] == b"DICM":
         return dicom.read(path, size, start)
     if not start:
-        return Header(path, "", size, problem=(Code.EmptyFile.name, ""))
+        return _unusable(path, size, Code.EmptyFile)
     if start.startswith(_PLAIN_IMAGES):
-        return Header(path, "image", size, digest=digest_of(path))
+        return Header(path, "image", size, digest=digest_of(path))  # type: ignore[arg-type]
     if _is_nifti(start):
-        return Header(path, "nifti", size, digest=digest_of(*files_of(path)))
+        return Header(path, "nifti", size, digest=digest_of(*files_of(Path(path))))  # type: ignore[arg-type]
     if dicom.looks_like_dicom(start):
         return dicom.read(path, size, start)
-    return Header(path, "", size, problem=(Code.NotAnImage.name, ""))
+    return _unusable(path, size, Code.NotAnImage)
+
+
+def _unusable(path: str, size: int, code: Code, detail: str = "") -> Header:
+    return Header(path, "", size, problem=(code.name, detail))  # type: ignore[arg-type]
 
 
 def _is_nifti(start: bytes) -> bool:

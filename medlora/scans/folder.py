@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 
 from medlora.scans.codes import Code
 from medlora.scans.scan import Excluded
 
+_name = attrgetter("name")
 _JUNK_NAMES = {".ds_store", "thumbs.db", "desktop.ini", "dicomdir", "ehthumbs.db"}
+_JUNK_STARTS = frozenset("".join(name[0] + name[0].upper() for name in _JUNK_NAMES))
 
 
 def is_junk(name: str) -> bool:
@@ -29,47 +32,50 @@ def list_files(folder: str | os.PathLike[str], excluded: list[Excluded] | None =
     Yields:
         paths below ``folder`` as given (not resolved).
     """
-    top = Path(folder)
-    excluded = excluded if excluded is not None else []
-    if not top.is_dir():
-        yield top
+    if not Path(folder).is_dir():
+        yield Path(folder)
         return
-    root = top.resolve()
+    for entry in entries(folder, [] if excluded is None else excluded):
+        yield Path(entry.path)
+
+
+def entries(folder: str | os.PathLike[str], excluded: list[Excluded]) -> Iterator[os.DirEntry[str]]:
+    """As `list_files`, of a folder, as the system's entries: to make paths of them takes longer than to find them."""
+    root = Path(folder).resolve()
     seen = {_identity(root)}
-    waiting = [top]
+    waiting = [os.fspath(folder)]
     while waiting:
         here = waiting.pop()
         try:
             with os.scandir(here) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
+                listed = sorted(found, key=_name)
         except OSError as error:
-            excluded.append(Excluded((here,), Code.CannotOpen, error.strerror or type(error).__name__))
+            excluded.append(Excluded((Path(here),), Code.CannotOpen, error.strerror or type(error).__name__))
             continue
         folders = []
-        for entry in entries:
-            path = Path(entry.path)
+        for entry in listed:
             try:
-                if entry.is_symlink():
-                    target = path.resolve(strict=True)
-                    if not target.is_relative_to(root):
-                        excluded.append(Excluded((path,), Code.LinkLeavesFolder, ""))
-                        continue
-                    if target.is_file():  # the file itself is met on its own
-                        continue
-                if entry.is_dir():
-                    identity = _identity(path)
-                    if identity not in seen:
-                        seen.add(identity)
-                        folders.append(path)
-                elif entry.is_file():
-                    if not is_junk(entry.name):
-                        yield path
-                else:
-                    excluded.append(Excluded((path,), Code.NotAnImage, "neither a file nor a folder"))
+                if not entry.is_file(follow_symlinks=False):
+                    if entry.is_symlink():
+                        target = Path(entry.path).resolve(strict=True)
+                        if not target.is_relative_to(root):
+                            excluded.append(Excluded((Path(entry.path),), Code.LinkLeavesFolder, ""))
+                            continue
+                        if target.is_file():  # the file itself is met on its own
+                            continue
+                    if entry.is_dir():
+                        identity = _identity(Path(entry.path))
+                        if identity not in seen:
+                            seen.add(identity)
+                            folders.append(entry.path)
+                    else:
+                        reason = "neither a file nor a folder"
+                        excluded.append(Excluded((Path(entry.path),), Code.NotAnImage, reason))
+                elif entry.name[0] not in _JUNK_STARTS or not is_junk(entry.name):
+                    yield entry
             except (OSError, RuntimeError) as error:  # a dangling link, a loop of links, a file that vanished
-                excluded.append(
-                    Excluded((path,), Code.CannotOpen, getattr(error, "strerror", None) or "link in a circle")
-                )
+                reason = getattr(error, "strerror", None) or "link in a circle"
+                excluded.append(Excluded((Path(entry.path),), Code.CannotOpen, reason))
         waiting.extend(reversed(folders))
 
 

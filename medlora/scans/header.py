@@ -69,11 +69,11 @@ def stored_pixels(header: Header) -> bytes | None:
         return hashlib.sha256(file.read(length if length >= 0 else -1)).digest()
 
 
-def digest_of(*paths: Path) -> str:
+def digest_of(*paths: str | os.PathLike[str]) -> str:
     """SHA-256 over the content of the files, one after the other, in hexadecimal."""
     digest = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as file:
+        with Path(path).open("rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
-from pathlib import Path
 from typing import Any
 
 import pydicom
@@ -56,7 +56,7 @@ def plain_of_raw(tag: int, vr: str, raw: bytes, charset: bytes) -> Any:
             return None
 
 
-def dataset(path: Path, pixels: bool = False) -> pydicom.Dataset:
+def dataset(path: str | os.PathLike[str], pixels: bool = False) -> pydicom.Dataset:
     """The whole data set as pydicom reads it, without its pixels unless asked for."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

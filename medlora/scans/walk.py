@@ -7,8 +7,10 @@ else it raises `Unusual`, and pydicom reads the file; the values are the same.
 from __future__ import annotations
 
 import math
+import os
 import struct
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 from medlora.scans.elements import PRESENT, STRUCTURAL, WANTED
 from medlora.scans.header import Values
 from medlora.scans.plain import BINARY, PADDING, plain, plain_of_raw
+from medlora.scans.templates import Part, Template, Templates
 
 #: Elements that hold pixels, by tag: the walk ends there.
 PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
@@ -38,7 +41,7 @@ class Unusual(Exception):
     """The walk does not know this; pydicom will."""
 
 
-def walk(path: Path, size: int, start: bytes) -> tuple[Values, Pixels]:
+def walk(path: str | os.PathLike[str], size: int, start: bytes) -> tuple[Values, Pixels]:
     """Plain values of the wanted elements, and the place of the pixels as in `Header.pixels`.
 
     Args:
@@ -55,7 +58,7 @@ def walk(path: Path, size: int, start: bytes) -> tuple[Values, Pixels]:
         except (struct.error, IndexError) as error:  # the header is longer than what was read of it
             if len(start) >= min(size, _MOST_BYTES):
                 raise Unusual from error
-            with path.open("rb", buffering=0) as file:
+            with Path(path).open("rb", buffering=0) as file:
                 longer = file.read(4 * len(start))
             if len(longer) <= len(start):
                 raise Unusual from error
@@ -105,6 +108,7 @@ _CONVERTERS: dict[str, Callable[[bytes], Any]] = {vr: _binary(form) for vr, form
 _CONVERTERS |= {"DS": _decimal, "IS": _integer, "PN": _name}
 # Values by bytes, one store per VR: most files of an archive repeat each other, and equal values are then one object.
 _CACHES: dict[str, dict[bytes, Any]] = {}
+_CONVERTED: dict[tuple[str, str, bytes, bytes], Any] = {}
 # Keyword, VR in the file's bytes read as a number, VR (or what else the element is), store, converter.
 _Spec = tuple[str, int, str, dict[bytes, Any], Callable[[bytes], Any]]
 _END, _SEQUENCE = "pixels", "sequence"
@@ -131,6 +135,10 @@ _SHORT, _LONG = {_number(vr) for vr in SHORT}, {_number(vr) for vr in LONG}
 _SQ, _US, _SS = _number(b"SQ"), _number(b"US"), _number(b"SS")
 
 
+_Odd = tuple[_Spec, str, bytes]
+_TEMPLATES = Templates()
+
+
 # --- the walk ---
 
 
@@ -142,12 +150,29 @@ def _walk(buffer: bytes, size: int) -> tuple[Values, Pixels]:
     first = buffer[position : position + 6]
     if position >= size or explicit != (first[4:].isalpha() and first[4:].isupper()) or first[:2] == b"\0\0":
         raise Unusual
+    values, odd, pixels = _TEMPLATES.match(buffer, position, explicit, _again) or _elements(
+        buffer, position, size, explicit
+    )
+    charset = next((raw for spec, _, raw in odd if spec[0] == "SpecificCharacterSet"), b"")
+    signed = "SS" if values.get("PixelRepresentation") == 1 else "US"
+    for spec, kind, raw in odd:
+        _convert(spec, signed if spec[2] == "US or SS" and not explicit else kind, raw, values, charset)
+    values["TransferSyntaxUID"] = syntax
+    if instance and "SOPInstanceUID" not in values:
+        values["SOPInstanceUID"] = instance
+    return values, pixels
+
+
+def _elements(buffer: bytes, position: int, size: int, explicit: bool) -> tuple[Values, list[_Odd], Pixels]:
+    """Every element up to the pixels, one after the other."""
     values: Values = {}
-    odd: list[tuple[_Spec, str, bytes]] = []
+    odd: list[_Odd] = []
     pixels: Pixels = None
     known = _KNOWN.get
     vr = 0
+    starts = []
     while position < size:  # each step of this loop counts: it runs some hundred times per file
+        starts.append(position)
         if explicit:
             tag, vr, length = _EXPLICIT(buffer, position)
             position += 8
@@ -189,17 +214,63 @@ def _walk(buffer: bytes, size: int) -> tuple[Values, Pixels]:
             _take(spec, vr if explicit else wanted, raw, values, odd)
     if position > size:
         raise Unusual
-    charset = next((raw for spec, _, raw in odd if spec[0] == "SpecificCharacterSet"), b"")
-    signed = "SS" if values.get("PixelRepresentation") == 1 else "US"
-    for spec, kind, raw in odd:
-        _convert(spec, signed if spec[2] == "US or SS" and not explicit else kind, raw, values, charset)
-    values["TransferSyntaxUID"] = syntax
-    if instance and "SOPInstanceUID" not in values:
-        values["SOPInstanceUID"] = instance
-    return values, pixels
+    if pixels is not None:
+        kind_ = (explicit, len(starts), values.get("SOPClassUID"), values.get("Manufacturer"))
+        if _TEMPLATES.wanted(kind_) and (template := _template(buffer, starts, explicit, values, odd, pixels)):
+            _TEMPLATES.keep(kind_, template)
+    return dict(values), odd, pixels
 
 
-def _take(spec: _Spec, written: int, raw: bytes, values: Values, odd: list[tuple[_Spec, str, bytes]]) -> None:
+def _template(
+    buffer: bytes, starts: list[int], explicit: bool, values: Values, odd: list[_Odd], pixels: tuple[str, int, int]
+) -> Template | None:
+    """The elements by themselves; None where their tags do not ascend, so that one might be there twice."""
+    tags = [_swapped(_LENGTH(buffer, start)[0]) for start in starts]
+    if any(a >= b for a, b in pairwise(tags)):
+        return None
+    strange = {item[0][0]: item for item in odd}
+    parts = []
+    for tag, start, end in zip(tags, starts, starts[1:], strict=False):
+        spec = _KNOWN.get(_swapped(tag))
+        keyword = "" if spec is None else spec[0]
+        held = {keyword: values[keyword]} if keyword in values else {}
+        parts.append((buffer[start:end], held, (strange[keyword],) if keyword in strange else ()))
+    return Template(explicit, parts, buffer[starts[-1] : pixels[1]], pixels[0], pixels[2])
+
+
+def _again(buffer: bytes, position: int, before: bytes, explicit: bool) -> Part | None:
+    """The element at ``position``, where it is the one of the bytes ``before`` with another value; see `Template`."""
+    if position + 12 > len(buffer):
+        return None
+    tag, vr, length = _EXPLICIT(buffer, position)
+    if not explicit:
+        same, head = 4, 8
+        (length,) = _LENGTH(buffer, position + 4)
+    elif vr in _SHORT:
+        same, head = 6, 8
+    else:
+        same, head = 8, 12
+        (length,) = _LENGTH(buffer, position + 8)
+    end = position + head + length
+    if not buffer.startswith(before[:same], position) or length == UNDEFINED or end > len(buffer):
+        return None
+    values: Values = {}
+    odd: list[_Odd] = []
+    spec = _KNOWN.get(tag)
+    if spec is not None:
+        keyword, wanted, kind, cache, _ = spec
+        if kind == _SEQUENCE:
+            return None
+        raw = buffer[position + head : end]
+        value = cache.get(raw)
+        if value is not None and (vr == wanted or not explicit):
+            values[keyword] = value
+        else:
+            _take(spec, vr if explicit else wanted, raw, values, odd)
+    return buffer[position:end], values, tuple(odd)
+
+
+def _take(spec: _Spec, written: int, raw: bytes, values: Values, odd: list[_Odd]) -> None:
     """Put the value of one element into ``values``, or the element among the odd ones that need a second look."""
     keyword, wanted, vr, cache, convert = spec
     if vr == "US or SS" or written != wanted:
@@ -225,7 +296,12 @@ def _take(spec: _Spec, written: int, raw: bytes, values: Values, odd: list[tuple
 def _convert(spec: _Spec, vr: str, raw: bytes, values: Values, charset: bytes) -> None:
     """Put the value of an odd element into ``values``, as pydicom converts it."""
     keyword = spec[0]
-    value = plain_of_raw(_TAGS[keyword], vr, raw, charset)
+    key = (keyword, vr, raw, charset)
+    value = _CONVERTED.get(key)
+    if value is None:
+        if len(_CONVERTED) >= _MOST_CACHED:
+            _CONVERTED.clear()
+        value = _CONVERTED[key] = plain_of_raw(_TAGS[keyword], vr, raw, charset)
     if value is not None:
         values[keyword] = value
         return

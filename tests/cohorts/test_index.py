@@ -133,7 +133,7 @@ def test_files_that_vanish_and_names_that_are_no_text(folder):
     found = index(folder)
     assert found.files == 26
     assert os.fsencode(next(h.path for h in found.headers() if "\udcff" in str(h.path))) == odd
-    (row,) = read_batch(str(folder), [b"gone.dcm"])
+    ((row,), _) = read_batch(str(folder), [b"gone.dcm"])
     assert row[2] == "CannotOpen"
 
 

@@ -66,6 +66,8 @@ def predict(
 ) -> Answers:
     """Answer for each scan in ``paths``, in the order of their files; or for places in them.
 
+    Where the training chose one scan of each study by a rule, so does this; the others are rows without an answer.
+
     Args:
         model: the adapter on its backbone.
         paths: files or folders.
@@ -91,7 +93,9 @@ def predict(
     rows: list[dict[str, object]] = []
     sources: list[tuple[Path, ...]] = []
     waiting: list[tuple[int, torch.Tensor]] = []
-    wanted = [item for item in survey.scans if asked is None or item.scan_id in asked.of_scan]
+    wanted, others = _selected(model, survey) if asked is None else ([], [])
+    if asked is not None:
+        wanted = [item for item in survey.scans if item.scan_id in asked.of_scan]
     for item in track(wanted, "predicting scans"):
         for row, image in _images(model, item, asked):
             if image is not None:
@@ -103,6 +107,9 @@ def predict(
                 waiting.clear()
     if waiting:
         _answer(model, rows, waiting)
+    for item, reason in others:
+        rows.append(_row(model, item, salt) | {"reason": f"NotSelected: {reason}"})
+        sources.append(item.paths)
     if asked is not None:
         for number in asked.unmatched:
             rows.append(_empty(model, "") | {"row": number, "reason": "the row is about no scan that was found"})
@@ -112,6 +119,14 @@ def predict(
         rows.append(_empty(model, left_out.scan_id or "") | {"reason": f"{left_out.code.name}: {left_out.reason}"})
         sources.append(tuple(left_out.paths))
     return Answers(pd.DataFrame(rows), sources)
+
+
+def _selected(model: Predictor, survey: Survey) -> tuple[list[ScanFiles], list[tuple[ScanFiles, str]]]:
+    """One scan of each study, by the rule that picked those of the training; all where there was none."""
+    from medlora.cohorts import Selection
+
+    rule = model.info["task"].get("select")
+    return Selection.parse(rule).choose(survey.scans) if rule else (survey.scans, [])
 
 
 def _asked(

@@ -109,7 +109,12 @@ class Train(_Block):
     patience: int | None = Field(
         None, ge=1, description="stop after so many epochs without a better AUC on the tune split; none: never"
     )
-    mixup: float = Field(0.0, ge=0, le=10, description="parameter of mixup's Beta distribution; 0 switches it off")
+    mixup: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="parameter of mixup's Beta distribution; 0 switches it off; of features where the prefix is kept",
+    )
     timing: bool = Field(True, description="time three steps of full fine-tuning first, and say what it would take")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="probability taken from the true class and spread")
     head: Literal["probe", "random"] = Field(

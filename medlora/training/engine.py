@@ -88,12 +88,10 @@ class AdapterTraining(L.LightningModule):
         """Prepared images (N, C, H, W) → logits (N, K)."""
         return self.model(self.preset.normalise(images))
 
-    def on_train_epoch_start(self) -> None:  # noqa: D102
-        epoch = len(self.history)
-        # Dropout and mixup draw from here; set anew each epoch, they do not depend on where a run was interrupted.
-        torch.manual_seed(int(np.random.SeedSequence((self.settings.seed, epoch)).generate_state(1)[0]))
-
-    def training_step(self, batch: Any, _: int) -> torch.Tensor:  # noqa: D102
+    def training_step(self, batch: Any, number: int) -> torch.Tensor:  # noqa: D102
+        # Dropout and mixup draw from here; set anew in each step, they do not depend on where a run was interrupted.
+        state = np.random.SeedSequence((self.settings.seed, len(self.history), number)).generate_state(1)
+        torch.manual_seed(int(state[0]))
         inputs, labels, rows = batch
         if self.settings.mixup:
             inputs, partner, share = mixed(inputs, self.settings.mixup)
@@ -190,6 +188,12 @@ def fit(
     for notice in ("does not have many workers", "in eval mode at the start of training", "LeafSpec"):
         warnings.filterwarnings("ignore", message=f".*{notice}")
 
+    device = pick_device(settings.device)
+    if settings.precision == "16-mixed" and device.type != "cuda":
+        raise MedloraError(
+            f"train.precision=16-mixed needs a CUDA device, and this is {device.type}",
+            "use bf16-mixed, or 32-true",
+        )
     loss = Loss(train.labels, classes, settings.class_weights, settings.label_smoothing)
     order = Order(len(train), settings.batch_size, settings.seed, loss.drawing)
     seen: Dataset[Any]
@@ -211,7 +215,7 @@ def fit(
     if settings.gradient_checkpointing:
         _checkpoint_gradients(model)
     trainer = L.Trainer(
-        accelerator=pick_device(settings.device).type,
+        accelerator=device.type,
         devices=1,
         max_epochs=settings.epochs - len(module.history),
         precision=settings.precision,

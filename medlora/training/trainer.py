@@ -144,7 +144,7 @@ def _train(cohort: Cohort, cases: TrainingCases, config: Config, folder: Path, r
         for split in ("train", "tune")
     }
 
-    base = _described(config, cases, backbone, preset)
+    base = _described(config, cases, backbone, preset, cohort.info.get("select"))
     probe = _fit_probe(backbone.model, preset, prepared, len(classes), device)
     if probe is not None and config.evaluation.probe:
         _save_probe(backbone.model, probe, base, config, cohort, cases, folder / "probe")
@@ -272,13 +272,26 @@ def _stamp(cohort: Cohort) -> Callable[[str], list[tuple[int, int]]]:
 
 
 def _described(
-    config: Config, cases: TrainingCases, backbone: backbones.Backbone, preset: transforms.Preset
+    config: Config,
+    cases: TrainingCases,
+    backbone: backbones.Backbone,
+    preset: transforms.Preset,
+    select: str | None,
 ) -> dict[str, Any]:
-    """What an adapter says of its task, its base and its training; plain values without identifiers."""
+    """What an adapter says of its task, its base and its training; plain values without identifiers.
+
+    Args:
+        config: settings of the training.
+        cases: what is trained on.
+        backbone: the pretrained model.
+        preset: preparation of scans.
+        select: the rule that picked one scan of each study, where there was one.
+    """
+    task: dict[str, Any] = {"classes": cases.classes, "modalities": sorted(filter(None, cases.modalities))}
     return {
         "backbone": backbone.describe() | {"seed": config.train.seed},
         "preprocessing": preset.to_dict(),
-        "task": {"classes": cases.classes, "modalities": sorted(filter(None, cases.modalities)), "views": cases.views},
+        "task": task | {"views": cases.views, "select": select},
         "training": {"cases": cases.counts(), "patients": cases.patients()},
         "phantom": cases.phantom,
     }

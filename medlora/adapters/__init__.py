@@ -15,6 +15,7 @@ from medlora.adapters.adapter import Adapter, adapter_of
 from medlora.adapters.attaching import attach
 from medlora.adapters.bank import Bank
 from medlora.adapters.fingerprinting import fingerprint
+from medlora.adapters.int8 import quantize
 from medlora.adapters.methods import SSF, BitFit, DoRA, Full, LoRA, LoRAFA, Method, NormTuning, Probe
 from medlora.adapters.roles import roles
 from medlora.adapters.store import load, read_info
@@ -37,6 +38,7 @@ __all__ = [
     "attach",
     "fingerprint",
     "load",
+    "quantize",
     "read_info",
     "roles",
 ]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from medlora.adapters import summary
-from medlora.adapters.derive import FORWARDS, derived, plain_class
+from medlora.adapters.derive import FORWARDS, rederive
 from medlora.adapters.fast import forward_for, frozen_forward_for
 from medlora.adapters.methods import Method
 from medlora.adapters.targets import Target
@@ -31,7 +31,7 @@ class Site:
 
     def activate(self) -> None:
         """Let the module compute with its updates."""
-        module, plain = self.module, plain_class(self.module)
+        module = self.module
         names: tuple[str, ...] = ()
         fast = frozen_forward_for(module) if self.frozen else None
         if self.updates is not None:
@@ -39,13 +39,13 @@ class Site:
             names = tuple(self.updates)
             fast = forward_for(module, list(self.updates["weight"])) if names == ("weight",) else None
         forward = next((name for name, f in FORWARDS.items() if f is fast), None)
-        module.__class__ = derived(plain, names, forward, self.frozen)
+        rederive(module, names, forward, self.frozen)
         if self.frozen:
             module.training = False
 
     def deactivate(self, training: bool) -> None:
         """Make the module what it was."""
-        self.module.__class__ = plain_class(self.module)
+        rederive(self.module)
         self.module._modules.pop("updates", None)
         if self.frozen:
             self.module.training = training

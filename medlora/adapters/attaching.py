@@ -6,9 +6,11 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from medlora.adapters.adapter import Adapter, Owned, Site, adapter_of
+from medlora.adapters.derive import stored
 from medlora.adapters.head import chosen_head
 from medlora.adapters.methods import SSF, BitFit, DoRA, Full, LoRA, LoRAFA, Method, NormTuning, Probe
 from medlora.adapters.proof import probe
@@ -79,6 +81,8 @@ def plan(
         raise MedloraError(f"batchnorm={batchnorm!r} is unknown", 'use "frozen" or "adapt"')
     if isinstance(method, Probe) and not head:
         raise MedloraError("a linear probe trains the head, and there is none", "give train_head=True or its path")
+    if isinstance(method, Full) and any(p.dtype is torch.int8 for p in model.parameters()):
+        raise MedloraError("a base held as int8 cannot be trained in full", "use a low-rank method, or the float model")
     modules = dict(model.named_modules())
     updates = _updates(modules, method, targets)
     norms = [
@@ -113,7 +117,7 @@ def _updates(modules: dict[str, nn.Module], method: Method, targets: list[Target
     chains: dict[str, dict[str, nn.ModuleList]] = {}
     for target in targets:
         module = modules[target.path]
-        weight: Tensor = module._parameters[target.name]  # type: ignore[assignment]
+        weight: Tensor = stored(module, target.name)
         names = chains.setdefault(target.path, {})
         if isinstance(method, LoRA):
             rank = setting(target, method.rank, method.rank_for)

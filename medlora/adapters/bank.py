@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from medlora.adapters.adapter import Adapter, Owned
+from medlora.adapters.derive import stored
 from medlora.adapters.fast import forward_for
 from medlora.adapters.mixed import Share, prove_apart, sharing, stacked
 from medlora.adapters.updates import LowRank
@@ -160,13 +161,13 @@ class Bank:
             module = self._modules[path]
             places = [(path, parameter) for parameter in parameters]
             tensors = [
-                (samples, {p[1]: self._tensors.get(name or "", {}).get(p, self._base[p]) for p in places})
+                (samples, {p[1]: self._tensors.get(name or "", {}).get(p, stored(module, p[1])) for p in places})
                 for name, samples in groups.items()
             ]
             factors = None
             chains = [self._updates.get(name or "", {}).get((path, "weight"), []) for name in names]
             if list(parameters) == ["weight"] and forward_for(module, [u for c in chains for u in c]):
-                factors = stacked(chains, self._base[path, "weight"])
+                factors = stacked(chains, stored(module, "weight"))
             shares.append((module, Share(path, tensors, factors), tuple(parameters)))
         return shares
 
@@ -176,7 +177,9 @@ class Bank:
 
     def deltas(self, name: str) -> Weights:
         """W' − W of every changed weight, by (module path, parameter)."""
-        return {p: self._tensors[name][p].detach() - self._base[p].detach() for p in self._updates[name]}
+        with self._on_base():
+            base = {p: stored(self._modules[p[0]], p[1]).detach() for p in self._updates[name]}
+        return {p: self._tensors[name][p].detach() - base[p] for p in base}
 
     def similarity(self) -> tuple[list[str], Tensor]:
         """Names, and the cosines between the adapters' updates as one long vector each, (n, n)."""

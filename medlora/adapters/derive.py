@@ -1,4 +1,4 @@
-"""Classes derived at run time from the user's: a parameter that reads updated, a batch norm that stays frozen.
+"""Classes derived at run time from the user's: a parameter that reads updated, or is held as int8, a frozen batch norm.
 
 A module stays the object it was, with its class, keys and parameters; only lookups of an adapted parameter go through
 its updates. Unlike ``torch.nn.utils.parametrize``, the frozen parameter keeps its key, and the module can be pickled.
@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from medlora.adapters import fast
@@ -22,34 +23,71 @@ FORWARDS: dict[str, Callable[..., Any]] = {
 
 
 @functools.cache
-def derived(plain: type, names: tuple[str, ...] = (), forward: str | None = None, frozen: bool = False) -> type:
-    """The subclass of ``plain`` whose parameters ``names`` read as updated, in evaluation for ever if ``frozen``."""
+def derived(
+    user: type,
+    names: tuple[str, ...] = (),
+    forward: str | None = None,
+    frozen: bool = False,
+    int8: tuple[str, ...] = (),
+) -> type:
+    """A subclass of the user's class.
+
+    Args:
+        user: the class.
+        names: parameters that read as updated.
+        forward: the name of another forward.
+        frozen: whether the module stays in evaluation mode for ever.
+        int8: parameters that are held as int8 and read at full precision.
+    """
     body: dict[str, Any] = {
-        "__module__": plain.__module__,
-        "__qualname__": plain.__qualname__,
-        "__doc__": plain.__doc__,
+        "__module__": user.__module__,
+        "__qualname__": user.__qualname__,
+        "__doc__": user.__doc__,
         "__reduce_ex__": _reduce_ex,
-        "_derivation": (plain, names, forward, frozen),
+        "_derivation": (user, names, forward, frozen, int8),
     }
-    body |= {name: _reading(name) for name in names}
+    body |= {name: _reading(name, name in names) for name in (*int8, *names)}
     if forward:
         body["forward"] = FORWARDS[forward]
     if frozen:
         body["train"] = _train_frozen
-    return type(plain.__name__, (plain,), body)
+    return type(user.__name__, (user,), body)
+
+
+def rederive(
+    module: nn.Module,
+    names: tuple[str, ...] = (),
+    forward: str | None = None,
+    frozen: bool = False,
+    int8: tuple[str, ...] | None = None,
+) -> None:
+    """Give ``module`` the class derived so from its user's class; what it holds as int8 stays so."""
+    user, *_, held = _derivation(module)
+    options = (names, forward, frozen, held if int8 is None else int8)
+    module.__class__ = derived(user, *options) if any(options) else user
 
 
 def plain_class(module: nn.Module) -> type:
     """The user's class of ``module``."""
+    return _derivation(module)[0]
+
+
+def stored(module: nn.Module, name: str) -> Any:
+    """The parameter or buffer that ``module`` holds; one held as int8 times its scales."""
+    value: Any = (module._parameters if name in module._parameters else module._buffers)[name]
+    return value * module._buffers[f"{name}_scale"] if value.dtype is torch.int8 else value
+
+
+def _derivation(module: nn.Module) -> tuple[Any, ...]:
     kind = type(module)
-    return kind._derivation[0] if "_derivation" in vars(kind) else kind  # type: ignore[attr-defined]
+    return kind._derivation if "_derivation" in vars(kind) else (kind, (), None, False, ())  # type: ignore[attr-defined]
 
 
-def _reading(name: str) -> property:
+def _reading(name: str, updated: bool) -> property:
     def read(self: nn.Module) -> Tensor:
         try:
-            value: Any = (self._parameters if name in self._parameters else self._buffers)[name]
-            for update in self._modules["updates"][name]:  # type: ignore[index]
+            value = stored(self, name)
+            for update in self._modules["updates"][name] if updated else ():  # type: ignore[index]
                 value = update(value)
             return value
         except AttributeError as error:  # nn.Module.__getattr__ would answer with the frozen parameter

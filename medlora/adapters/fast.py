@@ -33,37 +33,38 @@ class _Scratch(threading.local):
     def __init__(self) -> None:
         self.buffers: dict[torch.dtype, Tensor] = {}
 
-    def like(self, weight: Tensor) -> Tensor:
-        buffer = self.buffers.get(weight.dtype)
+    def like(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        buffer = self.buffers.get(dtype)
         if buffer is None or buffer.numel() < weight.numel():
-            buffer = self.buffers[weight.dtype] = weight.new_empty(weight.numel())
-        return buffer[: weight.numel()].view(len(weight), -1)
+            buffer = self.buffers[dtype] = weight.new_empty(weight.numel(), dtype=dtype)
+        return buffer[: weight.numel()]
 
 
 _scratch = _Scratch()
 
 
-def _updated(weight: Tensor, pieces: Sequence[tuple[Rows, float]], factors: Sequence[Tensor], dtype: Any) -> Tensor:
+def _updated(weight: Tensor, scales: Any, pieces: Any, factors: Sequence[Tensor], dtype: Any) -> Tensor:
     """W' in ``dtype``; it may lie in the scratch buffer, so it is good until the next call."""
-    pairs = list(zip(pieces, factors[::2], factors[1::2], strict=True))
     if weight.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
-        for (rows, scale), a, b in pairs:
+        if scales is not None:
+            weight = weight * scales
+        for (rows, scale), a, b in zip(pieces, factors[::2], factors[1::2], strict=True):
             weight = updated(weight, rows, scale, a, b)
         return weight.to(dtype)
-    out = _scratch.like(weight)
-    if pieces[0][0] is None:
-        torch.addmm(weight.flatten(1), factors[1], factors[0].flatten(1), alpha=pieces[0][1], out=out)
+    out = _scratch.like(weight, factors[0].dtype).view(weight.shape)
+    if scales is None:
+        out.copy_(weight)
     else:
-        out.copy_(weight.flatten(1))
-        for (rows, scale), a, b in pairs:
-            out[slice(*(rows or (None,)))].addmm_(b, a.flatten(1), alpha=scale)
-    return out.view(weight.shape).to(dtype)
+        torch.mul(weight, scales, out=out)
+    for (rows, scale), a, b in zip(pieces, factors[::2], factors[1::2], strict=True):
+        out.flatten(1)[slice(*(rows or (None,)))].addmm_(b, a.flatten(1), alpha=scale)
+    return out.to(dtype)
 
 
-def _compute_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
+def _compute_dtype(x: Tensor, factors: Sequence[Tensor]) -> torch.dtype:
     if torch.is_autocast_enabled(x.device.type):
         return torch.get_autocast_dtype(x.device.type)
-    return weight.dtype
+    return factors[0].dtype
 
 
 def _low_rank_is_cheaper(positions: int, columns: int, rows: int, rank: int) -> bool:
@@ -95,20 +96,21 @@ def _scaled(scale: float, pair: tuple[Tensor | None, Tensor], like: Sequence[Ten
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, pieces: Any, *factors: Tensor) -> Tensor:
-        ctx.pieces, ctx.dtype = pieces, _compute_dtype(x, weight)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, scales: Any, bias: Any, pieces: Any, *factors: Tensor) -> Tensor:
+        ctx.pieces, ctx.dtype = pieces, _compute_dtype(x, factors)
         x = x.to(ctx.dtype)
         ctx.thin = not any(a.requires_grad for a in factors[::2])
         kept = [_thin(a.to(ctx.dtype), x.reshape(-1, x.shape[-1]).T) for a in factors[::2]] if ctx.thin else [x]
-        ctx.save_for_backward(weight, *factors, *kept)
-        return F.linear(x, _updated(weight, pieces, factors, ctx.dtype), None if bias is None else bias.to(ctx.dtype))
+        ctx.save_for_backward(weight, scales, *factors, *kept)
+        full = _updated(weight, scales, pieces, factors, ctx.dtype)
+        return F.linear(x, full, None if bias is None else bias.to(ctx.dtype))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        weight, *saved = ctx.saved_tensors
+        weight, scales, *saved = ctx.saved_tensors
         count = 2 * len(ctx.pieces)
         factors, kept = saved[:count], saved[count:]
-        dx = grad @ _updated(weight, ctx.pieces, factors, ctx.dtype) if ctx.needs_input_grad[0] else None
+        dx = grad @ _updated(weight, scales, ctx.pieces, factors, ctx.dtype) if ctx.needs_input_grad[0] else None
         flat = grad.reshape(-1, grad.shape[-1])
         grads: list[Tensor | None] = []
         for i, (rows, scale) in enumerate(ctx.pieces):
@@ -119,33 +121,33 @@ class _Linear(torch.autograd.Function):
             else:
                 pair = _gradients(kept[0].reshape(-1, kept[0].shape[-1]).T, g, a, b)
             grads += _scaled(scale, pair, factors[2 * i : 2 * i + 2])
-        return dx, None, flat.sum(0) if ctx.needs_input_grad[2] else None, None, *grads
+        return dx, None, None, flat.sum(0) if ctx.needs_input_grad[3] else None, None, *grads
 
 
 class _Conv(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Any, pieces: Any, *factors: Tensor
+        ctx: Any, x: Tensor, weight: Tensor, scales: Any, bias: Any, geometry: Any, pieces: Any, *factors: Tensor
     ) -> Tensor:
-        ctx.geometry, ctx.pieces, ctx.dtype = geometry, pieces, _compute_dtype(x, weight)
+        ctx.geometry, ctx.pieces, ctx.dtype = geometry, pieces, _compute_dtype(x, factors)
         x = x.to(ctx.dtype)
         ctx.thin = not any(a.requires_grad for a in factors[::2])
         ctx.like = x.new_empty(1).expand(x.shape)  # where x is not kept, the backward kernel still asks for its shape
         kept = [_conv(x, a.to(ctx.dtype), None, geometry) for a in factors[::2]] if ctx.thin else [x]
-        ctx.save_for_backward(weight, *factors, *kept)
+        ctx.save_for_backward(weight, scales, *factors, *kept)
         bias = None if bias is None else bias.to(ctx.dtype)
-        return _conv(x, _updated(weight, pieces, factors, ctx.dtype), bias, geometry)
+        return _conv(x, _updated(weight, scales, pieces, factors, ctx.dtype), bias, geometry)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        weight, *saved = ctx.saved_tensors
+        weight, scales, *saved = ctx.saved_tensors
         count = 2 * len(ctx.pieces)
         factors, kept = saved[:count], saved[count:]
         x = ctx.like if ctx.thin else kept[0]
         flat = _is_product(weight, ctx.geometry) and grad.is_contiguous()
         dx = None
         if ctx.needs_input_grad[0]:
-            full = _updated(weight, ctx.pieces, factors, ctx.dtype)
+            full = _updated(weight, scales, ctx.pieces, factors, ctx.dtype)
             if flat:
                 dx = _thin(full.flatten(1).T, grad.flatten(2)).view(x.shape)
             else:
@@ -161,8 +163,8 @@ class _Conv(torch.autograd.Function):
             else:
                 pair = _conv_gradients(x, g, a, b, ctx.geometry)
             grads += _scaled(scale, pair, factors[2 * i : 2 * i + 2])
-        dbias = grad.sum([0, *range(2, grad.dim())]) if ctx.needs_input_grad[2] else None
-        return dx, None, dbias, None, None, *grads
+        dbias = grad.sum([0, *range(2, grad.dim())]) if ctx.needs_input_grad[3] else None
+        return dx, None, None, dbias, None, None, *grads
 
 
 def _is_product(weight: Tensor, geometry: Any) -> bool:
@@ -227,13 +229,18 @@ def _pieces(updates: nn.ModuleList) -> tuple[tuple[tuple[Rows, float], ...], lis
     return tuple((u.rows, u.scale) for u in updates), factors  # type: ignore[misc]
 
 
+def _scales(module: Any) -> Tensor | None:
+    """The scales of a weight held as int8."""
+    return module._buffers["weight_scale"] if module._parameters["weight"].dtype is torch.int8 else None
+
+
 def linear_forward(module: Any, x: Tensor) -> Tensor:
     """``nn.Linear.forward`` of a module whose weight has low-rank updates; x (..., in)."""
     weight = module._parameters["weight"]
     if not torch.is_grad_enabled() or weight.requires_grad:
         return F.linear(x, module.weight, module.bias)
     pieces, factors = _pieces(module.updates["weight"])
-    return _Linear.apply(x, weight, module.bias, pieces, *factors)
+    return _Linear.apply(x, weight, _scales(module), module.bias, pieces, *factors)
 
 
 def conv_forward(module: Any, x: Tensor) -> Tensor:
@@ -243,7 +250,7 @@ def conv_forward(module: Any, x: Tensor) -> Tensor:
         return module._conv_forward(x, module.weight, module.bias)
     pieces, factors = _pieces(module.updates["weight"])
     geometry = (module.stride, module.padding, module.dilation)
-    return _Conv.apply(x, weight, module.bias, geometry, pieces, *factors)
+    return _Conv.apply(x, weight, _scales(module), module.bias, geometry, pieces, *factors)
 
 
 def norm_forward(module: Any, x: Tensor) -> Tensor:

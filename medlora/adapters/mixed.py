@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medlora.adapters.derive import FORWARDS, derived, plain_class
+from medlora.adapters.derive import FORWARDS, plain_class, rederive, stored
 from medlora.adapters.updates import LowRank
 from medlora.errors import MedloraError
 
@@ -84,7 +84,7 @@ FORWARDS["shared"] = shared_forward
 
 def _low_rank(module: Any, share: Share, x: Tensor) -> Tensor:
     """The frozen layer on all samples, and each sample's own s·B·(A·x) added to it."""
-    weight, bias = module._parameters["weight"], module._parameters["bias"]
+    weight, bias = stored(module, "weight"), module._parameters["bias"]
     a, b = share.factors  # type: ignore[misc]
     if a.dim() == 3:
         y = F.linear(x, weight, bias)
@@ -149,11 +149,11 @@ def sharing(shares: Sequence[tuple[nn.Module, Share, tuple[str, ...]]]) -> Itera
     try:
         for module, share, names in shares:
             module._modules["updates"] = share
-            module.__class__ = derived(plain_class(module), names, "shared")
+            rederive(module, names, "shared")
         yield
     finally:
         for module, _, _ in shares:
-            module.__class__ = plain_class(module)
+            rederive(module)
             module._modules.pop("updates", None)
 
 

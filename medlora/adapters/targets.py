@@ -50,6 +50,12 @@ def select(
         MedloraError: a name is neither role nor path of the model, or nothing is left.
     """
     found = weights(model, head)
+    packed = [type(m).__name__ for m in model.modules() if type(m).__module__.startswith("torch.ao.nn.quantized")]
+    if packed:
+        raise MedloraError(
+            f"{packed[0]} packs its weight for inference: no gradient passes it, so no adapter can be trained under it",
+            "take the float model, and medlora.adapters.quantize(model) to hold its weights as int8",
+        )
     if not found:
         raise MedloraError(
             f"{type(model).__name__} has no weight that can be adapted (linear layer, convolution, attention)"

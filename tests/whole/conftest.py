@@ -41,7 +41,7 @@ def whole(tmp_path_factory):
     capture = pytest.MonkeyPatch()
     try:
         for words in (
-            ["check", str(archive), "--labels", str(labels), "-o", str(folder / "cohort")],
+            ["check", str(archive), "--labels", str(labels), "-o", str(folder / "cohort"), "--select", "view=frontal"],
             ["train", str(folder / "cohort"), "-o", str(folder / "run"), *settings],
             ["evaluate", str(folder / "run")],
             ["predict", str(folder / "run"), str(archive), "-o", str(folder / "predictions.csv")],

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 from planting import SECRETS
 from sklearn.metrics import roc_auc_score
@@ -151,6 +152,29 @@ def test_a_scan_that_cannot_be_answered_is_a_row(whole, tmp_path, call):
     assert "Truncated" in reasons or "Damaged" in reasons
     assert "8 slices" in reasons
     assert "NotAnImage" in reasons
+
+
+def test_predict_picks_the_scan_of_a_study_as_the_training_did(whole, tmp_path, call):
+    folder = tmp_path / "study"
+    folder.mkdir()
+    frontal = pydicom.dcmread(sorted(whole.archive.rglob("*.dcm"))[0])
+    frontal.save_as(folder / "frontal.dcm")
+    for n, view in enumerate(("LL", "AP"), 1):
+        other = pydicom.dcmread(folder / "frontal.dcm")
+        other.SeriesInstanceUID = f"{frontal.SeriesInstanceUID[:50]}.{n}"
+        other.SOPInstanceUID = other.file_meta.MediaStorageSOPInstanceUID = f"{frontal.SOPInstanceUID[:50]}.{n}"
+        other.ViewPosition = view
+        other.save_as(folder / f"{view}.dcm")
+    code, _, err = call("predict", whole.run, folder, "-o", tmp_path / "p.csv", "--linkage", tmp_path / "l.csv")
+    assert code == 0, err
+    rows = pd.read_csv(tmp_path / "p.csv", keep_default_na=False)
+    files = pd.read_csv(tmp_path / "l.csv")["path"].str.extract(r"(\w+)\.dcm$")[0]
+    reasons = dict(zip(files, rows["reason"], strict=True))
+    assert reasons == {
+        "frontal": "",
+        "LL": "NotSelected: the view is LL, where view=frontal is asked for",
+        "AP": "NotSelected: another scan of the study was preferred",
+    }
 
 
 def test_existing_results_are_not_overwritten_unasked(whole, call):

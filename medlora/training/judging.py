@@ -235,7 +235,7 @@ def _subtitle(info: dict[str, Any]) -> str:
 
 def _chosen_here(split: str) -> bool | str:
     if split == "tune":
-        return "The epoch, the operating point and the temperature were chosen on these very cases."
+        return "The operating point and the temperature, and the epoch where the best is kept, were chosen on these cases."
     if split == "train":
         return "The adapter was trained on these very cases: these figures say nothing about new patients."
     return False

@@ -41,7 +41,7 @@ class Run:
         """
         run = cls(folder)
         if run.status != "done":
-            raise MedloraError(f"the run {folder} did not end well: {run.status}", "train it again with --overwrite")
+            raise MedloraError(f"the run {folder} did not end well: {run.status}", "go on with medlora train … --resume, or train anew with --overwrite")
         return run
 
     @property

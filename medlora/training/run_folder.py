@@ -78,6 +78,8 @@ def run_folder(folder: Path, overwrite: bool, resume: bool) -> Iterator[Path]:
         status = "done\n"
     except KeyboardInterrupt:
         status = "interrupted\n"
+        if (folder / "checkpoints").is_dir():
+            say("interrupted; the same command with --resume goes on after the last finished epoch")
         raise
     except MedloraError as error:
         status = f"failed: {error.what}\n"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from medlora.scans import Scan
 
-# Right, anterior and superior as unit vectors in RAS+; a plane's rows run along the first, its columns along the second.
+# Unit vectors in RAS+: of each plane the direction from row to row, and that from column to column.
 _PLANES = {
     "axial": ((0, -1, 0), (-1, 0, 0)),
     "coronal": ((0, 0, -1), (-1, 0, 0)),
@@ -33,8 +33,8 @@ class CTNodule(Preset):
     """A nodule on CT: axial, coronal and sagittal plane through its centre, each a channel.
 
     Every image shows the same length in the patient, ``extent``, whatever the voxels of its series: a nodule's size
-    carries meaning. HU are windowed to ``window``, which holds lung, ground glass and soft tissue; calcium is cut off at
-    its upper end. Beyond the edge of the scan its last voxels are repeated.
+    carries meaning. HU are windowed to ``window``, which holds lung, ground glass and soft tissue; calcium is cut off
+    at its upper end. Beyond the edge of the scan its last voxels are repeated.
 
     Augmentation mirrors the block about the nodule in the patient's three directions, one by one: whether a nodule is
     malignant does not depend on the side of the patient that it is seen from. Anatomy further away, whose side matters,
@@ -69,10 +69,10 @@ class CTNodule(Preset):
         def prepare(scan: Scan, centre: Centre | None) -> torch.Tensor:
             block = self.block(scan, centre)
             planes = [
-                resample(block, dst_affine=self._affine(centre, *axes), spatial_size=(self.size, self.size, 1))
+                resample(block, dst_affine=self._plane(centre, *axes), spatial_size=(self.size, self.size, 1))
                 for axes in _PLANES.values()
             ]
-            return window(torch.cat([plane.as_tensor()[..., 0] for plane in planes]).float())
+            return window(torch.cat([torch.as_tensor(plane)[..., 0] for plane in planes]).float())
 
         return prepare
 
@@ -106,15 +106,19 @@ class CTNodule(Preset):
         low = np.clip(np.floor(middle - half), 0, shape - 2).astype(int)
         high = np.clip(np.ceil(middle + half) + 1, low + 2, shape).astype(int)
         volume = MetaTensor(torch.as_tensor(even.array)[None], affine=torch.as_tensor(even.affine))
-        return SpatialCrop(roi_start=low.tolist(), roi_end=high.tolist())(volume)
+        block = SpatialCrop(roi_start=low.tolist(), roi_end=high.tolist())(volume)
+        assert isinstance(block, MetaTensor)
+        return block
 
-    def _affine(self, centre: Centre | None, rows: tuple[int, int, int], columns: tuple[int, int, int]) -> np.ndarray:
-        """From (row, column, 0) of a plane to RAS+ mm."""
+    def _plane(self, centre: Centre | None, rows: tuple[int, int, int], columns: tuple[int, int, int]) -> torch.Tensor:
+        """The affine from (row, column, 0) of a plane to RAS+ mm, 4 × 4."""
+        import torch
+
         affine = np.eye(4)
         affine[:3, 0], affine[:3, 1] = np.multiply(rows, self.spacing), np.multiply(columns, self.spacing)
         affine[:3, 2] = np.cross(affine[:3, 0], affine[:3, 1]) / self.spacing**2
         affine[:3, 3] = np.asarray(centre) - affine[:3, :2].sum(axis=1) * (self.size - 1) / 2
-        return affine
+        return torch.as_tensor(affine)
 
     def augmentation(self) -> Compose:
         """Mirrored planes; rotation to ±20°, scale ±5 %, shift ±2 mm; blur or noise as of other kernels and doses."""

@@ -64,12 +64,11 @@ class Preset:
                 places are. The scan_id is named.
         """
         if self.places != (centre is not None):
-            what = (
-                ("places in scans, and none was given", "labels or cases with columns x, y and z")
-                if self.places
-                else ("whole scans, and a place in one was given", "labels or cases without columns x, y and z")
+            reads, give = ("places in scans", "with") if self.places else ("whole scans", "without")
+            raise MedloraError(
+                f"the preset {self.name} reads {reads}, and the case of scan {scan.scan_id} is none",
+                f"give labels or cases {give} columns x, y and z, or choose another preset",
             )
-            raise MedloraError(f"scan {scan.scan_id}: the preset {self.name} reads {what[0]}", f"give {what[1]}")
         if scan.modality not in self.modalities:
             raise MedloraError(
                 f"scan {scan.scan_id} has modality {scan.modality or 'unknown'}; the preset {self.name} reads "

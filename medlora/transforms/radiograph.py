@@ -46,8 +46,12 @@ class Radiograph(Preset):
                 EnsureType(track_meta=False),
             ]
         )
+
         # Refusals outside of the chain, which would wrap their reason.
-        return lambda scan, centre=None: chain(self.pixels(scan, centre))
+        def prepare(scan: Scan, centre: Centre | None = None) -> torch.Tensor:
+            return chain(self.pixels(scan, centre))
+
+        return prepare
 
     def pixels(self, scan: Scan, centre: Centre | None = None) -> np.ndarray:
         """The one image of ``scan`` as (1, rows, columns); colour channels are averaged.

@@ -235,7 +235,9 @@ def _subtitle(info: dict[str, Any]) -> str:
 
 def _chosen_here(split: str) -> bool | str:
     if split == "tune":
-        return "The operating point and the temperature, and the epoch where the best is kept, were chosen on these cases."
+        return (
+            "The operating point and the temperature (and the epoch, if the best is kept) were chosen on these cases."
+        )
     if split == "train":
         return "The adapter was trained on these very cases: these figures say nothing about new patients."
     return False

@@ -141,7 +141,10 @@ def adapter_folder(path: str | Path) -> Path:
     if (path / "STATUS").is_file():
         status = (path / "STATUS").read_text(encoding="utf-8").strip()
         if status != "done":
-            raise MedloraError(f"the run {path} did not end well: {status}", "go on with medlora train … --resume, or train anew with --overwrite")
+            raise MedloraError(
+                f"the run {path} did not end well: {status}",
+                "go on with medlora train … --resume, or train anew with --overwrite",
+            )
         return path / "adapter"
     if not path.exists():
         raise MedloraError(f"there is no {path}", "give the folder of an adapter, or of a run")

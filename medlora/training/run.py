@@ -41,7 +41,10 @@ class Run:
         """
         run = cls(folder)
         if run.status != "done":
-            raise MedloraError(f"the run {folder} did not end well: {run.status}", "go on with medlora train … --resume, or train anew with --overwrite")
+            raise MedloraError(
+                f"the run {folder} did not end well: {run.status}",
+                "go on with medlora train … --resume, or train anew with --overwrite",
+            )
         return run
 
     @property

@@ -14,6 +14,7 @@ import pandas as pd
 
 from medlora._version import __version__
 from medlora.cohorts import folder as cohort_folder
+from medlora.cohorts import readings
 from medlora.cohorts.findings import with_findings
 from medlora.cohorts.index import Index, index_again
 from medlora.cohorts.joining import Join, identifiers, join, relative
@@ -99,6 +100,9 @@ def build(
         "issues": Counter(issue.code.name for scan in scans for issue in scan.issues),
         "select": rule,
         "coordinates": None if places is None else places.system,
+        "centres": readings.count(
+            look.met for found in pixels.values() for look in found.places if look.met is not None
+        ),
         "split": None,
     }
     info["same_image"], info["same_image_scans"] = _same_images(frame, pixels)
@@ -230,7 +234,7 @@ def _read_all(
             kept.append(scan)
             pixels[scan.scan_id] = found
             looked_up = zip(of_scan.get(scan.scan_id, ()), found.places, strict=True)
-            outside += [(place.row, scan.scan_id) for place, (_, inside, _) in looked_up if not inside]
+            outside += [(place.row, scan.scan_id) for place, look in looked_up if not look.inside]
     if outside:
         row, scan_id = min(outside)
         raise MedloraError(
@@ -253,7 +257,7 @@ def _table(scans: list[ScanFiles], rows: Rows, patients: Patients, pixels: dict[
         line: dict[str, Any] = {"case_id": case.scan_id, "scan_id": case.scan_id, "patient": patients.key[case.scan_id]}
         line |= {"site": rows.site.get(case.scan_id, ""), "label": case.label, "split": case.split}
         if case.place is not None:
-            centre = pixels[case.scan_id].places[number[case.scan_id]][0]
+            centre = pixels[case.scan_id].places[number[case.scan_id]].centre
             number[case.scan_id] += 1
             line["case_id"] = f"{case.scan_id}:{number[case.scan_id]}"
             line |= dict(zip(cohort_folder.PLACE, (*centre, case.place.diameter), strict=True))
@@ -295,7 +299,7 @@ def _pictures(rows: Rows, pixels: dict[str, Pixels]) -> dict[str, bytes]:
     for case in rows.cases:
         if case.place is not None and case.scan_id in pixels:
             number[case.scan_id] += 1
-            image = pixels[case.scan_id].places[number[case.scan_id] - 1][2]
+            image = pixels[case.scan_id].places[number[case.scan_id] - 1].picture
             if image and len(found) < MOST_PICTURES:
                 found[f"{case.scan_id}:{number[case.scan_id]}"] = image
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from medlora.cohorts import readings
 from medlora.cohorts.source import source_warnings
 from medlora.cohorts.splits import SPLITS
 
@@ -47,10 +48,10 @@ def _counts(cohort: Cohort) -> dict[str, Any]:
 
 
 def _errors(cohort: Cohort) -> list[str]:
-    table, lines = cohort.table, []
+    table, lines = cohort.table, [line for line, certain in _about_centres(cohort) if certain]
     split = table[table["split"] != ""]
     if split.empty:
-        return []
+        return lines
     torn = int((split.groupby("patient")["split"].nunique() > 1).sum())
     if torn:
         lines.append(
@@ -72,6 +73,7 @@ def _errors(cohort: Cohort) -> list[str]:
 def _warnings(cohort: Cohort) -> list[str]:
     return [
         *_about_join(cohort),
+        *(line for line, certain in _about_centres(cohort) if not certain),
         *_about_patients(cohort),
         *_about_classes(cohort),
         *_about_sites(cohort),
@@ -83,6 +85,11 @@ def _warnings(cohort: Cohort) -> list[str]:
 def _about_join(cohort: Cohort) -> list[str]:
     joined = cohort.info["join"]
     return joined["messages"][1:] if joined else []
+
+
+def _about_centres(cohort: Cohort) -> list[tuple[str, bool]]:
+    found = readings.sentence(cohort.info.get("centres"), cohort.info.get("coordinates"))
+    return [found] if found else []
 
 
 def _about_patients(cohort: Cohort) -> list[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medlora.cohorts.places import Place, is_inside, located
+from medlora.cohorts.readings import met
 
 if TYPE_CHECKING:
     from medlora.scans import Scan, ScanFiles
@@ -21,6 +22,23 @@ SMALL = 32
 THUMBNAIL = 160
 MARKED = 20  # places of one scan that get a picture
 IN_PROCESS = 32  # with fewer files than this, starting workers takes longer than it saves
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What lies at a place.
+
+    Attributes:
+        centre: in RAS millimetres.
+        inside: whether it is inside the scan.
+        picture: a PNG of its slice with the centre marked; empty where it is outside.
+        met: on CT the readings of its coordinates under which something lies there (see `readings`), else None.
+    """
+
+    centre: tuple[float, float, float]
+    inside: bool
+    picture: bytes = b""
+    met: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -35,8 +53,7 @@ class Pixels:
         small: the middle slice, averaged down to 32 × 32 (rows, columns), scaled to 0..1 between its 1st and 99th
             percentile; None where the slice is smaller or constant.
         thumbnail: a PNG at most 160 pixels wide and high; empty where none was asked for.
-        places: for each place that was asked about its centre in RAS millimetres, whether it is inside, and a PNG of
-            its slice with the centre marked (empty where it is outside).
+        places: what lies at each place that was asked about.
     """
 
     scan_id: str
@@ -45,7 +62,7 @@ class Pixels:
     shape: tuple[int, ...] = ()
     small: np.ndarray | None = None
     thumbnail: bytes = b""
-    places: tuple[tuple[tuple[float, float, float], bool, bytes], ...] = ()
+    places: tuple[Looked, ...] = ()
 
 
 def read_pixels(
@@ -107,14 +124,16 @@ def may_show(scan: ScanFiles) -> bool:
     return str(scan.header.get("BurnedInAnnotation", "")).upper() != "YES"
 
 
-def _look_at(place: Place, system: str, scan: Scan, picture: bool) -> tuple[tuple[float, float, float], bool, bytes]:
+def _look_at(place: Place, system: str, scan: Scan, picture: bool) -> Looked:
     ras, voxel = located(place.centre, system, scan.affine)
     inside = is_inside(voxel, scan.array.shape)
     image = b""
     if inside and picture:
         slice_number = min(max(round(float(voxel[2])), 0), scan.array.shape[2] - 1)
         image = png(middle(scan.array, slice_number), mark=(float(voxel[0]), float(voxel[1])))
-    return (float(ras[0]), float(ras[1]), float(ras[2])), inside, image
+    volume = scan.modality == "CT" and scan.array.ndim == 3 and min(scan.array.shape) > 1
+    seen = met(place.centre, system, scan.array, scan.affine) if inside and volume else None
+    return Looked((float(ras[0]), float(ras[1]), float(ras[2])), inside, image, seen)
 
 
 def middle(array: np.ndarray, index: int | None = None) -> np.ndarray:

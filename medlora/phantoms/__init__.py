@@ -3,6 +3,6 @@
 They show that the machinery works. They are no evidence that a model works on people.
 """
 
-from medlora.phantoms import radiographs
+from medlora.phantoms import ct, radiographs
 
-__all__ = ["radiographs"]
+__all__ = ["ct", "radiographs"]

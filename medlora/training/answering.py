@@ -112,7 +112,9 @@ def predict(
         sources.append(item.paths)
     if asked is not None:
         for number in asked.unmatched:
-            rows.append(_empty(model, "") | {"row": number, "reason": "the row is about no scan that was found"})
+            rows.append(
+                _empty(model, "") | {"row": number, "reason": "the row has no centre, or is about no scan found"}
+            )
             sources.append(())
         return Answers(pd.DataFrame(rows), sources)
     for left_out in survey.excluded:
@@ -146,7 +148,7 @@ def _asked(
             "this adapter answers for places in scans (nodules), and does not look for them itself",
             "add --cases CSV with a row for each place: its scan (series_uid or file) and its centre (x, y, z)",
         )
-    return read_asked(cases, coordinates, survey, roots)
+    return read_asked(cases, coordinates, survey, roots, model.info["task"].get("select"))
 
 
 def _images(

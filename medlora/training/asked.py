@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from medlora.cohorts.joining import join
 from medlora.cohorts.labels import read_labels
 from medlora.cohorts.places import Place, located, read_places
+from medlora.cohorts.selection import Selection
 from medlora.errors import MedloraError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Asked:
     Attributes:
         system: that their centres are in.
         of_scan: scan_id → its places, in the order in which ``medlora check`` numbers them.
-        unmatched: rows about no scan that was found.
+        unmatched: rows without a centre, or about no scan that was found.
     """
 
     system: str
@@ -39,7 +40,11 @@ class Asked:
 
 
 def read_asked(
-    path: str | os.PathLike[str], coordinates: str | None, survey: Survey, roots: Sequence[Path], key: str | None = None
+    path: str | os.PathLike[str],
+    coordinates: str | None,
+    survey: Survey,
+    roots: Sequence[Path],
+    rule: str | None = None,
 ) -> Asked:
     """Read a table of places (``--cases``).
 
@@ -48,7 +53,7 @@ def read_asked(
         coordinates: the system of the centres: ``lps``, ``ras`` or ``voxel``; None where the headings say it.
         survey: the scans that were found.
         roots: the files or folders that they were found in.
-        key: how rows find scans; the first way that works where None.
+        rule: that picks one scan of each study, where rows name studies or patients; the usual one where None.
 
     Raises:
         MedloraError: the table has no centres or their system is not declared; or no row is about a scan.
@@ -62,11 +67,17 @@ def read_asked(
     folders = [root if root.is_dir() else root.parent for root in roots]
     archive = Path(os.path.commonpath([folder.absolute() for folder in folders]))
     left_out = [file for item in survey.excluded for file in item.paths]
-    joined = join(table, survey.scans, left_out, archive, key)
+    joined = join(table, survey.scans, left_out, archive)
+    chosen = {scan.scan_id for scan in survey.scans}
+    if joined.whole_study:
+        selection = Selection.parse(rule) if rule else Selection.default(survey.scans)
+        if selection is not None:
+            chosen = {scan.scan_id for scan in selection.choose(survey.scans)[0]}
     of_scan: dict[str, list[Place]] = {}
-    without: list[int] = []
     for scan_id, rows in joined.scans.items():
+        if scan_id not in chosen:
+            continue
         found = [places.of_row[row] for row in rows if row in places.of_row]
-        without += [row for row in rows if row not in places.of_row]
         of_scan[scan_id] = sorted(found, key=lambda place: place.centre)
-    return Asked(places.system, of_scan, sorted({*joined.unmatched, *joined.left_out, *without}))
+    answered = {place.row for found in of_scan.values() for place in found}
+    return Asked(places.system, of_scan, [row for row in table.frame.index if row not in answered])

@@ -5,7 +5,9 @@
 A step is zero_grad, forward, cross-entropy, backward and AdamW, batch 8, rank 8, the head trained in every arm. The
 arms take turns within each round; a ratio is the median over rounds of the ratio within the round. The first table
 has every arm after ``model.train()``, as people run it; the second all of them in evaluation mode, beside the limit
-of any frozen base: forward and the gradient of the input. The third: bytes saved for the backward pass."""
+of any frozen base: forward and the gradient of the input. --memory adds the bytes saved for the backward pass, with
+LoRA-FA and with what any frozen base keeps (the limit). --bank times several adapters on one base: the switch, the
+model merged and switched beside the base, and a batch of 8 samples of 8 adapters beside one adapter on that batch."""
 
 from __future__ import annotations
 
@@ -18,6 +20,7 @@ import re
 import statistics
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from medlora.adapters import LoRA, LoRAFA, attach, roles
+from medlora.adapters import Bank, LoRA, LoRAFA, attach, roles
 
 NETS = {
     "vit_small_patch16_224": ("attention", "mlp"),
@@ -127,6 +130,54 @@ def ratio(a: list[float], b: list[float]) -> float:
     return statistics.median(p / q for p, q in zip(a, b, strict=True))
 
 
+@torch.no_grad()
+def bank(base: nn.Module, wanted: Any, x: torch.Tensor, rounds: int) -> dict[str, float]:
+    """Milliseconds of a switch, and ratios to the base's and to one adapter's time on the batch ``x``."""
+    model = base.requires_grad_(False).eval()
+    method = LoRA(rank=8, alpha=16, targets=paths(base, wanted))
+    names = [str(i) for i in range(len(x))]
+    adapters = Bank(model)
+    for name in names:
+        with torch.enable_grad():
+            adapter = attach(model, method)
+        for parameter in adapter.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.02)
+        adapters.add(name, adapter)
+    plain = copy.deepcopy(model)
+    merged = copy.deepcopy(model)
+    with torch.enable_grad():
+        attach(merged, method).merge()
+
+    def switch_through() -> None:
+        for name in names:
+            adapters.use(name)
+
+    switch_through()  # the last stays in use
+    calls: dict[str, Callable[[], Any]] = {
+        "base": lambda: plain(x),
+        "merged": lambda: merged(x),
+        "one": lambda: model(x),
+        "mixed": lambda: adapters.run(x, names),
+        "switch": switch_through,
+    }
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds + 1):
+        for i in range(len(calls)):
+            name = list(calls)[(i + number) % len(calls)]
+            start = time.perf_counter()
+            calls[name]()
+            if x.is_cuda:
+                torch.cuda.synchronize()
+            if number:
+                times[name].append(time.perf_counter() - start)
+    return {
+        "switch_ms": 1e3 * statistics.median(times["switch"]) / len(names),
+        "merged/base": ratio(times["merged"], times["base"]),
+        "switched/base": ratio(times["one"], times["base"]),
+        "mixed/one": ratio(times["mixed"], times["one"]),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nets", default=",".join(NETS))
@@ -137,6 +188,7 @@ def main() -> None:
     parser.add_argument("--autocast", choices=("bf16", "fp16"))
     parser.add_argument("--modes", default="train,eval")
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--bank", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.threads:
@@ -144,7 +196,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     autocast = {"bf16": torch.bfloat16, "fp16": torch.float16, None: None}[options.autocast]
     rows = []
-    for mode in options.modes.split(","):
+    for mode in filter(None, options.modes.split(",")):
         print(
             f"\n{'training' if mode == 'train' else 'evaluation'} mode: ms per step (median), ratio to peft and to full"
         )
@@ -163,12 +215,23 @@ def main() -> None:
                 thin = copy.deepcopy(base)
                 kept = list(attach(thin, LoRAFA(rank=8, targets=paths(base, NETS[net]))).parameters())
                 row["lora_fa_bytes"] = Arm(thin, kept, True, autocast).saved_bytes(x, y)
+                frozen = copy.deepcopy(base).requires_grad_(False)
+                row["limit_bytes"] = Arm(frozen, [], True, autocast).saved_bytes(x.clone().requires_grad_(True), y)
             rows.append(row)
             ratios.append(row["/peft"])
             print("  ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
         print(
             f"geometric mean /peft {math.exp(statistics.fmean(map(math.log, ratios))):.3f}, largest {max(ratios):.3f}"
         )
+    if options.bank:
+        print("\nseveral adapters on one base, evaluation mode: ms per switch, ratios")
+        for net in options.nets.split(","):
+            torch.manual_seed(0)
+            base = timm.create_model(net, num_classes=2).to(options.device)
+            x = torch.randn(options.batch, 3, 224, 224, device=options.device)
+            row = {"net": net, "mode": "bank", **bank(base, NETS[net], x, options.rounds)}
+            rows.append(row)
+            print("  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2))
 

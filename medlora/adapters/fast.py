@@ -45,7 +45,8 @@ _scratch = _Scratch()
 
 def _updated(weight: Tensor, scales: Any, pieces: Any, factors: Sequence[Tensor], dtype: Any) -> Tensor:
     """W' in ``dtype``; it may lie in the scratch buffer, so it is good until the next call."""
-    if weight.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    plain = type(weight) in (Tensor, nn.Parameter) and weight.device.type == "cpu"
+    if not plain or torch.is_grad_enabled() or torch.compiler.is_compiling():
         if scales is not None:
             weight = weight * scales
         for (rows, scale), a, b in zip(pieces, factors[::2], factors[1::2], strict=True):

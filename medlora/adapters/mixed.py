@@ -85,13 +85,13 @@ FORWARDS["shared"] = shared_forward
 def _low_rank(module: Any, share: Share, x: Tensor) -> Tensor:
     """The frozen layer on all samples, and each sample's own s·B·(A·x) added to it."""
     weight, bias = stored(module, "weight"), module._parameters["bias"]
-    a, b = share.factors  # type: ignore[misc]
-    if a.dim() == 3:
-        y = F.linear(x, weight, bias)
+    linear = isinstance(module, nn.Linear)
+    y = F.linear(x, weight, bias) if linear else module._conv_forward(x, weight, bias)
+    a, b = (factor.to(y.dtype) for factor in share.factors)  # type: ignore[union-attr]
+    x = x.to(y.dtype)
+    if linear:
         h = a @ x.reshape(share.batch, -1, x.shape[-1]).mT
-        y.view(share.batch, -1, y.shape[-1]).baddbmm_(h.mT, b.mT)
-        return y
-    y = module._conv_forward(x, weight, bias)
+        return y.reshape(share.batch, -1, y.shape[-1]).baddbmm_(h.mT, b.mT).view(y.shape)
     one = x.reshape(1, -1, *x.shape[2:])  # each sample's A as one group of a grouped convolution
     zeros = [0] * len(module.stride)
     geometry = (module.stride, module.padding, module.dilation, False, zeros, share.batch)

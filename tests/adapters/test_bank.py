@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,21 @@ def test_a_mixed_batch_answers_as_its_samples_one_by_one(case: str) -> None:
         assert len({tuple(row.tolist()) for row in y.round(decimals=6)}) == 7
     assert [type(m) for m in model.modules()] == before
     assert list(model.state_dict()) == keys
+
+
+@pytest.mark.parametrize("make", [vit, base])
+def test_a_mixed_batch_runs_under_autocast(make: Callable[[], nn.Module]) -> None:
+    model = make()
+    x = torch.randn(3, 3, 32, 32)
+    bank = Bank(model)
+    for seed in range(2):
+        bank.add(str(seed), perturbed(model, LoRA(rank=2), x, "6" if make is base else True, seed))
+    names = ["0", "1", "0"]
+    with torch.autocast("cpu", torch.bfloat16):
+        low = bank.run(x, names)
+    assert low.dtype == torch.bfloat16
+    whole = bank.run(x, names)
+    torch.testing.assert_close(low.float(), whole, rtol=0.1, atol=0.05 * float(whole.abs().max()))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,35 +10,49 @@ import typer
 
 from medlora.cli.options import Debug, Json, Overwrite, quoted, show
 
-# Small enough for two minutes on two cores; the phantoms are drawn at 256 pixels.
-_PATIENTS = 200
-_SETTINGS = {"data.image_size": 128, "train.epochs": 6}
+# Small enough for two minutes on two cores.
+_SETTINGS: dict[str, Any] = {"data.image_size": 128, "train.epochs": 6}
+
+
+class Task(str, Enum):
+    """What the demo is about."""
+
+    radiograph = "radiograph"
+    nodule = "nodule"
 
 
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to make.")] = Path("demo"),
+    task: Annotated[
+        Task, typer.Option("--task", help="Opacities in chest radiographs, or nodules on chest CT from a new scanner.")
+    ] = Task.radiograph,
     seed: Annotated[int, typer.Option("--seed", help="Of phantoms, splits and training.")] = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Draw phantom radiographs, check them, train an adapter, and judge it: about two minutes, no network."""
+    """Draw phantom scans, check them, train an adapter, and judge it: about two minutes, no network."""
     import shutil
 
     from medlora import files
-    from medlora.phantoms import radiographs
+    from medlora.phantoms import ct, radiographs
     from medlora.progress import say
 
     if overwrite and (output / "archive" / "labels.csv").is_file():
         shutil.rmtree(output)
     files.refuse_existing(output, "the demo")
-    say(f"1 of 4: drawing {_PATIENTS} phantom patients into {output / 'archive'}")
-    labels = radiographs.write(output / "archive", patients=_PATIENTS, seed=seed)
+    say(f"1 of 4: drawing phantom patients into {output / 'archive'}")
+    if task is Task.nodule:
+        labels = ct.write(output / "archive", 70, seed, scanner="shifted", matrix=192, series=("scout", "thin"))
+    else:
+        labels = radiographs.write(output / "archive", patients=200, seed=seed)
 
     say("2 of 4: checking the archive")
     from medlora.cohorts import Cohort
 
-    cohort = Cohort.from_archive(output / "archive" / "dicom", labels, split_seed=seed)
+    # The nodules of the test split come from a scanner that the training has not seen.
+    split = "split" if task is Task.nodule else None
+    cohort = Cohort.from_archive(output / "archive" / "dicom", labels, split_seed=seed, split_column=split)
     cohort.save(output / "cohort")
 
     say("3 of 4: training an adapter")
@@ -71,6 +86,7 @@ def demo(
         "  medlora evaluate run",
         "",
         f"Next: medlora predict {quoted(run.folder)} {quoted(output / 'archive' / 'dicom')} "
-        f"-o {quoted(output / 'predictions.csv')}",
+        + (f"--cases {quoted(labels)} " if task is Task.nodule else "")
+        + f"-o {quoted(output / 'predictions.csv')}",
     ]
     show(lines, values, as_json)

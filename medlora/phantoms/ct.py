@@ -32,7 +32,6 @@ SERIES: tuple[SeriesChoice, ...] = ("scout", "thick", "thin")
 COLUMNS = ("series_uid", "patient_id", "study_uid", "coordX", "coordY", "coordZ", "diameter_mm", "label", "site",
            "split", "sex", "age", "emphysema", "family_history", "upper_lobe", "risk", "density", "margin",
            "attachment", "calcified")  # fmt: skip
-SPLITS = {"train": 0.5, "tune": 0.2, "test": 0.3}
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,6 @@ def patient(number: int, seed: int = 0, scanner: ScannerChoice = "mixed", matrix
     chest = thorax.chest
     low, high = chest.dome_top(LEFT) - 45, APEX * chest.height + 12
     slices = 2 * int(np.ceil((high - low) / (2 * system.thickness)))
-    # The lowest recesses are missed by some technicians; nodules keep away from there.
     centre = (float(rng.normal(0, 3)), float(rng.normal(4, 3)), (high + low) / 2)
     grid = Grid.axial(centre, system.field / matrix, system.thickness, (slices, matrix, matrix), np.radians(tilt))
     mas = float(rng.uniform(*system.mas))

@@ -121,23 +121,22 @@ def _pick(frequencies: Mapping[Word, float], rng: np.random.Generator) -> Word:
 
 def _place(chest: Chest, radius: float, attachment: Attachment, vessels: Tubes, rng: np.random.Generator) -> Array:
     """A centre: deep in the lung, beside a small vessel, or so near the pleura that the nodule is flattened by it."""
-    if attachment == "vessel":
-        small = (vessels.radius > 1.1) & (vessels.radius < 2.4)
-        p = vessels.points[small][rng.integers(0, int(small.sum()), 32)]
-        p = p + rng.normal(0, 1, p.shape) * (0.45 * radius)
-    else:
-        p = points_in_lung(chest, (RIGHT, LEFT)[int(rng.integers(2))], 400 if attachment == "pleura" else 32, rng)
-    depth = chest.lung_depth(*p.T)
     # The field of view ends near the lowest recesses; nodules there would be cut by it.
-    fits = p[:, 2] > chest.dome_top(LEFT) - 25
+    lowest = chest.dome_top(LEFT) - 25
     low, high = (0.2 * radius, 0.8 * radius) if attachment == "pleura" else (radius + 3, np.inf)
-    fits &= (depth > low) & (depth < high)
-    trunks = vessels.points[vessels.radius > 2.6]
-    apart = np.linalg.norm(p[:, None] - trunks[None, ::2], axis=2).min(axis=1)
-    fits &= apart > radius + 7  # clear of the hilum
-    if not fits.any():
-        return _place(chest, radius, attachment, vessels, rng)
-    return p[int(np.flatnonzero(fits)[0])].astype(np.float64)
+    small = vessels.points[(vessels.radius > 1.1) & (vessels.radius < 2.4)]
+    trunks = vessels.points[vessels.radius > 2.6][::2]
+    while True:
+        p: Array
+        if attachment == "vessel":
+            p = small[rng.integers(0, len(small), 32)] + rng.normal(0, 0.45 * radius, (32, 3))
+        else:
+            p = points_in_lung(chest, (RIGHT, LEFT)[int(rng.integers(2))], 400 if attachment == "pleura" else 32, rng)
+        depth = chest.lung_depth(*p.T)
+        fits = (p[:, 2] > lowest) & (depth > low) & (depth < high)
+        fits &= np.linalg.norm(p[:, None] - trunks, axis=2).min(axis=1) > radius + 7  # clear of the hilum
+        if fits.any():
+            return p[int(np.flatnonzero(fits)[0])].astype(np.float64)
 
 
 def _nodule(

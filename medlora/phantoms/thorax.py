@@ -100,7 +100,7 @@ class Thorax:
         x, y, z = np.broadcast_arrays(x, y, z)
         at = [v / _LATTICE + n / 2 for v, n in zip((x, y, z), self.unevenness.shape, strict=True)]
         noise = map_coordinates(self.unevenness, at, order=1, mode="grid-wrap", prefilter=False)
-        # A third of what radiographs have: they lump the small vessels into the lung, which are drawn here.
+        # Less than the lungs of the radiographs weigh: small vessels count among them there, and are drawn here.
         return AIR + 620 * self.chest.lung_density() + 0.3 * y + 14 * noise
 
     def _draw_tubes(self, hu: Array, lung: Array, grid: Grid) -> None:

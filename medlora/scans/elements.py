@@ -41,7 +41,7 @@ TECHNICAL = (
     "GridFrameOffsetVector", "PixelAspectRatio", "ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber",
     "ImagesInAcquisition", "NumberOfSlices", "NumberOfTemporalPositions", "AcquisitionTime", "ContentTime",
     "AcquisitionDate", "ContentDate", "FrameReferenceTime", "DiffusionGradientOrientation", "StackID",
-    "InStackPositionNumber",
+    "InStackPositionNumber", "ConcatenationUID", "InConcatenationTotalNumber",
 )  # fmt: skip
 
 #: Sequences whose presence changes how the file is read.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,7 @@ def _array(planes: list[Plane]) -> tuple[NDArray[np.float32], bool]:
             file = path.open("rb")
         except OSError as error:
             raise ScanError(Issue(Code.CannotOpen, error.strerror or "")) from error
-        with file:
+        with file, _slice_named(members[0][0], len(where)):
             stored = Frames(header, file)
             table = _tables(header)
             for z, plane in members:
@@ -103,6 +104,18 @@ def _array(planes: list[Plane]) -> tuple[NDArray[np.float32], bool]:
     assert volume is not None
     axes = (2, 1, 0, 3) if volume.ndim == 4 else (2, 1, 0)
     return volume.transpose(axes), stray
+
+
+@contextmanager
+def _slice_named(z: int, count: int) -> Iterator[None]:
+    """What is wrong with the pixels of one file says which slice of the scan it is."""
+    try:
+        yield
+    except ScanError as error:
+        if count == 1:
+            raise
+        detail = f"slice {z + 1} of {count}" + (f": {error.issue.detail}" if error.issue.detail else "")
+        raise ScanError(Issue(error.code, detail)) from error
 
 
 def _tile(stored: Frames, plane: Plane, frame: int) -> np.ndarray:

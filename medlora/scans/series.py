@@ -45,6 +45,7 @@ def assemble(headers: Sequence[Header]) -> list[Volume | Refused]:
                     result.issues.append(Issue(Code.MixedOrientation))
             results += found
     _check_counts(headers, results)
+    _check_concatenations(results)
     return results
 
 
@@ -83,8 +84,10 @@ def _is_skewed(plane: Plane) -> bool:
 def _hard_key(plane: Plane) -> Hashable:
     """What no two planes of one volume may differ in."""
     values = plane.values
-    # Frames of different instances meet in one volume only where each instance holds a single one.
-    instance = plane.uid if frame_count(plane.header) > 1 or len(plane.header.frames) > 1 else ""
+    # Frames of different instances meet in one volume only where each instance holds a single one, or is a part of
+    # one concatenation (PS3.3 C.7.6.16.1.1).
+    several = frame_count(plane.header) > 1 or len(plane.header.frames) > 1
+    instance = values.get("ConcatenationUID") or (plane.uid if several else "")
     spacing = tuple(round(float(s), 4) for s in listed(values.get("PixelSpacing")) if isinstance(s, (int, float)))
     return (
         instance, values.get("Rows"), values.get("Columns"), values.get("SamplesPerPixel", 1), spacing,
@@ -128,6 +131,16 @@ def _check_counts(headers: Sequence[Header], results: Iterable[Volume | Refused]
         detail = f"the first {numbers[0] - 1}, by Instance Number"
     if detail:
         for volume in volumes:
+            volume.issues.append(Issue(Code.MissingSlices, detail))
+
+
+def _check_concatenations(results: Iterable[Volume | Refused]) -> None:
+    """Parts of a concatenation that are not there, by its own count (PS3.3 C.7.6.16.1.1)."""
+    for volume in results:
+        total = volume.planes[0].values.get("InConcatenationTotalNumber")
+        parts = len({plane.header.path for plane in volume.planes})
+        if isinstance(volume, Volume) and isinstance(total, int) and parts < total:
+            detail = f"{total - parts} of the {total} instances of the concatenation"
             volume.issues.append(Issue(Code.MissingSlices, detail))
 
 

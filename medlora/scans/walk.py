@@ -215,9 +215,9 @@ def _elements(buffer: bytes, position: int, size: int, explicit: bool) -> tuple[
     if position > size:
         raise Unusual
     if pixels is not None:
-        kind_ = (explicit, len(starts), values.get("SOPClassUID"), values.get("Manufacturer"))
-        if _TEMPLATES.wanted(kind_) and (template := _template(buffer, starts, explicit, values, odd, pixels)):
-            _TEMPLATES.keep(kind_, template)
+        kind_of_header = (explicit, len(starts), str(values.get("SOPClassUID")), str(values.get("Manufacturer")))
+        if _TEMPLATES.wanted(kind_of_header) and (template := _template(buffer, starts, explicit, values, odd, pixels)):
+            _TEMPLATES.keep(kind_of_header, template)
     return dict(values), odd, pixels
 
 

@@ -67,6 +67,24 @@ def test_frames_in_any_order_with_shared_groups(tmp_path, sop_class):
     assert scan.issues == () and scan.header["SliceThickness"] == 1.0
 
 
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_concatenation_is_one_volume(tmp_path, missing):
+    """PS3.3 C.7.6.16.1.1: one object of five frames, sent as instances of two and three."""
+    frames, positions = stack(5), axial(5)
+    for number, part in enumerate((slice(0, 2), slice(2, 5)), 1):
+        enhanced(
+            frames[part], positions[part], tmp_path / f"{number}", SOPInstanceUID=f"1.2.3.{number}",
+            ConcatenationUID="1.2.3.9", InConcatenationNumber=number, InConcatenationTotalNumber=2,
+            ConcatenationFrameOffsetNumber=part.start, SOPInstanceUIDOfConcatenationSource="1.2.3.8",
+        )  # fmt: skip
+    if missing:
+        (tmp_path / "1").unlink()
+    (scan,) = scans.read(tmp_path)
+    np.testing.assert_array_equal(scan.to_numpy("zyx"), frames[2 if missing else 0 :] - 1024)
+    np.testing.assert_allclose(scan.affine[:3, 3], [100, 80, 35 if missing else 30])
+    assert [issue.code for issue in scan.issues] == ([Code.MissingSlices] if missing else [])
+
+
 def test_rescale_and_spacing_per_frame(tmp_path):
     frames = stack(3)
     slopes = [1.0, 2.0, 0.5]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import pickle
+import random
+import sys
 from pathlib import Path
 
 import nibabel
@@ -17,6 +19,8 @@ from medlora import scans
 from medlora.scans.dicom import by_pydicom
 from medlora.scans.elements import ACQUISITION, IDENTIFYING
 from medlora.scans.walk import Unusual, walk
+
+walk_module = sys.modules["medlora.scans.walk"]
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data" / "covid-cxr" / "dicom"
@@ -189,3 +193,48 @@ def test_scan_id_is_what_the_design_says(tmp_path):
 def test_fuzz_in_short():
     outcomes, failures = fuzz_script().run(count=400, seed=20)
     assert failures == [] and sum(outcomes.values()) == 400 and len(outcomes) == 3
+
+
+def test_a_walk_that_knows_the_series_finds_what_pydicom_finds(tmp_path, monkeypatch):
+    """Headers that are compared with earlier ones: of one series, then of another, with lengths that vary, damaged."""
+    random_ = random.Random(5)
+    one_by_one: list[int] = []
+    compared = 0
+    elements = walk_module._elements
+    monkeypatch.setattr(walk_module, "_elements", lambda *given: one_by_one.append(1) or elements(*given))
+    for series_, maker in (("A", "ACME"), ("B", "Müller")):
+        for k in range(40):
+            path = tmp_path / f"{series_}{k}"
+            data = image(
+                picture(seed=k), SeriesInstanceUID=f"1.2.{len(maker)}", SOPInstanceUID=f"1.2.3.{10**(k % 9)}",
+                InstanceNumber=k * 7, ImagePositionPatient=[0, 0, 1.25 * k], Manufacturer=maker,
+                SpecificCharacterSet="ISO_IR 100", PatientName=f"Öz^{k % 3}", KVP=None if k % 10 == 9 else 100,
+                RescaleIntercept=-1024 if k % 5 else 0, ImageType=["ORIGINAL", "PRIMARY"] + ["AXIAL"] * (k % 2),
+            )  # fmt: skip
+            save(data, path)
+            whole = path.read_bytes()
+            read_so = len(one_by_one)
+            assert walk(path, len(whole), whole[:16384]) == by_pydicom(path)
+            compared += len(one_by_one) == read_so
+            hurt = bytearray(whole)
+            hurt[random_.randrange(300, len(whole) - 400)] ^= 1 << random_.randrange(8)
+            path.write_bytes(hurt)
+            try:
+                walked = walk(path, len(hurt), bytes(hurt[:16384]))
+            except Unusual:
+                continue
+            assert walked == by_pydicom(path)
+    assert compared > 50  # of 80
+
+
+def test_a_known_header_longer_than_what_was_read_of_it(tmp_path):
+    data = image(picture())
+    data.add_new(0x00091010, "OB", b"\0" * 40_000)
+    for k in range(4):
+        data.InstanceNumber = k
+        path = save(data, tmp_path / str(k))
+        assert walk(path, path.stat().st_size, path.read_bytes()[:16384]) == by_pydicom(path)
+    cut = tmp_path / "cut"
+    cut.write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(Unusual):
+        walk(cut, 20_000, cut.read_bytes()[:16384])

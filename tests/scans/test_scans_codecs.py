@@ -15,6 +15,7 @@ from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 
 from medlora import scans
+from medlora.errors import MedloraError
 from medlora.scans import Code
 
 PLACE = {"ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": list(AXIAL), "PixelSpacing": [1, 1]}
@@ -176,3 +177,20 @@ def test_unsupported_transfer_syntax_is_named(tmp_path):
     save(image(picture(), MR, "1.2.840.10008.1.2.4.102", PixelData=encapsulate([b"\0\0"]), **PLACE), tmp_path / "a")
     found = scans.survey(tmp_path)
     assert [(e.code, e.reason) for e in found.excluded] == [(Code.UnsupportedTransferSyntax, "1.2.840.10008.1.2.4.102")]
+
+
+def test_a_damaged_slice_is_named_and_nothing_of_its_series_is_guessed(tmp_path):
+    for k in range(4):
+        data = image(
+            picture(), ImagePositionPatient=[0, 0, k], ImageOrientationPatient=list(AXIAL), PixelSpacing=[1, 1]
+        )
+        data.SOPInstanceUID = f"1.2.3.{k + 1}"
+        data.compress("1.2.840.10008.1.2.5", generate_instance_uid=False)
+        save(data, tmp_path / f"{k}")
+    header = scans.read_header(tmp_path / "2")
+    whole = bytearray((tmp_path / "2").read_bytes())
+    start = header.pixels[1] + 16 + 64  # past the item of offsets, the item's own head and the RLE header
+    whole[start : start + 200] = b"\x80" * 200  # "no operation": the rows come out short
+    (tmp_path / "2").write_bytes(whole)
+    with pytest.raises(MedloraError, match=r"DamagedPixelData: .*\(slice 3 of 4"):
+        scans.read(tmp_path)

@@ -8,7 +8,7 @@ Writes an archive, splits it by patient and prints the AUC on held-out patients 
 
 all trained on the same radiographs; and of the same net on a second archive with the other finding.
 
-    python scripts/phantom_difficulty.py [--train 2000] [--test 600] [--seed 0] [--folder /tmp/phantoms]
+    python scripts/phantom_difficulty.py [--train 2000] [--test 600] [--seed 0] [--folder DIR]
 """
 
 from __future__ import annotations

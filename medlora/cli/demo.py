@@ -45,7 +45,7 @@ def demo(
     if task is Task.nodule:
         labels = ct.write(output / "archive", 70, seed, scanner="shifted", matrix=192, series=("scout", "thin"))
     else:
-        labels = radiographs.write(output / "archive", patients=200, seed=seed)
+        labels = radiographs.write(output / "archive", patients=160, seed=seed)
 
     say("2 of 4: checking the archive")
     from medlora.cohorts import Cohort

@@ -137,7 +137,7 @@ def calibration_intercept_slope(
             made.append(Estimate(None, method=f"not estimable: {why}"))
             continue
         try:
-            with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+            with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 warnings.simplefilter("error", PerfectSeparationWarning)
                 fit = sm.GLM(truth, design, family=sm.families.Binomial(), offset=offset).fit(tol=1e-12, **robust)
         except (PerfectSeparationError, PerfectSeparationWarning, np.linalg.LinAlgError):
@@ -237,7 +237,7 @@ def _smooth(q: NDArray, truth: NDArray, patients: ArrayLike | None, level: float
     first, last = np.quantile(q, [0.01, 0.99])
     grid = np.linspace(first, last, 80)
     try:
-        with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+        with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             warnings.simplefilter("error", PerfectSeparationWarning)
             fit = sm.GLM(truth.astype(float), _splines(x, knots), family=sm.families.Binomial()).fit(**robust)
     except (PerfectSeparationError, PerfectSeparationWarning, np.linalg.LinAlgError):

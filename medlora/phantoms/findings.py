@@ -65,6 +65,30 @@ def _volume(grains: Tubes) -> float:
     return float(np.sum(grains.density * np.pi * grains.radius**2 * grains.length)) / 1000
 
 
+def haze(chest: Chest, severity: float, rng: np.random.Generator) -> Tubes:
+    """Smooth density of a lung that is not ill, as in its dependent, badly aired parts: as much as a finding, no grain.
+
+    Without it the mean density of a picture would give the finding away, to a classifier of a few pixels too.
+
+    Args:
+        chest: the patient's chest at full inspiration.
+        severity: 0 to 1; the tissue is that of the finding ``original`` of this severity.
+        rng: where it lies.
+    """
+    clouds: list[Tubes] = []
+    side = (RIGHT, LEFT)[int(rng.integers(2))]
+    wanted = 180 + 200 * severity  # ml
+    while len(clouds) < 2 or sum(map(_volume, clouds)) < wanted:
+        side = -side
+        radii = rng.uniform(28, 48, 3)
+        points = (_peripheral(chest, side, rng) + rng.normal(0, 0.5, (40, 3)) * radii).astype(np.float32)
+        points = points[chest.lung(points[:, 0], points[:, 1], points[:, 2], 12.0) > 0.5]
+        radius = rng.uniform(18, 30, len(points)).astype(np.float32)
+        fill = rng.uniform(0.15, 0.25) * float(np.prod(radii)) / max(1.0, float(np.sum(radius**3)))
+        clouds.append(Tubes.balls(points, radius, np.full(len(points), fill, np.float32)))
+    return Tubes.join(clouds)
+
+
 def draw(variant: str, chest: Chest, severity: float, rng: np.random.Generator) -> Opacity:
     """Draw the opacities of a diseased patient: patch after patch, until enough air is replaced.
 

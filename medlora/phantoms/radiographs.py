@@ -86,11 +86,14 @@ def patient(
         of_finding = np.random.default_rng([seed, number, 3, scan])
         if ill and (of_finding.random() < 0.8 or scan == 0):
             finding = findings.draw(kind, chest, float(of_finding.random()), of_finding)
+            haze = None
+        else:
+            haze = findings.haze(chest, float(of_finding.random()), of_finding)
         choice = scanner
         if scanner == "mixed":
             likely = 0.5 if not confounded else (0.1 if finding else 0.9)
             choice = "A" if rng.random() < likely else "B"
-        taken.append(_expose(chest, tree, bone_seed, finding, scanners.SCANNERS[choice], size, rng))
+        taken.append(_expose(chest, tree, bone_seed, finding, haze, scanners.SCANNERS[choice], size, rng))
     return taken
 
 
@@ -99,6 +102,7 @@ def _expose(
     tree: Tubes,
     bone_seed: int,
     finding: findings.Opacity | None,
+    haze: Tubes | None,
     scanner: scanners.Scanner,
     size: int,
     rng: np.random.Generator,
@@ -122,6 +126,8 @@ def _expose(
         skeleton.airways(chest),
         replace(tree.scaled(air), points=vessels.breathe(tree.points, chest)),
     ]
+    if haze is not None:
+        parts.append(replace(haze.scaled(air), points=vessels.breathe(haze.points, chest)))
     path = water_path(chest, Tubes.join(parts), view, detector)
     opacity = np.zeros_like(path)
     if finding:

@@ -4,10 +4,11 @@ Of each difference in AUC its 95 % interval is looked at, with a margin of 0.02:
 
 1. Where the linear probe is not worse than LoRA by the margin (the interval of LoRA − probe ends below 0.02), use the
    probe: nothing but the head needs training.
-2. Where full fine-tuning is better than LoRA (the interval of LoRA − full ends below 0), do not use LoRA here, unless a
-   loss of the size found is worth the smaller file; where another method is not worse than full fine-tuning by the
-   margin, use that one.
-3. Where LoRA is not worse than full fine-tuning by the margin (the interval starts above −0.02), use LoRA.
+2. Where LoRA is not worse than full fine-tuning by the margin (the interval of LoRA − full starts above −0.02), use
+   LoRA; that full fine-tuning is better, if by less, is said.
+3. Where full fine-tuning is better than LoRA (that interval ends below 0), do not use LoRA here, unless a loss of the
+   size found is worth the smaller file; where another method is not worse than full fine-tuning by the margin,
+   use that.
 4. Else the cases are too few to tell, and it is said how wide the interval is.
 
 The margin is a convention, not a law; a study that depends on it states its own before it looks.
@@ -53,7 +54,10 @@ def advice(rows: Sequence[Row]) -> list[str]:
         said.append(f"LoRA is better than the linear probe (difference {probe}).")
     if full is None:
         return said
-    if full.high < 0:
+    if full.low > -MARGIN:
+        less = ", though it is worse by less" if full.high < 0 else ""
+        said.append(f"Use LoRA: it is not worse than full fine-tuning by {MARGIN}{less} (LoRA − full {full}).")
+    elif full.high < 0:
         better = [
             row.method
             for row in rows
@@ -64,8 +68,6 @@ def advice(rows: Sequence[Row]) -> list[str]:
             f"Do not use LoRA here: full fine-tuning is better (LoRA − full {full}); {instead}, unless a loss of "
             f"{-full.difference:.3f} is worth the smaller file."
         )
-    elif full.low > -MARGIN:
-        said.append(f"Use LoRA: it is not worse than full fine-tuning by {MARGIN} (LoRA − full {full}).")
     else:
         said.append(
             f"Too few cases to tell LoRA from full fine-tuning: LoRA − full {full}, and a loss of {MARGIN} would "

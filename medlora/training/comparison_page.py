@@ -51,6 +51,8 @@ def page(comparison: MethodComparison) -> str:
 
 
 def _draw(axes: Axes, rows: list[Row], costs: list[float], label: str) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     for index, (row, cost) in enumerate(zip(rows, costs, strict=True)):
         colour = COLOURS[index % len(COLOURS)]
         axes.errorbar(
@@ -58,6 +60,9 @@ def _draw(axes: Axes, rows: list[Row], costs: list[float], label: str) -> None:
         )
         axes.annotate(row.method, (cost, row.auc), xytext=(6, 4), textcoords="offset points", color=colour, fontsize=9)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.7g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.15)
     axes.grid(axis="y", color=GREY, alpha=0.2, lw=0.6)
     axes.set_xlabel(f"{label} (logarithmic)")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import noise, read, write_csv, write_dicom
+from archives import noise, read, write_csv, write_dicom
 
 from medlora.cohorts import Cohort
 from medlora.errors import MedloraError

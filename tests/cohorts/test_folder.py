@@ -9,7 +9,7 @@ import sys
 
 import pandas as pd
 import pytest
-from conftest import noise, write_csv, write_dicom
+from archives import noise, write_csv, write_dicom
 
 from medlora import progress, scans
 from medlora.cohorts import Cohort

@@ -7,7 +7,7 @@ import sys
 
 import pydicom
 import pytest
-from conftest import noise, uid, write_dicom
+from archives import noise, uid, write_dicom
 
 from medlora import scans
 from medlora.cohorts import index

@@ -4,7 +4,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from conftest import write_csv
+from archives import write_csv
 
 from medlora.cohorts import Cohort
 

@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from conftest import CT, noise, uid, write_csv, write_dicom
+from archives import CT, noise, uid, write_csv, write_dicom
 
 from medlora.cohorts import Cohort
 from medlora.errors import MedloraError

@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from conftest import CT, noise, uid, write_csv, write_dicom
+from archives import CT, noise, uid, write_csv, write_dicom
 
 from medlora import scans
 from medlora.cohorts import Cohort

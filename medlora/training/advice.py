@@ -52,6 +52,8 @@ def advice(rows: Sequence[Row]) -> list[str]:
     said = []
     if probe is not None and probe.low > 0:
         said.append(f"LoRA is better than the linear probe (difference {probe}).")
+    elif probe is not None:
+        said.append(f"Too few cases to tell LoRA from the linear probe: LoRA − probe {probe}.")
     if full is None:
         return said
     if full.low > -MARGIN:

@@ -32,6 +32,7 @@ def rows(probe=None, full=None, ssf_full=None):
     [
         (rows(probe=(0.0, -0.01, 0.019)), "Do not use LoRA here: the linear probe"),
         (rows(probe=(0.05, 0.03, 0.07), full=(-0.05, -0.08, -0.001)), "train the whole network"),
+        (rows(probe=(0.01, -0.03, 0.07)), "Too few cases to tell LoRA from the linear probe"),
         (rows(full=(-0.05, -0.08, -0.001), ssf_full=(0.0, -0.019, 0.02)), "use ssf"),
         (rows(probe=(0.05, 0.03, 0.07), full=(0.0, -0.019, 0.02)), "Use LoRA"),
         (rows(probe=(0.05, 0.03, 0.07), full=(-0.01, -0.019, -0.001)), "though it is worse by less"),

@@ -67,8 +67,8 @@ def train(
         output: the run folder to be made; none: ``runs/`` and the time of day.
         backbone: a timm model; none: the embedded one, which needs no network.
         weights: a file with the backbone's weights, or the word ``random``.
-        adapter: what is trained, ``medlora.LoRA(rank=16)`` for one; what it leaves at its default, and all of it
-            where there is none, follows the settings.
+        adapter: what is trained, ``medlora.LoRA(rank=16, alpha=64)`` for one, with all that it says; none: as the
+            settings say.
         config: YAML file of settings, as a run's ``config.yaml``.
         settings: single settings by dotted name (``{"train.epochs": 5}``); they win over the file.
         overwrite: replace what ``output`` holds.
@@ -351,13 +351,13 @@ def _method(config: Config) -> Method:
 
 
 def _settings_of(method: Method | None) -> dict[str, Any]:
-    """The settings that a method given in Python stands for; what it leaves at its default follows the settings."""
+    """The settings that a method given in Python stands for, each of its options as it says."""
     if method is None:
         return {}
     usual = type(method)().to_dict()
-    values = {name: value for name, value in method.to_dict().items() if name == "method" or value != usual[name]}
+    values = method.to_dict()
     known = set(type(Config().adapter).model_fields)
-    rest = [name for name in values if name not in known]
+    rest = [name for name in values if name not in known and values[name] != usual[name]]
     if rest:
         raise MedloraError(
             f"medlora.train does not take {', '.join(rest)} of {type(method).__name__}",

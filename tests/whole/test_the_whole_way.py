@@ -69,7 +69,7 @@ def test_the_python_calls_give_the_same(whole, tmp_path):
         pd.read_csv(whole.cohort / "cohort.csv")[["scan_id", "split"]].itertuples(index=False)
     )
     settings = {"data.image_size": 64, "train.epochs": 2, "train.batch_size": 8}
-    run = medlora.train(cohort, tmp_path / "run", adapter=medlora.LoRA(rank=8), settings=settings)
+    run = medlora.train(cohort, tmp_path / "run", adapter=medlora.LoRA(rank=8, alpha=64), settings=settings)
     name = "adapter_model.safetensors"
     assert (run.adapter_path / name).read_bytes() == (whole.run / "adapter" / name).read_bytes()
     report = run.evaluate("test")

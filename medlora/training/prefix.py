@@ -132,7 +132,7 @@ def _find(model: nn.Module, images: Tensor) -> FrozenPrefix | str:
         skipped = _outermost([call.path for call in before])
         if not skipped:
             break
-        if set(adapting) & {path for path in adapting if _inside(path, skipped)}:
+        if any(_inside(path, skipped) for path in adapting):
             return "BatchNorm adapts its statistics in the part before the first trained weight"
         assert cut.shape is not None
         outputs = {call.path: _as_pattern(call.output, len(images)) for call in before if call.path in skipped}

@@ -5,13 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 from medlora.errors import MedloraError
+from medlora.transforms.ct_lung import CTLung
 from medlora.transforms.ct_nodule import CTNodule
+from medlora.transforms.mr import MR
 from medlora.transforms.preset import Centre, Preset
 from medlora.transforms.radiograph import Radiograph
+from medlora.transforms.steps import Step
 
-PRESETS: dict[str, type[Preset]] = {preset.name: preset for preset in (Radiograph, CTNodule)}
+PRESETS: dict[str, type[Preset]] = {preset.name: preset for preset in (Radiograph, CTLung, MR, CTNodule)}
 
-__all__ = ["PRESETS", "CTNodule", "Centre", "Preset", "Radiograph", "preset_for", "preset_from"]
+__all__ = [
+    "MR",
+    "PRESETS",
+    "CTLung",
+    "CTNodule",
+    "Centre",
+    "Preset",
+    "Radiograph",
+    "Step",
+    "preset_for",
+    "preset_from",
+]
 
 
 def preset_for(modalities: set[str], places: bool = False) -> type[Preset]:

@@ -10,9 +10,10 @@ import numpy as np
 
 from medlora.errors import MedloraError
 from medlora.transforms.preset import Centre, Preset
+from medlora.transforms.steps import Step, as_read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     import torch
     from monai.data import MetaTensor
@@ -52,29 +53,49 @@ class CTNodule(Preset):
     modalities: ClassVar[frozenset[str]] = frozenset({"CT"})
     places: ClassVar[bool] = True
     channels: ClassVar[int] = len(_PLANES)
+    channel_names: ClassVar[tuple[str, ...]] = tuple(_PLANES)
+    same_places: ClassVar[bool] = False
 
     @property
     def spacing(self) -> float:
         """Millimetres per pixel of the prepared image."""
         return self.extent / self.size
 
-    def preparation(self) -> Callable[[Scan, Centre | None], torch.Tensor]:
-        """Scan and centre (RAS+ mm) → float32 tensor (3, size, size), intensities 0…1, rows first."""
+    def steps(self, scan: Scan, centre: Centre | None = None) -> Iterator[Step]:
+        """As read, the block about the centre (RAS+ mm), its three planes in HU, the window."""
         import torch
         from monai.transforms import Compose, EnsureType, ScaleIntensityRange, SpatialResample
 
+        block = self.block(scan, centre)
+        yield as_read(scan)
+        x, y, z = (float(length) for length in np.linalg.norm(block.affine.numpy()[:3, :3], axis=0))
+        yield Step(
+            "block",
+            "The voxels about the centre that the planes are cut from.",
+            torch.as_tensor(block).transpose(1, 2),
+            (y, x, z),
+            "HU",
+        )
         resample = SpatialResample(mode="bilinear", padding_mode="border", align_corners=False, dtype=np.float64)
-        window = Compose([ScaleIntensityRange(*self.window, 0.0, 1.0, clip=True), EnsureType(track_meta=False)])
-
-        def prepare(scan: Scan, centre: Centre | None) -> torch.Tensor:
-            block = self.block(scan, centre)
-            planes = [
-                resample(block, dst_affine=self._plane(centre, *axes), spatial_size=(self.size, self.size, 1))
+        planes = torch.cat(
+            [
+                torch.as_tensor(
+                    resample(block, dst_affine=self._plane(centre, *axes), spatial_size=(self.size, self.size, 1))
+                )[..., 0]
                 for axes in _PLANES.values()
             ]
-            return window(torch.cat([torch.as_tensor(plane)[..., 0] for plane in planes]).float())
-
-        return prepare
+        ).float()
+        spacing = (self.spacing, self.spacing)
+        yield Step(
+            "planes",
+            f"Axial, coronal and sagittal plane through the centre, each {self.extent:.4g} mm wide.",
+            planes,
+            spacing,
+            "HU",
+        )
+        window = Compose([ScaleIntensityRange(*self.window, 0.0, 1.0, clip=True), EnsureType(track_meta=False)])
+        low, high = self.window
+        yield Step("window", f"{low:.0f} HU become 0, {high:.0f} HU become 1.", window(planes), spacing, "0…1")
 
     def block(self, scan: Scan, centre: Centre | None) -> MetaTensor:
         """The voxels about ``centre`` that the planes are cut from, (1, x, y, z), with their affine.
@@ -86,13 +107,10 @@ class CTNodule(Preset):
         from monai.data import MetaTensor
         from monai.transforms import SpatialCrop
 
+        from medlora.transforms.slabs import volume_of
+
         self.check(scan, centre)
-        if scan.array.ndim != 3 or min(scan.array.shape) < 2:
-            raise MedloraError(
-                f"scan {scan.scan_id} is no volume (its shape is {' × '.join(map(str, scan.array.shape))})",
-                "choose the series that holds the axial slices",
-            )
-        even = scan.evenly_spaced()
+        even = volume_of(scan)
         shape = np.array(even.array.shape)
         inverse = np.linalg.inv(even.affine)
         middle = inverse[:3, :3] @ np.asarray(centre) + inverse[:3, 3]

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from medlora.errors import MedloraError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import torch
     from monai.transforms import Compose
 
     from medlora.scans import Scan
+    from medlora.transforms.steps import Step
 
 
 Centre = tuple[float, float, float]
@@ -34,6 +35,8 @@ class Preset:
         modalities: DICOM's Modality values that it reads.
         places: whether it reads places in scans, not whole scans.
         channels: of the prepared image: 1, which every channel of the backbone then sees, or one for each of them.
+        channel_names: what each channel shows, a word each.
+        same_places: whether a pixel is the same place of the patient in all channels.
 
     Raises:
         MedloraError: the backbone has another number of channels.
@@ -48,6 +51,8 @@ class Preset:
     modalities: ClassVar[frozenset[str]]
     places: ClassVar[bool] = False
     channels: ClassVar[int] = 1
+    channel_names: ClassVar[tuple[str, ...]] = ("image",)
+    same_places: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.channels not in (1, len(self.mean)):
@@ -76,12 +81,25 @@ class Preset:
                 "leave such scans out of the cohort, or use another preset",
             )
 
-    def preparation(self) -> Callable[[Scan, Centre | None], torch.Tensor]:
-        """Deterministic transforms: Scan → float32 tensor (channels, size, size), intensities 0…1, rows first.
+    def steps(self, scan: Scan, centre: Centre | None = None) -> Iterator[Step]:
+        """The deterministic preparation step by step, from the scan as read to what :meth:`preparation` gives.
 
         The centre is given where the preset reads places, and None where it reads whole scans.
         """
         raise NotImplementedError
+
+    def preparation(self) -> Callable[[Scan, Centre | None], torch.Tensor]:
+        """All :meth:`steps`: scan, centre → float32 tensor (channels, size, size), intensities 0…1, rows first."""
+        import torch
+
+        def prepare(scan: Scan, centre: Centre | None = None) -> torch.Tensor:
+            image = None
+            for step in self.steps(scan, centre):  # earlier steps may be large, and are let go
+                image = step.data
+            assert isinstance(image, torch.Tensor)
+            return image
+
+        return prepare
 
     def augmentation(self) -> Compose:
         """Random transforms of a prepared tensor (channels, size, size), of the same shape and about the same range."""

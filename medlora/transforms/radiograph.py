@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from medlora.errors import MedloraError
 from medlora.transforms.preset import Centre, Preset
+from medlora.transforms.steps import Step, as_read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     import numpy as np
-    import torch
     from monai.transforms import Compose
 
     from medlora.scans import Scan
@@ -34,24 +34,28 @@ class Radiograph(Preset):
     # CR, DX and RG as PS3.3 C.7.3.1.1.1 defines them; OT and the empty word are exported images without a modality.
     modalities: ClassVar[frozenset[str]] = frozenset({"CR", "DX", "RG", "OT", ""})
 
-    def preparation(self) -> Callable[[Scan, Centre | None], torch.Tensor]:
-        """Scan → float32 tensor (1, size, size), intensities 0…1, rows first; there is no centre."""
-        from monai.transforms import Compose, EnsureType, Resize, ScaleIntensityRangePercentiles
+    def steps(self, scan: Scan, centre: Centre | None = None) -> Iterator[Step]:
+        """As read, window by percentiles, resized."""
+        import torch
+        from monai.transforms import EnsureType, Resize, ScaleIntensityRangePercentiles
 
-        chain = Compose(
-            [
-                EnsureType(track_meta=False),
-                ScaleIntensityRangePercentiles(*_PERCENTILES, 0.0, 1.0, clip=True),
-                Resize((self.size, self.size), mode="area"),
-                EnsureType(track_meta=False),
-            ]
+        image = EnsureType(track_meta=False)(self.pixels(scan, centre))
+        read = as_read(scan)
+        yield read
+        image = torch.as_tensor(ScaleIntensityRangePercentiles(*_PERCENTILES, 0.0, 1.0, clip=True)(image))
+        low, high = _PERCENTILES
+        yield Step("window", f"The {low} and {high} percentiles become 0 and 1.", image, read.spacing, "0…1")
+        rows, columns = image.shape[1:]
+        image = EnsureType(track_meta=False)(Resize((self.size, self.size), mode="area")(image))
+        spacing = (
+            None
+            if read.spacing is None
+            else (
+                read.spacing[0] * rows / self.size,
+                read.spacing[1] * columns / self.size,
+            )
         )
-
-        # Refusals outside of the chain, which would wrap their reason.
-        def prepare(scan: Scan, centre: Centre | None = None) -> torch.Tensor:
-            return chain(self.pixels(scan, centre))
-
-        return prepare
+        yield Step("resized", f"Squeezed to {self.size} × {self.size} pixels by means of areas.", image, spacing, "0…1")
 
     def pixels(self, scan: Scan, centre: Centre | None = None) -> np.ndarray:
         """The one image of ``scan`` as (1, rows, columns); colour channels are averaged.

@@ -1,19 +1,18 @@
 """The radiograph preset: orientation, window, refusals, augmentation."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
 from medlora.errors import MedloraError
+from medlora.scans import Scan
 from medlora.transforms import Radiograph, preset_for, preset_from
 
 PRESET = Radiograph(size=32, mean=(0.5, 0.4, 0.3), std=(0.5, 0.2, 0.1))
 
 
 def scan(array, modality="DX"):
-    return SimpleNamespace(array=np.asarray(array, np.float32), modality=modality, scan_id="0123456789abcdef")
+    return Scan(np.asarray(array, np.float32), np.eye(4), modality=modality, scan_id="0123456789abcdef")
 
 
 def test_rows_first_and_window_by_percentiles():
@@ -71,5 +70,5 @@ def test_described_and_made_again():
     with pytest.raises(MedloraError, match="unknown preset"):
         preset_from({"preset": "ct-knee"})
     assert preset_for({"DX", "CR"}) is Radiograph
-    with pytest.raises(MedloraError, match="CT"):
-        preset_for({"CT"})
+    with pytest.raises(MedloraError, match="modalities CT, DX together"):
+        preset_for({"CT", "DX"})

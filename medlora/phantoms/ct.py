@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +13,10 @@ import numpy as np
 
 from medlora import progress as messages
 from medlora.errors import MedloraError
-from medlora.files import new_folder, write_text
+from medlora.files import new_folder
 from medlora.phantoms import ct_image, nodules, tomographs
 from medlora.phantoms.anatomy import APEX, LEFT
-from medlora.phantoms.dx import uid
+from medlora.phantoms.identity import uid, write_labels
 from medlora.phantoms.thorax import Thorax
 from medlora.phantoms.tomographs import Tomograph
 from medlora.phantoms.tubes import Array
@@ -172,11 +170,7 @@ def write(
         if progress:
             done = messages.track(done, "writing phantom patients", patients)
         rows = [row for of_patient in done for row in of_patient]
-        text = StringIO()
-        table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-        write_text(partial / "labels.csv", text.getvalue())
+        write_labels(partial / "labels.csv", COLUMNS, rows)
     return Path(folder) / "labels.csv"
 
 
@@ -188,7 +182,7 @@ def _write_patient(
     words = ("ct", scanner, matrix, seed, number)
     name = f"PHANTOM-CT-{seed}-{number:05d}"
     day = datetime.date(2021, 1, 1) + datetime.timedelta(days=number % 365)
-    identity = ct_image.Identity(
+    identity = ct_image.StudyIdentity(
         patient_id=name,
         patient_name=f"PHANTOM^CT-{seed}-{number:05d}",
         sex="F" if exam.thorax.chest.female else "M",
@@ -244,7 +238,7 @@ def _series(exam: Examination, wanted: tuple[SeriesChoice, ...], words: tuple[ob
 
 
 def _row(
-    nodule: nodules.Nodule, exam: Examination, identity: ct_image.Identity, series_uid: str, split: str
+    nodule: nodules.Nodule, exam: Examination, identity: ct_image.StudyIdentity, series_uid: str, split: str
 ) -> dict[str, Any]:
     person = exam.thorax.person
     x, y, z = (round(float(v), 2) for v in nodule.centre)

@@ -11,7 +11,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from medlora._version import __version__
-from medlora.phantoms.dx import uid
+from medlora.phantoms.identity import Identity, uid
 from medlora.phantoms.tomographs import Kernel, Tomograph
 from medlora.phantoms.tubes import Array
 
@@ -19,17 +19,9 @@ _INTERCEPT = -1024
 
 
 @dataclass(frozen=True)
-class Identity:
-    """Who and when; all fictitious."""
+class StudyIdentity(Identity):
+    """Who and when, and the frame of reference that its series share."""
 
-    patient_id: str
-    patient_name: str
-    sex: str
-    age: int
-    date: str  # DICOM DA
-    time: str  # DICOM TM
-    accession: str
-    study_uid: UID
     frame_uid: UID
 
 
@@ -64,7 +56,7 @@ class Series:
     tilt: float
 
 
-def write(folder: Path, series: Series, scanner: Tomograph, identity: Identity) -> None:
+def write(folder: Path, series: Series, scanner: Tomograph, identity: StudyIdentity) -> None:
     """Write a series, a file for each slice, named in an order that is not theirs.
 
     Args:
@@ -96,7 +88,7 @@ def write(folder: Path, series: Series, scanner: Tomograph, identity: Identity) 
         pydicom.dcmwrite(folder / f"IM{order[k] + 1:04d}.dcm", ds, enforce_file_format=True)
 
 
-def _common(series: Series, scanner: Tomograph, identity: Identity) -> FileDataset:
+def _common(series: Series, scanner: Tomograph, identity: StudyIdentity) -> FileDataset:
     """All that the slices of a series share."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, ExplicitVRLittleEndian

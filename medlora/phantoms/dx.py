@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,18 +24,11 @@ from pydicom.uid import (
 )
 
 from medlora._version import __version__
+from medlora.phantoms.identity import Identity, uid
 from medlora.phantoms.projection import View
 from medlora.phantoms.scanners import Exposure, Scanner
 
 TRANSFER_SYNTAXES = (ExplicitVRLittleEndian, RLELossless, JPEGLSLossless, JPEG2000Lossless)
-
-
-def uid(*words: object) -> UID:
-    """A UID of the 2.25 root (PS3.5 B.2), the same for the same words, in the form of a name-based UUID."""
-    digest = bytearray(hashlib.sha256("\x1f".join(map(str, words)).encode()).digest()[:16])
-    digest[6] = digest[6] & 0x0F | 0x80  # version 8, RFC 9562
-    digest[8] = digest[8] & 0x3F | 0x80
-    return UID(f"2.25.{int.from_bytes(digest, 'big')}")
 
 
 def code(concept: Code) -> Sequence:
@@ -48,17 +40,9 @@ def code(concept: Code) -> Sequence:
 
 
 @dataclass(frozen=True)
-class Identity:
-    """Who and when; all fictitious."""
+class ImageIdentity(Identity):
+    """Who and when, and which of its images this is."""
 
-    patient_id: str
-    patient_name: str
-    sex: str
-    age: int
-    date: str  # DICOM DA
-    time: str  # DICOM TM
-    accession: str
-    study_uid: UID
     series_uid: UID
     instance_uid: UID
 
@@ -72,7 +56,7 @@ def write(
     view: View,
     scanner: Scanner,
     exposure: Exposure,
-    identity: Identity,
+    identity: ImageIdentity,
     transfer_syntax: str,
 ) -> None:
     """Write one radiograph.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from io import StringIO
 from pathlib import Path
 from typing import Literal
 
@@ -16,9 +14,10 @@ import numpy as np
 
 from medlora import progress as messages
 from medlora.errors import MedloraError
-from medlora.files import new_folder, write_text
+from medlora.files import new_folder
 from medlora.phantoms import dx, findings, scanners, skeleton, vessels
 from medlora.phantoms.anatomy import Chest
+from medlora.phantoms.identity import uid, write_labels
 from medlora.phantoms.projection import Detector, View, water_path
 from medlora.phantoms.tubes import Array, Tubes
 
@@ -164,7 +163,7 @@ def _write_patient(root: Path, number: int, seed: int, made: str, taken: list[Ra
     for scan, image in enumerate(taken):
         words = (made, seed, number, scan)
         day = first + datetime.timedelta(days=9 * scan)
-        identity = dx.Identity(
+        identity = dx.ImageIdentity(
             patient_id=name,
             patient_name=f"PHANTOM^{seed}-{number:05d}",
             sex="F" if image.chest.female else "M",
@@ -172,9 +171,9 @@ def _write_patient(root: Path, number: int, seed: int, made: str, taken: list[Ra
             date=day.strftime("%Y%m%d"),
             time=f"{8 + number % 9:02d}{7 * scan % 60:02d}00",
             accession=f"PH{seed % 1000:03d}{number:05d}{scan}",
-            study_uid=dx.uid("study", *words),
-            series_uid=dx.uid("series", *words),
-            instance_uid=dx.uid("instance", *words),
+            study_uid=uid("study", *words),
+            series_uid=uid("series", *words),
+            instance_uid=uid("instance", *words),
         )
         file = Path("dicom") / name / f"study{scan + 1}" / "image1.dcm"
         pixels = scanners.quantise(image.shown, image.bits, image.monochrome1)
@@ -259,9 +258,5 @@ def write(
             rows = [row for of_patient in done for row in of_patient]
         finally:
             pool.shutdown(cancel_futures=True)  # an interrupted archive is not drawn to its end
-        text = StringIO()
-        table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-        write_text(partial / "labels.csv", text.getvalue())
+        write_labels(partial / "labels.csv", COLUMNS, rows)
     return Path(folder) / "labels.csv"

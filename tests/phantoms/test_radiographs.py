@@ -81,7 +81,7 @@ def test_the_standard_checker_has_nothing_to_say(archive):
 def test_every_transfer_syntax_returns_the_pixels(tmp_path, syntax, bits):
     pixels = np.random.default_rng(0).integers(0, 2**bits, (37, 51)).astype(np.uint8 if bits == 8 else np.uint16)
     view = View("AP", 0, 0, 0, (0, 0), 1100, 130)
-    identity = dx.Identity(
+    identity = dx.ImageIdentity(
         "PHANTOM-1", "PHANTOM^1", "F", 50, "20200101", "101010", "PH1", UID("2.25.1"), UID("2.25.2"), UID("2.25.3")
     )
     exposure = scanners.Exposure(110, 2.5, True, (0, 0, 0, 0))

@@ -73,7 +73,7 @@ def test_dense_blocks_end_in_their_slabs_and_on_their_sides(kind):
     assert plain.dtype == torch.float32
     assert type(plain) is torch.Tensor
     for at in ((-75, -20, 270), (95, 10, 190), (95, -60, 130)):
-        change = PRESET.preparation()(chest(**kind, extra=(at, (14, 14, 8), 300.0))) - plain
+        change = PRESET.preparation()(chest(**kind, extra=(at, (14, 14, 8), 900.0))) - plain
         tiles = change.abs().reshape(3, 3, 30, 3, 30).numpy()
         slab = int((280 - at[2]) // 20)
         row, column = 14.5 + (-20 - at[1]) / 12, 14.5 + (10 - at[0]) / 12  # rows to the back, columns left (RAS+)

@@ -12,7 +12,14 @@ from medlora.cli.options import Debug, Json, Overwrite, quoted, show
 
 def check(
     archive: Annotated[Path, typer.Argument(help="Folder of scans, as it comes from the hospital.")],
-    labels: Annotated[Path | None, typer.Option("--labels", help="CSV with a label for each scan.")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            help="CSV with a label for each scan or place; or a file or folder of LUNA16, LIDC-IDRI, 3D Slicer, "
+            "DICOM SEG, RTSTRUCT or COCO annotations.",
+        ),
+    ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The cohort folder to make.")] = Path("cohort"),
     key: Annotated[
         str | None,
@@ -29,6 +36,10 @@ def check(
     select: Annotated[str | None, typer.Option("--select", help="Rule that picks one scan of each study.")] = None,
     coordinates: Annotated[
         str | None, typer.Option("--coordinates", help="Where labels give places (x, y, z): lps, ras or voxel.")
+    ] = None,
+    modality: Annotated[
+        str | None,
+        typer.Option("--modality", help="Modality of files that do not say it (NIfTI, .mhd, PNG): CT, MR, DX …"),
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -51,6 +62,7 @@ def check(
         split_column=split_column,
         select=select,
         coordinates=coordinates,
+        modality=modality,
         update=output if output.is_dir() else None,
     )
     cohort.save(output, overwrite=overwrite)

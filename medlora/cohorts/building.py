@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,10 @@ from medlora._version import __version__
 from medlora.cohorts import folder as cohort_folder
 from medlora.cohorts import readings
 from medlora.cohorts.findings import with_findings
+from medlora.cohorts.formats import recognise
 from medlora.cohorts.index import Index, index_again
 from medlora.cohorts.joining import Join, identifiers, join, relative
-from medlora.cohorts.labels import read_labels
+from medlora.cohorts.labels import LabelTable
 from medlora.cohorts.left_out import Excluded
 from medlora.cohorts.patients import Patients, patients_of
 from medlora.cohorts.pixels import Pixels, may_show, read_pixels
@@ -52,20 +53,29 @@ def build(
     fractions: Sequence[float] | None,
     select: str | None,
     coordinates: str | None,
+    modality: str | None,
     update: str | os.PathLike[str] | None,
     workers: int | None,
 ) -> Cohort:
     """`Cohort.from_archive`, which documents the arguments."""
     archive = _folder(archive)
-    table = read_labels(labels) if labels is not None else None
+    source = recognise(labels) if labels is not None else None
+    table = source.read() if source is not None and not source.needs_scans else None
     places = read_places(table, coordinates) if table is not None else None
-    if table is None and (key or label_column or split_column):
+    if source is None and (key or label_column or split_column):
         raise MedloraError("there is no table of labels for --key, --label-column or --split-column", "add --labels")
     excluded = Excluded()
     known = None if update is None else Path(update) / "private" / "index.sqlite"
     say(f"looking for scans in {archive}")
     headers = index_again(archive, known, workers)
     scans = _survey(archive, headers, excluded)
+    if source is not None and table is None:
+        table = source.read(scans, archive)
+        places = read_places(table, coordinates)
+    if table is not None and table.format != "CSV":
+        say(f"the labels were read as {table.format}: {len(table.frame)} rows")
+    modality = modality or (table.modality if table is not None else None)
+    scans = [with_modality(scan, modality) for scan in scans]
 
     joined: Join | None = None
     rows = Rows()
@@ -77,13 +87,14 @@ def build(
         rows, asked = read_rows(
             table, joined, asked, label_column=label_column, site=site, split_column=split_column, places=places
         )
+        _without_label(table, joined, excluded)
         scans = _labelled(scans, joined, rows, excluded)
     elif site and site.startswith("="):
         rows.site = {scan.scan_id: site[1:] for scan in scans}
     scans, rule = _selected(scans, select, joined, excluded)
     patients = patients_of(scans, rows.patient)
     scans, pixels = _read_all(scans, rows, excluded, places, workers)
-    frame = _table(scans, rows, patients, pixels)
+    frame = _table(scans, rows, patients, pixels, table)
 
     salt = cohort_folder.new_salt()
     frame["patient"] = [cohort_folder.patient_hash(salt, patients.key[scan_id]) for scan_id in frame["scan_id"]]
@@ -92,8 +103,11 @@ def build(
         "medlora": __version__,
         "archive": str(archive.resolve()),
         "labels": None if table is None else str(table.path.resolve()),
-        "labels_sha256": None if table is None else hashlib.sha256(table.path.read_bytes()).hexdigest(),
-        "labels_read_as": None if table is None else {"encoding": table.encoding, "delimiter": table.delimiter},
+        "labels_sha256": None if table is None else table.digest,
+        "labels_read_as": None
+        if table is None
+        else {"format": table.format, "encoding": table.encoding, "delimiter": table.delimiter},
+        "modality": modality,
         "asked": asked,
         "join": None if joined is None else _join_info(joined),
         "patients": {**patients.info, "from": Counter(patients.origin[scan.scan_id] for scan in scans)},
@@ -106,7 +120,7 @@ def build(
         "split": None,
     }
     info["same_image"], info["same_image_scans"] = _same_images(frame, pixels)
-    acquisition = [name for name in frame.columns if name not in cohort_folder.FIXED]
+    acquisition = [name for name in frame.columns if cohort_folder.is_acquisition(name)]
     if rows.cases and frame["label"].nunique() > 1:
         say("checking whether the source of the images tells the classes apart")
         info["source_check"] = source_check(
@@ -163,6 +177,21 @@ def _sentence(code: Any, detail: str) -> str:
     return f"{code.sentence}{f' ({detail})' if detail else ''}"
 
 
+def with_modality(scan: ScanFiles, modality: str | None) -> ScanFiles:
+    """``scan`` with the ``modality`` that was declared for it, where its file has no room to say one."""
+    if modality is None or scan.modality or scan.kind == "dicom":
+        return scan
+    return replace(scan, modality=modality, header={**scan.header, "Modality": modality})
+
+
+def _without_label(table: LabelTable, joined: Join, excluded: Excluded) -> None:
+    """Name the places that the rule of a format leaves without a label."""
+    for scan_id, numbers in joined.scans.items():
+        for row in numbers:
+            if row in table.reasons:
+                excluded.add(scan_id, "NoLabel", f"{table.name(row)}: {table.reasons[row]}", ())
+
+
 def _labelled(scans: list[ScanFiles], joined: Join, rows: Rows, excluded: Excluded) -> list[ScanFiles]:
     kept, labelled = [], rows.label
     for scan in scans:
@@ -217,7 +246,7 @@ def _read_all(
         if case.place is not None:
             of_scan.setdefault(case.scan_id, []).append(case.place)
     if places is not None and places.system != "voxel":
-        _have_geometry(scans, of_scan)
+        _have_geometry(scans, of_scan, places)
     for scan in scans:
         label = labels.get(scan.scan_id, "")
         if shown[label] < THUMBNAILS_PER_CLASS and may_show(scan):
@@ -237,8 +266,9 @@ def _read_all(
             outside += [(place.row, scan.scan_id) for place, look in looked_up if not look.inside]
     if outside:
         row, scan_id = min(outside)
+        assert places is not None
         raise MedloraError(
-            f"row {row} of the table: the centre lies outside of its scan {scan_id}"
+            f"{places.name(row)}: the centre lies outside of its scan {scan_id}"
             + (f"; so do {len(outside) - 1} others" if len(outside) > 1 else ""),
             "check the row, and whether --coordinates is the system that the table is in",
         )
@@ -248,7 +278,9 @@ def _read_all(
     return kept, pixels
 
 
-def _table(scans: list[ScanFiles], rows: Rows, patients: Patients, pixels: dict[str, Pixels]) -> pd.DataFrame:
+def _table(
+    scans: list[ScanFiles], rows: Rows, patients: Patients, pixels: dict[str, Pixels], table: LabelTable | None
+) -> pd.DataFrame:
     by_id = {scan.scan_id: scan for scan in scans}
     cases = [case for case in rows.cases if case.scan_id in by_id] or [Case(scan_id, "") for scan_id in by_id]
     number: Counter[str] = Counter()
@@ -261,6 +293,8 @@ def _table(scans: list[ScanFiles], rows: Rows, patients: Patients, pixels: dict[
             number[case.scan_id] += 1
             line["case_id"] = f"{case.scan_id}:{number[case.scan_id]}"
             line |= dict(zip(cohort_folder.PLACE, (*centre, case.place.diameter), strict=True))
+            if table is not None:
+                line |= {cohort_folder.KEPT + name: table.cell(case.place.row, name) for name in table.kept}
         lines.append(line)
     frame = pd.DataFrame(lines)
     if "diameter" in frame and frame["diameter"].isna().all():
@@ -274,7 +308,7 @@ def _table(scans: list[ScanFiles], rows: Rows, patients: Patients, pixels: dict[
     return pd.concat([frame, header[[name for name in header.columns if name not in frame.columns]]], axis=1)
 
 
-def _have_geometry(scans: list[ScanFiles], of_scan: dict[str, list[Place]]) -> None:
+def _have_geometry(scans: list[ScanFiles], of_scan: dict[str, list[Place]], places: Places) -> None:
     from medlora.scans import Code
 
     without = [
@@ -286,7 +320,7 @@ def _have_geometry(scans: list[ScanFiles], of_scan: dict[str, list[Place]]) -> N
     if without:
         row, scan_id = min(without)
         raise MedloraError(
-            f"row {row} of the table gives a centre in millimetres, but its scan {scan_id} does not say where it lies "
+            f"{places.name(row)} gives a centre in millimetres, but its scan {scan_id} does not say where it lies "
             "in the patient",
             "give the centres as voxel indices (--coordinates voxel)",
         )

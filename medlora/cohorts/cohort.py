@@ -67,6 +67,7 @@ class Cohort:
         fractions: Sequence[float] | None = (0.6, 0.2, 0.2),
         select: str | None = None,
         coordinates: str | None = None,
+        modality: str | None = None,
         update: str | os.PathLike[str] | None = None,
         workers: int | None = None,
     ) -> Cohort:
@@ -74,7 +75,8 @@ class Cohort:
 
         Args:
             archive: the folder of scans.
-            labels: a CSV file; without one the cohort has no labels and no splits.
+            labels: a CSV file, or a file or folder of annotations in one of the formats of `medlora.cohorts.formats`;
+                without them the cohort has no labels and no splits.
             key: how rows are joined to scans: ``file``, ``sop``, ``series``, ``study``, ``accession``, ``patient``,
                 a heading of the table, or ``kind=heading``; the first of these that matches where None.
             label_column: heading of the labels; told by its name where None.
@@ -85,6 +87,7 @@ class Cohort:
             select: rule that picks one scan of each study (see `medlora.cohorts.selection`).
             coordinates: where rows give the centre of a place (x, y, z), its coordinate system: ``lps``, ``ras`` or
                 ``voxel`` (see `medlora.cohorts.places`); each such row is a case.
+            modality: DICOM's Modality of the files that have no room to say it (NIfTI, MetaImage, PNG, JPEG).
             update: an earlier cohort folder, whose salt and index are used again.
             workers: number of processes; as many as there are processors, at most 8, where None.
 
@@ -95,8 +98,8 @@ class Cohort:
 
         return build(
             cls, archive, labels, key=key, label_column=label_column, site=site, split_seed=split_seed,
-            split_column=split_column, fractions=fractions, select=select, coordinates=coordinates, update=update,
-            workers=workers,
+            split_column=split_column, fractions=fractions, select=select, coordinates=coordinates,
+            modality=modality, update=update, workers=workers,
         )  # fmt: skip
 
     @classmethod
@@ -215,6 +218,7 @@ class Cohort:
         if scan_id in self._files:
             return self._files[scan_id]
         from medlora import scans
+        from medlora.cohorts.building import with_modality
 
         linkage = self._private.linkage
         rows = linkage[linkage["scan_id"] == scan_id]
@@ -233,8 +237,8 @@ class Cohort:
         found = [scan for scan in scans.survey(paths).scans if scan.scan_id == scan_id]
         if not found:
             raise MedloraError(f"the files of scan {scan_id} are no longer what they were when checked", fix)
-        self._files[scan_id] = found[0]
-        return found[0]
+        self._files[scan_id] = with_modality(found[0], self.info.get("modality"))
+        return self._files[scan_id]
 
     def scan(self, scan_id: str) -> Scan:
         """Load a scan.

@@ -25,7 +25,9 @@ OURS = frozenset({"cohort.csv", "excluded.csv", "check.html", "cohort.json", "pr
 TEXT = ("case_id", "scan_id", "patient", "site", "label", "split")
 PLACE = ("x", "y", "z", "diameter")
 FIXED = (*TEXT, *PLACE)
-"""Columns of ``cohort.csv`` that are no acquisition columns."""
+"""Columns of ``cohort.csv`` that are no acquisition columns; nor are those that begin with `KEPT`."""
+KEPT = "label_"
+"""Begins the names of columns that annotations bring beside the label, such as the number of readers."""
 LINKAGE = ("scan_id", "path", "size", "series_uid", "study_uid", "patient_id")
 """Columns of ``private/linkage.csv``; ``path`` is relative to the archive."""
 
@@ -61,6 +63,11 @@ class Contents:
     excluded: pd.DataFrame
     info: dict[str, Any]
     private: Private
+
+
+def is_acquisition(column: str) -> bool:
+    """Whether a column of ``cohort.csv`` says how the image was made."""
+    return column not in FIXED and not column.startswith(KEPT)
 
 
 def new_salt() -> bytes:

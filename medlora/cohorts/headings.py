@@ -31,6 +31,8 @@ SPLITS = ("split", "fold", "set", "subset", "partition")
 
 def key_columns(table: LabelTable) -> dict[str, str]:
     """The columns that can join rows to scans: kind of key → heading, in the order in which they are tried."""
+    if table.keys is not None:
+        return dict(table.keys)
     found = {}
     for kind, names in KEYS.items():
         column = _first(table, names)

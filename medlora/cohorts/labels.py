@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from medlora.errors import MedloraError
 from medlora.tables import Table, read_table
@@ -15,7 +18,27 @@ MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "<na>", "null", "#value!", 
 
 @dataclass(frozen=True)
 class LabelTable(Table):
-    """A table of labels."""
+    """A table of labels: a CSV file, or what `medlora.cohorts.formats` makes of annotations in another format.
+
+    Attributes:
+        format: what it was read as.
+        system: coordinate system of its centres (see `medlora.cohorts.places.SYSTEMS`), where the format says it.
+        modality: DICOM's Modality of the scans, where the format implies it; for files that do not say it themselves.
+        keys: kind of key → heading, where the format says it; else headings are told by their names.
+        items: row → what the row is in its file ("file 2: ROI 3"), for messages; never an identifier.
+        reasons: row → why it gives no case, where the format has a rule that leaves it out.
+        kept: headings that the cohort keeps, as ``label_HEADING``.
+        files: what it was read from, where that is not ``path`` alone.
+    """
+
+    format: str = "CSV"
+    system: str | None = None
+    modality: str | None = None
+    keys: Mapping[str, str] | None = None
+    items: Mapping[int, str] = field(default_factory=dict)
+    reasons: Mapping[int, str] = field(default_factory=dict)
+    kept: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
 
     def cell(self, row: int, column: str) -> str:
         """The text of one cell."""
@@ -36,6 +59,20 @@ class LabelTable(Table):
             f"{self.path.name} has {'several columns like' if alike else 'no column'} {name!r} ({option})",
             f"its columns are: {', '.join(map(repr, self.frame.columns))}",
         )
+
+    def name(self, row: int) -> str:
+        """How messages call a row."""
+        return f"row {row} of the table" + (f" ({self.items[row]})" if row in self.items else "")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the content of the files it was read from, one after the other."""
+        found = hashlib.sha256()
+        for path in self.files or (self.path,):
+            with path.open("rb") as file:
+                while chunk := file.read(1 << 20):
+                    found.update(chunk)
+        return found.hexdigest()
 
 
 def plain(heading: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader
 
-from medlora.cohorts.folder import FIXED
+from medlora.cohorts.folder import FIXED, is_acquisition
 from medlora.cohorts.pixels import data_uri
 from medlora.cohorts.splits import SPLITS
 
@@ -65,7 +65,7 @@ def acquisition_mix(cohort: Cohort) -> list[dict[str, Any]]:
     table = cohort.table
     groups = [(label, table[table["label"] == label]) for label in cohort.classes] or [("all", table)]
     fields = []
-    for name in [name for name in table.columns if name not in FIXED]:
+    for name in [name for name in table.columns if is_acquisition(name)]:
         values = table[name]
         numeric = pd.api.types.is_numeric_dtype(values) and values.nunique() > MOST_VALUES
         rows = _quantiles(name, groups) if numeric else _shares(name, values, groups)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -43,11 +43,17 @@ class Places:
         system: one of `SYSTEMS`.
         columns: the headings that hold them, and the diameter where there is one.
         of_row: row → place.
+        items: see `LabelTable`.
     """
 
     system: str
     columns: tuple[str, ...]
     of_row: Mapping[int, Place]
+    items: Mapping[int, str] = field(default_factory=dict)
+
+    def name(self, row: int) -> str:
+        """How messages call a row."""
+        return f"row {row} of the table" + (f" ({self.items[row]})" if row in self.items else "")
 
 
 def read_places(table: LabelTable, coordinates: str | None) -> Places | None:
@@ -62,6 +68,12 @@ def read_places(table: LabelTable, coordinates: str | None) -> Places | None:
     """
     if coordinates is not None and coordinates.casefold() not in SYSTEMS:
         raise MedloraError(f"--coordinates {coordinates!r} is not known", f"use one of {', '.join(SYSTEMS)}")
+    if None not in (coordinates, table.system) and str(coordinates).casefold() != table.system:
+        raise MedloraError(
+            f"--coordinates {coordinates}: {table.path} was read as {table.format}, whose places are {table.system}",
+            "leave --coordinates out: the format says it",
+        )
+    coordinates = coordinates or table.system
     headings = {plain(heading): heading for heading in table.frame.columns}
     names = next((names for names in _HEADINGS if all(name in headings for name in names)), None)
     if names is None:
@@ -90,7 +102,7 @@ def read_places(table: LabelTable, coordinates: str | None) -> Places | None:
             size = _number(table, row, diameter)
         found[row] = Place(row, (x, y, z), size)
     used = (*columns, diameter) if diameter is not None else tuple(columns)
-    return Places((coordinates or "lps").casefold(), used, found)
+    return Places((coordinates or "lps").casefold(), used, found, table.items)
 
 
 def _number(table: LabelTable, row: int, column: str) -> float:

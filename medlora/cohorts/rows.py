@@ -72,7 +72,7 @@ def read_rows(
             columns["site"] = found
     elif not site.startswith("="):
         columns["site"] = table.column(site, "--site")
-    if "patient" in keys:
+    if "patient" in keys and list(keys.values()).count(keys["patient"]) == 1:  # not a name that may mean anything
         columns["patient"] = keys["patient"]
     if label_column:
         columns["label"] = table.column(label_column, "--label-column")

@@ -7,7 +7,7 @@ import struct
 import zlib
 from pathlib import Path
 
-from medlora.scans import dicom
+from medlora.scans import dicom, metaimage
 from medlora.scans.codes import Code
 from medlora.scans.header import Header, digest_of
 from medlora.scans.nifti import files_of
@@ -24,7 +24,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     """Read what a file says about itself, never decoding its pixels.
 
     Args:
-        path: one file: DICOM, NIfTI (also gzipped), PNG or JPEG, told apart by content and not by name.
+        path: one file: DICOM, NIfTI (also gzipped), MetaImage, PNG or JPEG, told apart by content and not by name.
 
     Returns:
         The header; what cannot be used has its reason in ``problem`` instead of raising.
@@ -57,6 +57,8 @@ def _read(path: str, size: int, start: bytes) -> Header:
         return Header(path, "image", size, digest=digest_of(path))  # type: ignore[arg-type]
     if _is_nifti(start):
         return Header(path, "nifti", size, digest=digest_of(*files_of(Path(path))))  # type: ignore[arg-type]
+    if metaimage.looks_like_metaimage(start):
+        return Header(path, "metaimage", size, digest=digest_of(*metaimage.files_of(Path(path))))  # type: ignore[arg-type]
     if dicom.looks_like_dicom(start):
         return dicom.read(path, size, start)
     return _unusable(path, size, Code.NotAnImage)

@@ -20,7 +20,8 @@ class Header:
 
     Args:
         path: where the file lies.
-        kind: ``"dicom"``, ``"nifti"``, ``"image"`` or ``""`` where the file is none of these or damaged.
+        kind: ``"dicom"``, ``"nifti"``, ``"metaimage"``, ``"image"``, or ``""`` where it is none of these or
+            damaged.
         size: bytes of the file.
         values: plain values by DICOM keyword; empty for other formats. Lists in it may be shared between headers.
         frames: for files of many planes, the values of each that differ from ``values``.

@@ -14,7 +14,7 @@ def read(path: str | os.PathLike[str], severities: Severities | None = None) -> 
     """Read every scan of a file or folder.
 
     Args:
-        path: DICOM, NIfTI, PNG or JPEG; or a folder, with all that lies below it.
+        path: DICOM, NIfTI, MetaImage, PNG or JPEG; or a folder, with all that lies below it.
         severities: changes to what each `Code` does: ``{Code.MissingSlices: "refuse"}``.
 
     Returns:
@@ -35,7 +35,7 @@ def read(path: str | os.PathLike[str], severities: Severities | None = None) -> 
     if not scans:
         raise MedloraError(
             f"nothing in {os.fspath(path)} can be read as an image: {_why(scans.excluded)}",
-            "give a folder or file with DICOM, NIfTI, PNG or JPEG images",
+            "give a folder or file with DICOM, NIfTI, MetaImage, PNG or JPEG images",
         )
     return scans
 

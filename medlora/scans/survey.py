@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median_low
 from typing import Any
 
-from medlora.scans import image, nifti
+from medlora.scans import image, metaimage, nifti
 from medlora.scans.codes import Code, Issue, Severity, severity
 from medlora.scans.decode import check_pixels
 from medlora.scans.elements import ACQUISITION, CT_IMAGES, FOR_PROCESSING, NO_IMAGES
@@ -25,6 +25,7 @@ from medlora.scans.plane import PROJECTIONS, Plane, Refused, Volume, is_localize
 from medlora.scans.scan import Excluded, Scan, ScanError
 from medlora.scans.series import assemble
 
+_PAIRED = {"nifti": nifti.files_of, "metaimage": metaimage.files_of}
 _IMAGE_SIGNS = ("Rows", "Columns", "PhotometricInterpretation", "SamplesPerPixel")
 
 Severities = Mapping[Code, Severity | str]
@@ -50,7 +51,7 @@ class ScanFiles:
     Args:
         scan_id: see DESIGN; the same wherever the scan is read, and no identifier.
         paths: the files, in the order of the slices; hidden from repr.
-        kind: ``"dicom"``, ``"nifti"`` or ``"image"``.
+        kind: ``"dicom"``, ``"nifti"``, ``"metaimage"`` or ``"image"``.
         modality: DICOM modality; empty where the file does not say.
         header: whitelisted acquisition fields by DICOM keyword, as in `Scan.header`.
         identity: patient, study, series.
@@ -81,6 +82,8 @@ class ScanFiles:
                 array, affine, found, extra = load([(self.paths[i], frame) for i, frame in self.planes])
             elif self.kind == "nifti":
                 (array, affine), found = nifti.load(self.paths[0]), []
+            elif self.kind == "metaimage":
+                (array, affine), found = metaimage.load(self.paths[0]), []
             else:
                 array, affine, found = image.load(self.paths[0]), flat_affine((1.0, 1.0)), []
         except ScanError as error:
@@ -187,24 +190,32 @@ def _unusable(header: Header) -> Issue | None:
 
 
 def _images_of_pairs(headers: list[Header]) -> set[Path]:
-    """The .img files of NIfTI pairs; they belong to their .hdr."""
-    return {other for header in headers if header.kind == "nifti" for other in nifti.files_of(header.path)[1:]}
+    """The files of voxels that belong to another file's header: .img to .hdr (NIfTI), .raw to .mhd (MetaImage)."""
+    return {other for header in headers if header.kind in _PAIRED for other in _PAIRED[header.kind](header.path)[1:]}
 
 
 def _add_file(header: Header, found: Survey, severities: Severities | None) -> None:
     scan_id = header.digest[:16]
     issues: list[Issue] = []
-    if header.kind == "nifti":
+    modality = ""
+    if header.kind in _PAIRED:
         try:
-            issues = nifti.check(header.path, header.size)[0]
+            if header.kind == "nifti":
+                issues = nifti.check(header.path, header.size)[0]
+            else:
+                said = metaimage.read(header.path)
+                modality = said.modality
+                issues = [] if said.placed else [Issue(Code.NoGeometry, "no Offset")]
         except ScanError as error:
             found.excluded.append(Excluded((header.path,), error.code, error.issue.detail, scan_id))
             return
         except OSError as error:
             found.excluded.append(Excluded((header.path,), Code.CannotOpen, error.strerror or "", scan_id))
             return
-    paths = tuple(nifti.files_of(header.path)) if header.kind == "nifti" else (header.path,)
-    _keep(ScanFiles(scan_id, paths, header.kind, "", {}, Identity(), tuple(issues)), found, severities)
+    paths = tuple(_PAIRED[header.kind](header.path)) if header.kind in _PAIRED else (header.path,)
+    identity = Identity(series_uid=metaimage.series_uid(header.path)) if header.kind == "metaimage" else Identity()
+    shown = {"Modality": modality} if modality else {}
+    _keep(ScanFiles(scan_id, paths, header.kind, modality, shown, identity, tuple(issues)), found, severities)
 
 
 def _add_series(members: list[Header], lost: int, found: Survey, severities: Severities | None) -> None:

@@ -101,6 +101,8 @@ def read(path: Path) -> MetaImage:
         said[key.strip()] = value.strip()
     try:
         return _understood(said, path, position)
+    except ScanError:  # a ValueError too
+        raise
     except (KeyError, ValueError) as error:
         raise _damaged(str(error)) from error
 

@@ -49,7 +49,9 @@ def read(path: Path, files: Sequence[Path], scans: Sequence[ScanFiles], archive:
                 _same_size(image, *where[image["file_name"]], number)
                 checked.add(image["file_name"])
             records.append(_record(box, number, image, categories[box["category_id"]], where))
-    except (KeyError, TypeError, AttributeError) as error:
+    except MedloraError:  # a ValueError too
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise MedloraError(
             f"{path} does not follow COCO's format: {type(error).__name__} {error}", "export it again"
         ) from None

@@ -1,0 +1,86 @@
+"""Make a labels CSV of the table that a public set comes with: one image a row, one label, one patient.
+
+    python datasets/labels_from_table.py CheXpert-v1.0-small/train.csv -o labels.csv --file Path
+        --patient "(patient[0-9]+)" --label "Pleural Effusion" --values 1.0=effusion 0.0=none
+    python datasets/labels_from_table.py Data_Entry_2017_v2020.csv -o labels.csv --file "Image Index"
+        --patient-column "Patient ID" --label "Finding Labels" --contains Pneumonia=pneumonia --else other
+
+Rows whose value is not named (CheXpert's -1, uncertain, and empty, not mentioned) are left out, and counted. A row that
+gives the same file and label again (RSNA's table has a row for each box) counts once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def read(path: Path, names: list[str] | None) -> list[dict[str, str]]:
+    """The rows of a CSV, or, with ``names``, of a file without headings whose cells are set apart by spaces."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        if names:
+            return [dict(zip(names, line.split(" "), strict=False)) for line in file.read().splitlines() if line]
+        return list(csv.DictReader(file))
+
+
+def labelled(rows: Iterable[dict[str, str]], asked: argparse.Namespace) -> tuple[list[dict[str, str]], Counter[str]]:
+    """Rows of file, label and patient; and the values that were left out, with how often."""
+    values = dict(pair.split("=", 1) for pair in asked.values or [])
+    contains = dict(pair.split("=", 1) for pair in asked.contains or [])
+    found: dict[str, dict[str, str]] = {}
+    left: Counter[str] = Counter()
+    for row in rows:
+        value = row[asked.label].strip()
+        parts = value.split("|")
+        label = values.get(value) if values else None
+        label = label or next((name for part, name in contains.items() if part in parts), None)
+        label = label or (asked.otherwise if contains else None) or (value if not values and not contains else None)
+        if not label:
+            left[value or "(empty)"] += 1
+            continue
+        file = row[asked.file] + asked.ending
+        match = re.search(asked.patient, row[asked.file]) if asked.patient else None
+        patient = match[1] if match else row[asked.patient_column] if asked.patient_column else ""
+        made = {"file": file, "label": label, "patient": patient}
+        if found.setdefault(file, made) != made:
+            sys.exit(f"two rows give different labels or patients to one file (label column {asked.label!r})")
+    return list(found.values()), left
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path)
+    parser.add_argument("-o", "--output", type=Path, default=Path("labels.csv"))
+    parser.add_argument("--names", type=lambda text: text.split(","), help="headings, of a table without any")
+    parser.add_argument("--file", required=True, help="column of the file")
+    parser.add_argument("--ending", default="", help="what the file's name lacks, such as .dcm")
+    parser.add_argument("--label", required=True, help="column of the label")
+    parser.add_argument("--values", nargs="+", metavar="VALUE=LABEL", help="values to take, and what to call them")
+    parser.add_argument("--contains", nargs="+", metavar="PART=LABEL", help="parts of a value like A|B|C")
+    parser.add_argument("--else", dest="otherwise", help="label of values that contain none of these parts")
+    parser.add_argument("--patient", help="regular expression with one group, on the file")
+    parser.add_argument("--patient-column", help="column of the patient")
+    asked = parser.parse_args()
+    rows = read(asked.table, asked.names)
+    wanted = [asked.file, asked.label, *([asked.patient_column] if asked.patient_column else [])]
+    if not rows or any(name not in rows[0] for name in wanted):
+        parser.error(f"{asked.table} has not all of the columns {', '.join(wanted)}")
+    found, left = labelled(rows, asked)
+    with asked.output.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["file", "label", "patient"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found)
+    counts = Counter(row["label"] for row in found)
+    print(f"{asked.output}: {len(found)} images; " + ", ".join(f"{n} {name}" for name, n in sorted(counts.items())))
+    print(f"patients: {len({row['patient'] for row in found} - {''})}")
+    for value, n in left.most_common(5):
+        print(f"left out: {n} × {value}")
+
+
+if __name__ == "__main__":
+    main()

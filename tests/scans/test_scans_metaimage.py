@@ -1,0 +1,86 @@
+"""MetaImage files: as SimpleITK writes and reads them, and those that cannot be taken."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from medlora import scans
+from medlora.errors import MedloraError
+
+UID = "1.3.6.1.4.1.14519.5.2.1.6279.6001.100225287222365663678666836860"
+TURNED = (0.0, 1.0, 0.0, -0.6, 0.0, 0.8, 0.8, 0.0, 0.6)  # directions of the axes in columns, as ITK keeps them
+
+
+def header(**changes: object) -> str:
+    lines = {
+        "ObjectType": "Image", "NDims": 3, "BinaryData": "True", "BinaryDataByteOrderMSB": "False",
+        "CompressedData": "False", "TransformMatrix": "1 0 0 0 1 0 0 0 1", "Offset": "-10 -20 -30",
+        "ElementSpacing": "0.5 0.6 2", "DimSize": "5 4 3", "ElementType": "MET_SHORT", "ElementDataFile": "a.raw",
+    } | changes  # fmt: skip
+    return "".join(f"{key} = {value}\n" for key, value in lines.items())
+
+
+@pytest.mark.parametrize("name", [f"{UID}.mhd", "other.mha"])
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("kind", ["int16", "uint8", "float64", "vector"])
+def test_voxels_and_affine_are_those_of_simpleitk(tmp_path, name, compressed, kind):
+    sitk = pytest.importorskip("SimpleITK")
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 200, (3, 4, 5, 2) if kind == "vector" else (3, 4, 5))
+    image = sitk.GetImageFromArray(values.astype("int16" if kind == "vector" else kind), isVector=kind == "vector")
+    image.SetSpacing((0.5, 0.6, 2.0))
+    image.SetOrigin((-10.0, 20.0, 30.0))
+    image.SetDirection(TURNED)
+    sitk.WriteImage(image, str(tmp_path / name), useCompression=compressed)
+    (scan,) = scans.read(tmp_path)
+    written = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / name)))
+    np.testing.assert_array_equal(scan.to_numpy("zyx"), written)
+    for index in ((0, 0, 0), (4, 0, 0), (1, 2, 1), (4, 3, 2)):
+        lps = np.array(image.TransformIndexToPhysicalPoint(index))
+        np.testing.assert_allclose((scan.affine @ [*index, 1])[:3], lps * (-1, -1, 1), atol=1e-5)
+    (files,) = scans.survey(tmp_path).scans
+    assert files.identity.series_uid == (UID if name.startswith("1.") else "")
+
+
+def test_the_modality_of_the_header_is_taken(tmp_path):
+    np.arange(60, dtype="<i2").tofile(tmp_path / "a.raw")
+    text = header().replace("ElementDataFile", "Modality = MET_MOD_CT\nElementDataFile")
+    (tmp_path / "a.mhd").write_text(text)
+    (scan,) = scans.read(tmp_path)
+    assert scan.modality == "CT" and scan.array[4, 3, 2] == 59 and scan.array[1, 0, 0] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"DimSize": "5 4 4"}, "TruncatedPixelData"),
+        ({"DimSize": "50000 50000 9000"}, "TooLarge"),
+        ({"DimSize": "5 4 300", "CompressedData": "True"}, "DamagedPixelData"),
+        ({"DimSize": "5000 4000 300", "CompressedData": "True"}, "TooLarge"),
+        ({"DimSize": "-5 4 3"}, "DamagedHeader"),
+        ({"DimSize": "5 four 3"}, "DamagedHeader"),
+        ({"Offset": "0 nan 0"}, "DamagedHeader"),
+        ({"ElementSpacing": "0 1 1"}, "DamagedHeader"),
+        ({"TransformMatrix": "1 0 0 1 0 0 0 0 1"}, "DamagedHeader"),
+        ({"ElementType": "MET_STRING"}, "UnknownPixelFormat"),
+        ({"ElementDataFile": "../secret.raw"}, "LinkLeavesFolder"),
+        ({"ElementDataFile": "LIST"}, "LinkLeavesFolder"),
+        ({"ElementDataFile": "gone.raw"}, "NoPixelData"),
+    ],
+)
+def test_what_cannot_be_taken_is_refused_by_name(tmp_path, changes, code):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    np.arange(60, dtype="<i2").tofile(folder / "a.raw")
+    np.arange(60, dtype="<i2").tofile(tmp_path / "secret.raw")
+    (folder / "a.mhd").write_text(header(**changes))
+    with pytest.raises(MedloraError, match=code):
+        scans.read(folder / "a.mhd")
+    found = scans.survey(folder)
+    named = {excluded.code.name for excluded in found.excluded}
+    if found.scans:  # seen only when its voxels are read
+        with pytest.raises(scans.ScanError, match=code):
+            found.scans[0].load()
+    else:
+        assert code in named

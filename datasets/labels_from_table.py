@@ -2,6 +2,7 @@
 
     python datasets/labels_from_table.py CheXpert-v1.0-small/train.csv -o labels.csv --file Path
         --patient "(patient[0-9]+)" --label "Pleural Effusion" --values 1.0=effusion 0.0=none
+        --where Frontal/Lateral=Frontal
     python datasets/labels_from_table.py Data_Entry_2017_v2020.csv -o labels.csv --file "Image Index"
         --patient-column "Patient ID" --label "Finding Labels" --contains Pneumonia=pneumonia --else other
 
@@ -34,7 +35,10 @@ def labelled(rows: Iterable[dict[str, str]], asked: argparse.Namespace) -> tuple
     contains = dict(pair.split("=", 1) for pair in asked.contains or [])
     found: dict[str, dict[str, str]] = {}
     left: Counter[str] = Counter()
+    where = [(column, set(values.split(","))) for column, _, values in (w.partition("=") for w in asked.where)]
     for row in rows:
+        if any(row[column].strip() not in wanted for column, wanted in where):
+            continue
         value = row[asked.label].strip()
         parts = value.split("|")
         label = values.get(value) if values else None
@@ -63,11 +67,13 @@ def main() -> None:
     parser.add_argument("--values", nargs="+", metavar="VALUE=LABEL", help="values to take, and what to call them")
     parser.add_argument("--contains", nargs="+", metavar="PART=LABEL", help="parts of a value like A|B|C")
     parser.add_argument("--else", dest="otherwise", help="label of values that contain none of these parts")
+    parser.add_argument("--where", nargs="+", default=[], metavar="COLUMN=A,B", help="rows to take")
     parser.add_argument("--patient", help="regular expression with one group, on the file")
     parser.add_argument("--patient-column", help="column of the patient")
     asked = parser.parse_args()
     rows = read(asked.table, asked.names)
     wanted = [asked.file, asked.label, *([asked.patient_column] if asked.patient_column else [])]
+    wanted += [where.partition("=")[0] for where in asked.where]
     if not rows or any(name not in rows[0] for name in wanted):
         parser.error(f"{asked.table} has not all of the columns {', '.join(wanted)}")
     found, left = labelled(rows, asked)

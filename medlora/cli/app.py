@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from medlora._version import __version__
-from medlora.cli import check, compare, demo, doctor, evaluate, predict, train
+from medlora.cli import check, compare, demo, doctor, evaluate, explain, predict, preview, train
 
 app = typer.Typer(
     name="medlora",
@@ -36,5 +36,15 @@ def _medlora(
     pass
 
 
-for verb in (doctor.doctor, demo.demo, check.check, train.train, evaluate.evaluate, compare.compare, predict.predict):
+for verb in (
+    doctor.doctor,
+    demo.demo,
+    preview.preview,
+    check.check,
+    train.train,
+    evaluate.evaluate,
+    compare.compare,
+    predict.predict,
+    explain.explain,
+):
     app.command()(verb)

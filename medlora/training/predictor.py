@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from medlora.scans import Scan
     from medlora.training.answering import Answers
     from medlora.training.cases import Where
+    from medlora.training.explaining import Explanation
 
 _BATCH = 32  # images prepared at a time
 _STEP = 8  # images in one pass through the network
@@ -118,6 +119,19 @@ class Predictor:
         from medlora.training.answering import predict
 
         return predict(self, paths, cases, coordinates)
+
+    def explain(
+        self,
+        scan: Scan,
+        centre: transforms.Centre | None = None,
+        target: str | None = None,
+        method: str | None = None,
+        seed: int = 0,
+    ) -> Explanation:
+        """Map where the model looked in a scan; see :func:`medlora.training.explaining.explain`."""
+        from medlora.training.explaining import explain
+
+        return explain(self, scan, centre, target, method, seed)
 
     def table(self, cases: pd.DataFrame, logits: np.ndarray) -> pd.DataFrame:
         """Predictions in the form that :mod:`medlora.evaluation` reads: ``cases`` with p_CLASS… and predicted."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from medlora.cohorts.index import Index, index_again
 from medlora.cohorts.joining import Join, identifiers, join, relative
 from medlora.cohorts.labels import LabelTable
 from medlora.cohorts.left_out import Excluded
+from medlora.cohorts.modality import with_modality
 from medlora.cohorts.patients import Patients, patients_of
 from medlora.cohorts.pixels import Pixels, may_show, read_pixels
 from medlora.cohorts.places import Place, Places, read_places
@@ -168,20 +168,13 @@ def _survey(archive: Path, headers: Index, excluded: Excluded) -> list[ScanFiles
         raise MedloraError(
             f"no scan could be found in the {len(excluded.paths)} files of {archive}: "
             + ", ".join(f"{code} ({n})" for code, n in codes.most_common(5)),
-            "give the folder that holds the scans (DICOM, NIfTI, PNG or JPEG)",
+            "give the folder that holds the scans (DICOM, NIfTI, MetaImage, PNG or JPEG)",
         )
     return list(unique.values())
 
 
 def _sentence(code: Any, detail: str) -> str:
     return f"{code.sentence}{f' ({detail})' if detail else ''}"
-
-
-def with_modality(scan: ScanFiles, modality: str | None) -> ScanFiles:
-    """``scan`` with the ``modality`` that was declared for it, where its file has no room to say one."""
-    if modality is None or scan.modality or scan.kind == "dicom":
-        return scan
-    return replace(scan, modality=modality, header={**scan.header, "Modality": modality})
 
 
 def _without_label(table: LabelTable, joined: Join, excluded: Excluded) -> None:

@@ -218,7 +218,7 @@ class Cohort:
         if scan_id in self._files:
             return self._files[scan_id]
         from medlora import scans
-        from medlora.cohorts.building import with_modality
+        from medlora.cohorts.modality import with_modality
 
         linkage = self._private.linkage
         rows = linkage[linkage["scan_id"] == scan_id]

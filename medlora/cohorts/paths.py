@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_EXTENSION = re.compile(r"\.(dcm|dicom|ima|nii|nii\.gz|png|jpe?g)$", re.IGNORECASE)
+_EXTENSION = re.compile(r"\.(dcm|dicom|ima|nii|nii\.gz|mh[ad]|png|jpe?g)$", re.IGNORECASE)
 
 
 @dataclass

@@ -28,10 +28,25 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the training cases.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--lr", help="Highest learning rate.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Cases in a step.")] = None,
+    batch_size: Annotated[
+        str | None, typer.Option("--batch-size", help="Cases in a step; auto: as many as fit into memory, up to 64.")
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of head, updates, order and augmentation.")] = None,
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, mps or auto.")] = None,
     num_workers: Annotated[int | None, typer.Option("--num-workers", help="Processes that augment.")] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option("--devices", help="Processes that train together on each machine: GPUs, or parts of the CPU."),
+    ] = None,
+    nodes: Annotated[
+        int | None,
+        typer.Option(
+            "--nodes", help="Machines that train together, the same command started on each by torchrun or srun."
+        ),
+    ] = None,
+    logger: Annotated[
+        str | None, typer.Option("--logger", help="Figures for tensorboard, mlflow or wandb too, if installed.")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="YAML of settings; a run's config.yaml is one.")
     ] = None,
@@ -67,6 +82,9 @@ def train(
         "train.seed": seed,
         "train.device": device,
         "train.num_workers": num_workers,
+        "train.devices": devices,
+        "train.nodes": nodes,
+        "train.logger": logger,
         "train.timing": False if no_timing else None,
         **dict(parse_setting(text) for text in settings or ()),
     }

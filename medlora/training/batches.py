@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
 if TYPE_CHECKING:
     from monai.transforms import Compose
@@ -31,10 +31,20 @@ class Order(Sampler[list[Place]]):
         batch_size: images in a batch; the last one of an epoch may have fewer.
         seed: of the order.
         weights: probability of each image, in proportion, to be drawn with replacement; none: each once.
+        rank, world: each of ``world`` processes gets its part of every batch, this one the part ``rank``.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, weights: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        seed: int,
+        weights: np.ndarray | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
         self.count, self.batch_size, self.seed, self.epoch = count, batch_size, seed, 0
+        self.rank, self.world = rank, world
         self.weights = None if weights is None else weights / weights.sum()
 
     def __len__(self) -> int:
@@ -47,20 +57,40 @@ class Order(Sampler[list[Place]]):
         else:
             indices = random.choice(self.count, self.count, p=self.weights)
         for start in range(0, self.count, self.batch_size):
-            yield [(self.epoch, int(index)) for index in indices[start : start + self.batch_size]]
+            batch = indices[start : start + self.batch_size]
+            part = batch[self.rank :: self.world]
+            if not len(part):  # all processes take each step: this one with an image that :meth:`share` does not count
+                part = batch[:1]
+            yield [(self.epoch, int(index)) for index in part]
+
+    def share(self, number: int) -> float:
+        """The part of batch ``number`` that is this process's, by which the mean over its own images counts."""
+        size = min(self.batch_size, self.count - number * self.batch_size)
+        return len(range(self.rank, size, self.world)) / size
 
 
 class AugmentedImages(Dataset[Item]):
-    """Prepared images, each seen through a random augmentation that depends on seed, epoch and image."""
+    """Prepared images, each seen through a random augmentation that depends on seed, epoch and image.
 
-    def __init__(self, images: PreparedImages, augmentation: Compose, seed: int) -> None:
+    Args:
+        images: prepared.
+        augmentation: applied to each.
+        seed: of the augmentation.
+        workers: processes that load from here; :attr:`at` then holds the index that each is at, -1 before its first.
+    """
+
+    def __init__(self, images: PreparedImages, augmentation: Compose, seed: int, workers: int = 0) -> None:
         self.images, self.augmentation, self.seed = images, augmentation, seed
+        self.at = torch.full((workers,), -1).share_memory_()
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, place: Place) -> Item:
         epoch, index = place
+        worker = get_worker_info()
+        if worker is not None:
+            self.at[worker.id] = index
         image, label, index = self.images[index]
         return varied(self.augmentation, image, self.seed, epoch, index), label, index
 

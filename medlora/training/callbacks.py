@@ -32,10 +32,20 @@ class KeepBest(Callback):
         patience: stop after so many epochs without a better AUC on the tune split; none: never.
         order: told which epoch comes next.
         after: the state that the training goes on from.
+        writes: whether it writes and speaks, as one of several processes does.
     """
 
-    def __init__(self, folder: Path, digest: str, patience: int | None, order: Order, after: Checkpoint | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        digest: str,
+        patience: int | None,
+        order: Order,
+        after: Checkpoint | None,
+        writes: bool = True,
+    ) -> None:
         self.folder, self.digest, self.patience, self.order, self.after = folder, digest, patience, order, after
+        self.writes = writes
         self.rows: list[dict[str, float]] = list(after.history) if after is not None else []
         self.best: dict[str, torch.Tensor] = after.best if after is not None else {}
         self.order.epoch = len(self.rows)
@@ -63,10 +73,8 @@ class KeepBest(Callback):
         if better:
             self.best = state
         self.order.epoch = len(self.rows)
-        files.write_text(self.folder / "metrics.csv", _csv(self.rows))
-        scaler = trainer.precision_plugin.state_dict()
-        optimizer = optimizer_state(trainer.optimizers[0])
-        Checkpoint(self.digest, self.rows, state, self.best, optimizer, scaler).save(self.folder / "checkpoints")
+        if self.writes:
+            self._write(trainer, state)
         epochs = module.settings.epochs
         say(
             f"epoch {row['epoch']:.0f} of {epochs}: loss {row['train_loss']:.3f}, on the tune split loss "
@@ -76,6 +84,14 @@ class KeepBest(Callback):
         if self._waited_enough() and len(self.rows) < epochs:
             say(f"no better epoch for {self.patience}: stopped early")
             trainer.should_stop = True
+
+    def _write(self, trainer: L.Trainer, state: dict[str, torch.Tensor]) -> None:
+        files.write_text(self.folder / "metrics.csv", _csv(self.rows))
+        if trainer.logger is not None:
+            trainer.logger.log_metrics({k: v for k, v in self.rows[-1].items() if k != "epoch"}, step=len(self.rows))
+        scaler = trainer.precision_plugin.state_dict()
+        optimizer = optimizer_state(trainer.optimizers[0])
+        Checkpoint(self.digest, self.rows, state, self.best, optimizer, scaler).save(self.folder / "checkpoints")
 
 
 def _csv(rows: list[dict[str, float]]) -> str:

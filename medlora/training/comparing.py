@@ -140,7 +140,7 @@ def compare_methods(
 
 
 def _check(methods: Sequence[str], seeds: int, folds: int | None) -> None:
-    from medlora.training.trainer import METHODS
+    from medlora.training.methods import METHODS
 
     for name in methods:
         if name not in METHODS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -76,7 +76,12 @@ class Train(_Block):
     """How it is trained."""
 
     epochs: int = Field(8, ge=1, le=10_000, description="passes over the training cases")
-    batch_size: int = Field(16, ge=1, le=65_536, description="cases in a step")
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"] = Field(
+        16,
+        description="cases in a step, of all processes together; auto: the largest power of two up to 64 that fits "
+        "into four fifths of the free memory and leaves ten steps in an epoch (8 at least, where it fits); the rate of "
+        "learning does not follow it",
+    )
     learning_rate: float | None = Field(
         None,
         gt=0,
@@ -128,6 +133,32 @@ class Train(_Block):
     seed: int = Field(0, ge=0, description="of head, updates, order, and augmentation")
     device: str = Field("auto", description="cpu, cuda, mps, or auto")
     num_workers: int = Field(0, ge=0, le=256, description="processes that augment; 0: the training process itself")
+    devices: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="processes that train together on this machine, each on a GPU of its own or on a part of the CPU; "
+        "batch_size counts the cases of all. Order and views are those of one process; dropout, mixup and adapting "
+        "BatchNorm see the part of a batch that a process has",
+    )
+    nodes: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="machines that train together; torchrun or srun starts one process for each device on each of "
+        "them, with the same command and a run folder that all share",
+    )
+    logger: Literal["tensorboard", "mlflow", "wandb"] | None = Field(
+        None,
+        description="writes each epoch's figures and all settings but paths for one of these tools too, if installed, "
+        "into the run folder; none: metrics.csv alone",
+    )
+
+    @property
+    def batch(self) -> int:
+        """``batch_size``, once ``auto`` has become a number."""
+        assert self.batch_size != "auto"
+        return self.batch_size
 
 
 class Evaluation(_Block):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 import numpy as np
 import torch
+import torch.distributed as dist
+from lightning.pytorch.strategies import DDPStrategy
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from medlora.errors import MedloraError
 from medlora.training.batches import AugmentedImages, CachedViews, Order
@@ -21,12 +24,16 @@ from medlora.training.callbacks import KeepBest, StopBetweenBatches
 from medlora.training.checkpoint import Checkpoint, restore_optimizer
 from medlora.training.device import pick_device
 from medlora.training.losses import Loss, macro_auc, mixed
+from medlora.training.processes import Together
 
 if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
     from medlora.adapters import Adapter
     from medlora.training.config import Train
     from medlora.training.prefix import FrozenPrefix
     from medlora.training.prepared import PreparedImages
+    from medlora.training.processes import Member
     from medlora.transforms import Preset
 
 
@@ -36,11 +43,11 @@ class CachedPrefix:
 
     Attributes:
         prefix: the cut network.
-        features: (N, V, ``*prefix.shape``), float16.
+        features: (N, V, ``*prefix.shape``), float16, in a memory-mapped file.
     """
 
     prefix: FrozenPrefix
-    features: np.ndarray
+    features: np.memmap[Any, Any]
 
 
 class AdapterTraining(L.LightningModule):
@@ -56,6 +63,9 @@ class AdapterTraining(L.LightningModule):
         prefix: where training batches hold what this gave instead of images.
         names: of the training images, for messages.
         after: the state to go on from.
+        order: of the training images.
+        tune_labels: class index of each tune image, int64 (N,).
+        member: this process among several that train together.
     """
 
     def __init__(
@@ -69,6 +79,9 @@ class AdapterTraining(L.LightningModule):
         prefix: FrozenPrefix | None,
         names: list[str],
         after: Checkpoint | None,
+        order: Order,
+        tune_labels: torch.Tensor,
+        member: Member | None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -80,6 +93,9 @@ class AdapterTraining(L.LightningModule):
         self.prefix = prefix
         self.names = names
         self.after = after
+        self.order = order
+        self.tune_labels = tune_labels
+        self.member = member
         self.history: list[dict[str, float]] = list(after.history) if after is not None else []
         self._losses: list[torch.Tensor] = []
         self._tune: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -90,7 +106,8 @@ class AdapterTraining(L.LightningModule):
 
     def training_step(self, batch: Any, number: int) -> torch.Tensor:  # noqa: D102
         # Dropout and mixup draw from here; set anew in each step, they do not depend on where a run was interrupted.
-        state = np.random.SeedSequence((self.settings.seed, len(self.history), number)).generate_state(1)
+        rank = (self.member.rank,) if self.member is not None and self.member.rank else ()
+        state = np.random.SeedSequence((self.settings.seed, len(self.history), number, *rank)).generate_state(1)
         torch.manual_seed(int(state[0]))
         inputs, labels, rows = batch
         if self.settings.mixup:
@@ -99,23 +116,41 @@ class AdapterTraining(L.LightningModule):
         loss = self.loss(logits, labels)
         if self.settings.mixup:
             loss = share * loss + (1 - share) * self.loss(logits, labels[partner])
-        if not torch.isfinite(loss):
+        mean = loss.detach()
+        if self.member is not None:
+            # Gradients are averaged over the processes, whose parts of a batch differ in size.
+            loss = loss * (self.member.world * self.order.share(number))
+            mean = loss.detach() / self.member.world
+            dist.all_reduce(mean)
+        if not torch.isfinite(mean):
             raise MedloraError(
-                f"the loss became {float(loss)} in epoch {len(self.history) + 1}, at the scans "
+                f"the loss became {float(mean)} in epoch {len(self.history) + 1}, at the scans "
                 f"{', '.join(self.names[row] for row in rows.tolist()[:4])} …: the training diverged",
                 "lower the learning rate (--lr), or look at these scans; the state after the epoch before is kept in "
                 "checkpoints/",
             )
-        self._losses.append(loss.detach())
+        self._losses.append(mean)
         return loss
 
+    def on_validation_start(self) -> None:  # noqa: D102
+        if self.member is not None and self.adapter.batchnorm == "adapt":
+            for statistics in self.model.buffers():  # those of the last step; DDP sends them before the next one
+                dist.broadcast(statistics, 0)
+
     def validation_step(self, batch: Any, _: int) -> None:  # noqa: D102
-        images, labels, _rows = batch
-        self._tune.append((self(images).float().cpu(), labels.cpu()))
+        images, _labels, rows = batch
+        self._tune.append((self(images).float().cpu(), rows.cpu()))
 
     def on_validation_epoch_end(self) -> None:  # noqa: D102
-        logits, labels = (torch.cat(part) for part in zip(*self._tune, strict=True))
+        part, rows = (torch.cat(parts) for parts in zip(*self._tune, strict=True))
         self._tune.clear()
+        labels = self.tune_labels
+        logits = part.new_zeros(len(labels), part.shape[1])
+        logits[rows] = part
+        if self.member is not None:  # each process has its own rows and zeros elsewhere: the sum is exact
+            logits = logits.to(self.device)
+            dist.all_reduce(logits)
+            logits = logits.cpu()
         losses = torch.stack(self._losses).mean().item() if self._losses else math.nan
         self._losses.clear()
         self.history.append(
@@ -159,6 +194,8 @@ def fit(
     cached: CachedPrefix | None = None,
     digest: str = "",
     after: Checkpoint | None = None,
+    member: Member | None = None,
+    logger: Logger | None = None,
 ) -> dict[str, float]:
     """Train ``adapter`` in place; it ends with the tensors of the epoch that ``settings.keep`` names.
 
@@ -174,6 +211,10 @@ def fit(
         cached: what the frozen prefix gave for the training images; tune images always go through the whole network.
         digest: of all that decides the training, kept with its checkpoints.
         after: go on from this state.
+        member: this process, where several train together; each calls this function with the same network, and what
+            the first one has in its trained tensors is where all begin. The batch is shared by all, and only the first
+            one writes.
+        logger: gets the row of each epoch too.
 
     Returns:
         The row of the epoch kept: epoch, train_loss, tune_loss, tune_auc.
@@ -195,33 +236,40 @@ def fit(
             "use bf16-mixed, or 32-true",
         )
     loss = Loss(train.labels, classes, settings.class_weights, settings.label_smoothing)
-    order = Order(len(train), settings.batch_size, settings.seed, loss.drawing)
+    rank, world = (member.rank, member.world) if member is not None else (0, 1)
+    order = Order(len(train), settings.batch, settings.seed, loss.drawing, rank, world)
     seen: Dataset[Any]
     if cached is not None:
         seen = CachedViews(cached.features, train.labels, settings.seed)
     else:
-        seen = AugmentedImages(train, preset.augmentation(), settings.seed)
+        seen = AugmentedImages(train, preset.augmentation(), settings.seed, settings.num_workers)
     workers = settings.num_workers if cached is None else 0  # reading from a memory map needs none
     batches = DataLoader(seen, batch_sampler=order, num_workers=workers, persistent_workers=workers > 0)
-    checks = DataLoader(tune, batch_size=max(32, settings.batch_size))
+    if len(tune) < world:
+        raise MedloraError(f"{len(tune)} tune cases cannot be shared by {world} processes", "lower --devices")
+    checks = DataLoader(Subset(tune, range(rank, len(tune), world)), batch_size=max(32, settings.batch))
     steps = -(-len(order) // settings.accumulate)
     prefix = cached.prefix if cached is not None else None
-    module = AdapterTraining(model, adapter, preset, loss, settings, steps, prefix, names, after)
-    keep, stop = KeepBest(folder, digest, settings.patience, order, after), StopBetweenBatches()
+    module = AdapterTraining(
+        model, adapter, preset, loss, settings, steps, prefix, names, after, order, tune.labels, member
+    )
+    keep, stop = KeepBest(folder, digest, settings.patience, order, after, rank == 0), StopBetweenBatches()
     if after is not None:
         adapter.load_state_dict(after.adapter)
     if keep.finished(settings.epochs):
         return _kept(adapter, keep, settings)
     if settings.gradient_checkpointing:
-        _checkpoint_gradients(model)
+        checkpoint_gradients(model)
     trainer = L.Trainer(
         accelerator=device.type,
-        devices=1,
+        strategy="auto" if member is None else DDPStrategy(cluster_environment=Together(member)),
+        devices=1 if member is None else member.devices,
+        num_nodes=1 if member is None else member.nodes,
         max_epochs=settings.epochs - len(module.history),
         precision=settings.precision,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.clip or None,
-        logger=False,
+        logger=logger or False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -231,11 +279,22 @@ def fit(
         default_root_dir=str(folder),
     )
     try:
-        with stop, torch.random.fork_rng(devices=[]):
+        connected = nullcontext() if member is None else member.connected(device)
+        with stop, torch.random.fork_rng(devices=[]), connected:
             module.train()  # Lightning leaves each module in the mode that it finds it in
             trainer.fit(module, batches, checks)
     except SystemExit:  # how Lightning ends after Ctrl-C
         raise KeyboardInterrupt from None
+    except RuntimeError as error:
+        if workers and str(error).startswith("DataLoader worker"):
+            assert isinstance(seen, AugmentedImages)
+            at = ", ".join(names[index] for index in seen.at.tolist() if index >= 0)
+            raise MedloraError(
+                f"a process that augments ended unexpectedly; they were at the scans {at}",
+                "look at these scans, or lower --num-workers where memory may have run out; --resume goes on after the "
+                "last finished epoch",
+            ) from error
+        raise
     model.cpu()
     return _kept(adapter, keep, settings)
 
@@ -248,7 +307,7 @@ def _kept(adapter: Adapter, keep: KeepBest, settings: Train) -> dict[str, float]
     return max(keep.rows, key=lambda row: row["tune_auc"])
 
 
-def _checkpoint_gradients(model: torch.nn.Module) -> None:
+def checkpoint_gradients(model: torch.nn.Module) -> None:
     """Compute activations again in the backward pass instead of keeping them, as timm's models can."""
     try:
         model.set_grad_checkpointing(True)  # type: ignore[operator]

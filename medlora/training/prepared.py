@@ -24,10 +24,45 @@ if TYPE_CHECKING:
 
 
 class PreparedImages(Dataset):
-    """Prepared images in a memory-mapped file, in the order of ``cases``.
+    """Prepared images in a memory-mapped file, as :func:`prepare` wrote it.
+
+    Pickled for another process, it takes along the place of the file alone.
 
     Args:
-        file: where the images are kept, float32 (N, channels, size, size); written here, deleted by the caller.
+        file: float32 (N, channels, size, size).
+        labels: class index of each image, int64 (N,).
+        preset: by which they were prepared.
+    """
+
+    def __init__(self, file: Path, labels: torch.Tensor, preset: Preset) -> None:
+        self.file, self.labels, self.preset = file, labels, preset
+        shape = (len(labels), preset.channels, preset.size, preset.size)
+        self.images = np.memmap(file, dtype=np.float32, mode="r", shape=shape)
+
+    def __reduce__(self) -> tuple[type[PreparedImages], tuple[Path, torch.Tensor, Preset]]:
+        return type(self), (self.file, self.labels, self.preset)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        image = torch.from_numpy(np.array(self.images[index]))
+        return image, self.labels[index], index
+
+
+def prepare(
+    file: Path,
+    cases: Sequence[Where],
+    read: Callable[[str], Scan],
+    preset: Preset,
+    labels: np.ndarray,
+    what: str,
+    cache: ImageCache | None = None,
+) -> PreparedImages:
+    """Prepare an image for each of ``cases``, in their order.
+
+    Args:
+        file: where the images are kept; written here, deleted by the caller.
         cases: what each image is made from.
         read: scan_id → Scan.
         preset: gives the deterministic preparation.
@@ -38,39 +73,20 @@ class PreparedImages(Dataset):
     Raises:
         MedloraError: a scan cannot be read or prepared; it is named.
     """
-
-    def __init__(
-        self,
-        file: Path,
-        cases: Sequence[Where],
-        read: Callable[[str], Scan],
-        preset: Preset,
-        labels: np.ndarray,
-        what: str,
-        cache: ImageCache | None = None,
-    ) -> None:
-        self.labels = torch.tensor(labels, dtype=torch.long)
-        shape = (preset.channels, preset.size, preset.size)
-        stored: dict[Where, Path] = {}
+    shape = (preset.channels, preset.size, preset.size)
+    stored: dict[Where, Path] = {}
+    for case in cases:
+        if cache and (found := cache.get(case, shape)) is not None:
+            stored[case] = found
+    missing = [case for case in cases if case not in stored]
+    made = track(prepared(missing, read, preset), what, len(missing))
+    with file.open("wb") as out:  # written plainly: a full disk under a memory map would kill the process
         for case in cases:
-            if cache and (found := cache.get(case, shape)) is not None:
-                stored[case] = found
-        missing = [case for case in cases if case not in stored]
-        made = track(prepared(missing, read, preset), what, len(missing))
-        with file.open("wb") as out:  # written plainly: a full disk under a memory map would kill the process
-            for case in cases:
-                image = np.load(stored[case], allow_pickle=False) if case in stored else next(made).numpy()
-                if cache and case not in stored:
-                    cache.put(case, image)
-                out.write(image.tobytes())
-        self.images = np.memmap(file, dtype=np.float32, mode="r", shape=(len(cases), *shape))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-        image = torch.from_numpy(np.array(self.images[index]))
-        return image, self.labels[index], index
+            image = np.load(stored[case], allow_pickle=False) if case in stored else next(made).numpy()
+            if cache and case not in stored:
+                cache.put(case, image)
+            out.write(image.tobytes())
+    return PreparedImages(file, torch.tensor(labels, dtype=torch.long), preset)
 
 
 class ImageCache:

@@ -28,7 +28,11 @@ def is_done(folder: Path) -> bool:
 
 
 # What does not change the adapter that comes out, and may differ when a run is taken up again.
-_FREE = {"train": {"device", "num_workers", "timing"}, "data": {"cohort", "cache", "cache_gb"}, "evaluation": {"probe"}}
+_FREE = {
+    "train": {"device", "devices", "logger", "nodes", "num_workers", "timing"},
+    "data": {"cohort", "cache", "cache_gb"},
+    "evaluation": {"probe"},
+}
 
 
 def digest_of(config: Config, cases: TrainingCases, backbone: Backbone) -> str:

@@ -27,7 +27,7 @@ def seconds_of_full_fine_tuning(
     The model is given back as it was, bit for bit. Reading and augmentation are not counted, as they cost every method
     the same.
     """
-    batch = range(min(settings.batch_size, len(images)))
+    batch = range(min(settings.batch, len(images)))
     inputs = preset.normalise(torch.stack([images[index][0] for index in batch])).to(device)
     labels = images.labels[: len(batch)].to(device)
     loss = Loss(images.labels, int(images.labels.max()) + 1, "none", 0.0)
@@ -50,7 +50,7 @@ def seconds_of_full_fine_tuning(
         finally:
             adapter.detach()
             model.train(was_training).cpu()
-    return float(np.median(seconds[1:])) * settings.epochs * -(-len(images) // settings.batch_size)
+    return float(np.median(seconds[1:])) * settings.epochs * -(-len(images) // settings.batch)
 
 
 def duration(seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from medlora import adapters, backbones, evaluation, files, transforms
 from medlora.adapters import Method
 from medlora.errors import MedloraError
 from medlora.progress import say, track
-from medlora.training import engine, run_folder
+from medlora.training import engine, footprint, helping, processes, run_folder
 from medlora.training import probe as linear_probe
 from medlora.training.card import card
 from medlora.training.cases import TrainingCases, select_cases
@@ -24,28 +23,16 @@ from medlora.training.config import Config
 from medlora.training.device import pick_device
 from medlora.training.environment import environment
 from medlora.training.features import cached_prefix
+from medlora.training.loggers import logger_for, settings_for
+from medlora.training.methods import method_of, settings_of
 from medlora.training.predictor import Predictor, predict_scans
-from medlora.training.prepared import ImageCache, PreparedImages
+from medlora.training.prepared import ImageCache, PreparedImages, prepare
 from medlora.training.run import Run
 from medlora.training.timing import duration, seconds_of_full_fine_tuning
 
 if TYPE_CHECKING:
     from medlora.cohorts import Cohort
-
-
-METHODS = {
-    kind.name: kind
-    for kind in (
-        adapters.LoRA,
-        adapters.DoRA,
-        adapters.LoRAFA,
-        adapters.SSF,
-        adapters.BitFit,
-        adapters.NormTuning,
-        adapters.Probe,
-        adapters.Full,
-    )
-}
+    from medlora.training.processes import Member
 
 
 def train(
@@ -89,7 +76,7 @@ def train(
         "data.cohort": str(Path(cohort.folder).resolve()) if cohort.folder is not None else None,
         "model.backbone": backbone,
         "model.weights": None if weights is None else str(weights),
-        **_settings_of(adapter),
+        **settings_of(adapter),
     }
     resolved = Config.resolve(config, {**named, **(settings or {})})
     cases = select_cases(cohort, resolved.data.classes)
@@ -97,12 +84,23 @@ def train(
     if resume and run_folder.is_done(folder):
         say(f"the run {folder} is done already")
         return Run(folder, cohort)
-    with run_folder.run_folder(folder, overwrite, resume) as folder:
-        say(f"the run is written to {folder}")
-        return _train(cohort, cases, resolved, folder, resume)
+    member = processes.launched(resolved.train)
+    if member is not None and member.rank:
+        helping.work(member)
+        return Run(folder, cohort)
+    try:
+        with run_folder.run_folder(folder, overwrite, resume) as folder:
+            say(f"the run is written to {folder}")
+            return _train(cohort, cases, resolved, folder, resume, member)
+    except BaseException:
+        if member is not None:
+            member.publish(None)  # helpers that still wait end too
+        raise
 
 
-def _train(cohort: Cohort, cases: TrainingCases, config: Config, folder: Path, resume: bool) -> Run:
+def _train(
+    cohort: Cohort, cases: TrainingCases, config: Config, folder: Path, resume: bool, member: Member | None
+) -> Run:
     started = time.monotonic()
     classes = cases.classes
     config = config.model_copy(deep=True)
@@ -119,6 +117,10 @@ def _train(cohort: Cohort, cases: TrainingCases, config: Config, folder: Path, r
     preset = _preset(config, cases, backbone)
     config.train.learning_rate, config.adapter.batchnorm = config.learning_rate, config.batchnorm
     config.data.classes, config.data.preset, config.data.image_size = classes, preset.name, preset.size
+    if settings.batch_size == "auto":
+        settings.batch_size = _batch_that_fits(
+            config, cases, backbone.model, preset, folder if resume else None, device
+        )
     digest = run_folder.digest_of(config, cases, backbone)
     after = run_folder.checkpoint_in(folder, digest) if resume else None
     for made in ("probe", "adapter", "predictions"):  # of a run that ended between them; all are made again
@@ -127,12 +129,17 @@ def _train(cohort: Cohort, cases: TrainingCases, config: Config, folder: Path, r
     files.write_json(folder / "environment.json", environment(device))
     files.write_text(folder / "cohort.csv", cases.table.to_csv(index=False, lineterminator="\n"))
 
+    logger = None
+    if settings.logger is not None:
+        logger = logger_for(settings.logger, folder)
+        logger.log_hyperparams(settings_for(config))
+
     cache = folder / "cache"
     cache.mkdir(exist_ok=True)
     kept = cache if config.data.cache is None else Path(config.data.cache)
     images = None if config.data.cache is None else ImageCache(kept / "images", preset, _stamp(cohort))
     prepared = {
-        split: PreparedImages(
+        split: prepare(
             cache / f"{split}.f32",
             cases.of(split),
             cohort.scan,
@@ -153,7 +160,7 @@ def _train(cohort: Cohort, cases: TrainingCases, config: Config, folder: Path, r
         seconds = seconds_of_full_fine_tuning(backbone.model, preset, prepared["train"], settings, device)
         say(f"full fine-tuning would compute for {duration(seconds)} on this machine ({settings.epochs} epochs)")
     total = sum(parameter.numel() for parameter in backbone.model.parameters())
-    method = _method(config)
+    method = method_of(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         adapter = adapters.attach(backbone.model, method, batchnorm=config.adapter.batchnorm)
@@ -164,20 +171,43 @@ def _train(cohort: Cohort, cases: TrainingCases, config: Config, folder: Path, r
     cached = cached_prefix(
         backbone.model, adapter, preset, prepared["train"], settings, kept, config.data.cache_gb, device
     )
-    kept_row = engine.fit(
-        backbone.model,
-        adapter,
-        preset,
-        prepared["train"],
-        prepared["tune"],
-        len(classes),
-        settings,
-        folder,
-        [str(case) for case in cases.of("train")],
-        cached,
-        digest,
-        after,
+    predicted, room = (
+        footprint.predict(backbone.model, adapter, preset, cached, settings),
+        footprint.room_on(device, settings),
     )
+    say(footprint.described(predicted, room, settings.batch))
+    footprint.check(predicted, room, settings.batch)
+    names = [str(case) for case in cases.of("train")]
+    job = helping.Job(
+        config=config.model_dump(mode="json"),
+        preset=preset.to_dict(),
+        fingerprint=adapters.fingerprint(backbone.model),
+        files={split: str(images.file.resolve()) for split, images in prepared.items()},
+        labels={split: images.labels.tolist() for split, images in prepared.items()},
+        names=names,
+        classes=len(classes),
+        folder=str(folder.resolve()),
+        digest=digest,
+        features=None if cached is None else str(Path(str(cached.features.filename)).resolve()),
+        resume=after is not None,
+    )
+    with processes.helped(member, settings, job.to_dict(), cache) as together:
+        kept_row = engine.fit(
+            backbone.model,
+            adapter,
+            preset,
+            prepared["train"],
+            prepared["tune"],
+            len(classes),
+            settings,
+            folder,
+            names,
+            cached,
+            digest,
+            after,
+            together,
+            logger,
+        )
     info = base | {
         "training": base["training"]
         | {
@@ -261,6 +291,30 @@ def _preset(config: Config, cases: TrainingCases, backbone: backbones.Backbone) 
     return kind(size=size, mean=backbone.mean, std=backbone.std, augment=config.data.augment)
 
 
+def _batch_that_fits(
+    config: Config,
+    cases: TrainingCases,
+    model: torch.nn.Module,
+    preset: transforms.Preset,
+    earlier: Path | None,
+    device: torch.device,
+) -> int:
+    """The batch size for ``auto``: that of the run to go on with, else what fits a step of the whole network."""
+    if earlier is not None and (earlier / "checkpoints").is_dir():
+        return Config.resolve(earlier / "config.yaml").train.batch
+    settings = config.train
+    with torch.random.fork_rng(devices=[]):
+        adapter = adapters.attach(model, method_of(config), batchnorm=config.adapter.batchnorm)
+    try:
+        predicted = footprint.predict(model, adapter, preset, None, settings)
+    finally:
+        adapter.detach()
+    room, processes = footprint.room_on(device, settings), settings.devices * settings.nodes
+    batch = footprint.batch_that_fits(predicted, room, len(cases.of("train")), processes)
+    say(f"batch size {batch}, the largest that fits within the bounds of auto")
+    return batch
+
+
 def _stamp(cohort: Cohort) -> Callable[[str], list[tuple[int, int]]]:
     """scan_id → sizes and modification times of its files."""
 
@@ -341,26 +395,3 @@ def _set_head(model: torch.nn.Module, probe: linear_probe.Probe) -> None:
     with torch.no_grad():
         head.weight.copy_(probe.weight)
         head.bias.copy_(probe.bias)
-
-
-def _method(config: Config) -> Method:
-    """The method that the settings name, with those of its options that they hold."""
-    kind = METHODS[config.adapter.method]
-    options = {field.name for field in dataclasses.fields(kind)}
-    return kind(**{name: value for name, value in config.adapter if name in options})
-
-
-def _settings_of(method: Method | None) -> dict[str, Any]:
-    """The settings that a method given in Python stands for, each of its options as it says."""
-    if method is None:
-        return {}
-    usual = type(method)().to_dict()
-    values = method.to_dict()
-    known = set(type(Config().adapter).model_fields)
-    rest = [name for name in values if name not in known and values[name] != usual[name]]
-    if rest:
-        raise MedloraError(
-            f"medlora.train does not take {', '.join(rest)} of {type(method).__name__}",
-            "attach the method to a model with medlora.adapters.attach, and train it in your own loop",
-        )
-    return {f"adapter.{name}": value for name, value in values.items() if name in known}

@@ -1,5 +1,8 @@
 """The training loop on timm's smallest net: options against what they must equal, and an interrupted run taken up."""
 
+import importlib.util
+import os
+
 import numpy as np
 import pytest
 import timm
@@ -11,7 +14,8 @@ from medlora.training import engine
 from medlora.training.batches import CachedViews, Order
 from medlora.training.callbacks import KeepBest
 from medlora.training.checkpoint import Checkpoint
-from medlora.training.config import Train
+from medlora.training.config import Config, Train
+from medlora.training.loggers import logger_for, settings_for
 from medlora.training.losses import Loss, macro_auc
 from medlora.transforms import Radiograph
 
@@ -34,7 +38,7 @@ class Images:
         return self.images[index], self.labels[index], index
 
 
-def trained(folder, after=None, augment=1.0, dropout=0.1, **options):
+def trained(folder, after=None, augment=1.0, dropout=0.1, images=Images, logger=None, **options):
     settings = Train(
         **{"epochs": 3, "batch_size": 8, "learning_rate": 1e-2, "device": "cpu", "num_workers": 0, **options}
     )
@@ -43,8 +47,8 @@ def trained(folder, after=None, augment=1.0, dropout=0.1, **options):
     adapter = adapters.attach(model, adapters.LoRA(rank=2, dropout=dropout))
     preset = Radiograph(size=32, mean=(0.5,) * 3, std=(0.25,) * 3, augment=augment)
     row = engine.fit(
-        model, adapter, preset, Images(32, 0), Images(16, 1), 2, settings, folder, [str(n) for n in range(32)],
-        digest="made", after=after,
+        model, adapter, preset, images(32, 0), Images(16, 1), 2, settings, folder, [str(n) for n in range(32)],
+        digest="made", after=after, logger=logger,
     )  # fmt: skip
     return row, adapter.state_dict()
 
@@ -129,6 +133,41 @@ def test_half_precision_without_cuda_is_refused(tmp_path):
 def test_a_diverging_loss_names_the_scans(tmp_path):
     with pytest.raises(MedloraError, match="at the scans"):
         trained(tmp_path, learning_rate=1e30, clip=0.0)
+
+
+class Deadly(Images):
+    """Kills the process that loads one of the images."""
+
+    def __getitem__(self, index):
+        if index == 5 and torch.utils.data.get_worker_info() is not None:
+            os._exit(9)
+        return super().__getitem__(index)
+
+
+def test_a_worker_that_dies_is_reported_with_its_scan(tmp_path):
+    with pytest.raises(MedloraError, match=r"ended unexpectedly; they were at the scans 5\b"):
+        trained(tmp_path, num_workers=1, images=Deadly)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="needs tensorboard")
+def test_a_logger_gets_the_figures_and_no_path(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = Config.resolve(None, {"data.cohort": "/secret/place", "model.weights": "/secret/file"})
+    logger = logger_for("tensorboard", tmp_path)
+    logger.log_hyperparams(settings_for(config))
+    trained(tmp_path, logger=logger)
+    found = EventAccumulator(str(tmp_path / "tensorboard"))
+    found.Reload()
+    rows = (tmp_path / "metrics.csv").read_text().splitlines()[1:]
+    assert [point.value for point in found.Scalars("tune_auc")] == pytest.approx([float(r.split(",")[3]) for r in rows])
+    assert not any(b"secret" in path.read_bytes() for path in (tmp_path / "tensorboard").rglob("*") if path.is_file())
+
+
+def test_a_logger_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("medlora.training.loggers.find_spec", lambda _name: None)
+    with pytest.raises(MedloraError, match=r"needs the package mlflow\nFix: pip install 'medlora\[mlflow\]'"):
+        logger_for("mlflow", tmp_path)
 
 
 def test_losses_by_their_formulas():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from medlora.training.cases import Where
-from medlora.training.prepared import ImageCache, PreparedImages
+from medlora.training.prepared import ImageCache, prepare
 
 
 class Preset:
@@ -37,7 +37,7 @@ CASES = [Where(str(number)) for number in range(5)]
 
 def images(tmp_path, preset, stamps):
     cache = ImageCache(tmp_path / "cache", preset, stamps.__getitem__)
-    made = PreparedImages(tmp_path / "run.f32", CASES, Scan, preset, np.arange(5), "preparing", cache)
+    made = prepare(tmp_path / "run.f32", CASES, Scan, preset, np.arange(5), "preparing", cache)
     return [float(made[index][0].mean()) for index in range(5)]
 
 

@@ -5,16 +5,16 @@ import pytest
 from medlora.adapters import LoRA
 from medlora.errors import MedloraError
 from medlora.training.config import Config
-from medlora.training.trainer import _settings_of
+from medlora.training.methods import settings_of
 
 
 @pytest.mark.parametrize("alpha", [16, 64, 3.5])
 def test_what_a_method_says_counts_even_where_it_is_its_own_default(alpha):
-    config = Config.resolve(None, _settings_of(LoRA(rank=8, alpha=alpha)))
+    config = Config.resolve(None, settings_of(LoRA(rank=8, alpha=alpha)))
     assert config.adapter.alpha == alpha
     assert config.adapter.rank == 8
 
 
 def test_options_that_train_does_not_know_are_refused():
     with pytest.raises(MedloraError, match="rslora"):
-        _settings_of(LoRA(rslora=True))
+        settings_of(LoRA(rslora=True))

@@ -52,10 +52,7 @@ def preview(
             partial.write_bytes(sheet(steps))
         files.write_json(folder / "preview.json", values)
     lines = [f"{made.name}: {len(steps) - views} steps, {views} augmentations"]
-    lines += [
-        f"  {step.name}: {' × '.join(map(str, step.shape))}, {step.low:.4g} to {step.high:.4g} {step.unit}".rstrip()
-        for step in steps
-    ]
+    lines += [f"  {step.name}: {' × '.join(map(str, step.shape))}, {step.span}" for step in steps]
     lines += [f"Pictures: {output / 'preview.html'}, {output / 'preview.png'}", RESEARCH_USE_ONLY]
     lines += ["", "Next: medlora check FOLDER --labels CSV"]
     show(lines, {"output": output, "page": output / "preview.html", **values}, as_json)

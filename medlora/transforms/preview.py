@@ -33,7 +33,7 @@ class Shown:
         low, high: least and greatest value; ``nan`` where there is none.
         unit: of the values.
         black, white: values that the picture shows black and white.
-        picture: (rows, columns) uint8, channels one below the other.
+        picture: (rows, columns) uint8; channels side by side, those of volumes one below the other.
     """
 
     name: str
@@ -46,6 +46,11 @@ class Shown:
     black: float
     white: float
     picture: np.ndarray
+
+    @property
+    def span(self) -> str:
+        """Least and greatest value in words."""
+        return f"{self.low:.4g} to {self.high:.4g} {'' if self.unit == '0…1' else self.unit}".rstrip()
 
     def describe(self) -> dict[str, Any]:
         """All but the picture, as plain values."""
@@ -103,12 +108,13 @@ def _drawn(name: str, says: str, data: np.ndarray, spacing: tuple[float, ...] | 
 
 
 def _tiles(data: np.ndarray) -> np.ndarray:
-    """(channels, rows, columns[, slices]) → (rows, columns): up to nine slices beside each other, channels below."""
+    """(channels, rows, columns[, slices]) → (rows, columns): channels side by side, of volumes one below the other."""
     volume = data if data.ndim == 4 else data[..., None]
     chosen = np.unique(np.linspace(0, volume.shape[3] - 1, min(volume.shape[3], _SLICES)).round().astype(int))
     step = max(1, -(-max(volume.shape[1:3]) // (_SIDE if len(chosen) == 1 else _SIDE // 2)))
     small = volume[:, ::step, ::step][..., chosen]
-    return np.concatenate([np.concatenate(list(np.moveaxis(channel, -1, 0)), axis=1) for channel in small])
+    rows = [np.concatenate(list(np.moveaxis(channel, -1, 0)), axis=1) for channel in small]
+    return np.concatenate(rows, axis=1 if data.ndim == 3 else 0)
 
 
 def sheet(steps: list[Shown]) -> bytes:
@@ -156,7 +162,7 @@ def _size(step: Shown) -> str:
     parts = [f"{channels} channel{'s' if channels > 1 else ''} of {' x '.join(map(str, axes))}"]
     if step.spacing is not None:
         parts.append(" x ".join(f"{value:.3g}" for value in step.spacing) + " mm")
-    parts.append(f"{step.low:.4g} to {step.high:.4g} {step.unit}".rstrip())
+    parts.append(step.span)
     return ", ".join(parts)
 
 

@@ -285,8 +285,9 @@ def fit(
             trainer.fit(module, batches, checks)
     except SystemExit:  # how Lightning ends after Ctrl-C
         raise KeyboardInterrupt from None
-    except RuntimeError as error:
-        if workers and str(error).startswith("DataLoader worker"):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # Seen from here a process that died is one of: PyTorch's own message, or a pipe to it that has broken.
+        if workers and (not isinstance(error, RuntimeError) or str(error).startswith("DataLoader worker")):
             assert isinstance(seen, AugmentedImages)
             at = ", ".join(names[index] for index in seen.at.tolist() if index >= 0)
             raise MedloraError(

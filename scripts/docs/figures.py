@@ -63,8 +63,8 @@ def product(path: str, weight: torch.Tensor, b: torch.Tensor, a: torch.Tensor) -
         parts.append((x, name, matrix, sign))
         x += matrix.shape[1] + 3 * gap
     with mpl.rc_context({"font.size": 8.5, "svg.hashsalt": "medlora"}):
-        figure = Figure(figsize=(10, 10 * (rows + 40) / x))
-        axes = figure.add_axes((0, 0, 1, 1), xlim=(-gap, x - gap), ylim=(rows + 18, -24))
+        figure = Figure(figsize=(10, 10 * (rows + 66) / x))
+        axes = figure.add_axes((0, 0, 1, 1), xlim=(-gap, x - gap), ylim=(rows + 22, -44))
         axes.set_axis_off()
         for left, name, matrix, sign in parts:
             most = 3 * float(matrix.std()) if name in "BA" else 3 * float(weight.std())
@@ -79,9 +79,9 @@ def product(path: str, weight: torch.Tensor, b: torch.Tensor, a: torch.Tensor) -
                 middle, top + matrix.shape[0] + 4, f"{matrix.shape[0]} × {matrix.shape[1]}", ha="center", va="top"
             )
             axes.text(left + matrix.shape[1] + 1.5 * gap, rows / 2, sign, ha="center", va="center", fontsize=16)
-        axes.set(xlim=(-gap, x - gap), ylim=(rows + 18, -24))
+        axes.set(xlim=(-gap, x - gap), ylim=(rows + 22, -44))
         text = f"{path}: {weight.numel():,} weights; B and A together {rank * (rows + columns):,}"
-        axes.text(0, -22, text, color=GREY, va="top")
+        axes.text(0, -42, text, color=GREY, va="top")
     return figure
 
 

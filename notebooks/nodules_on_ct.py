@@ -112,13 +112,12 @@ run.evaluate("test")
 # The nodules of the test split, from the one that the adapter finds least suspicious to the most:
 
 # %%
-answers = pd.read_csv(run.folder / "predictions" / "test.csv").merge(
-    table[["case_id", "x", "y", "z", "diameter"]], on="case_id"
-)
+answers = pd.read_csv(run.folder / "predictions" / "test.csv")  # here y is the label
+places = table.set_index("case_id")[["x", "y", "z"]]
 answers = answers.sort_values("p_malignant").iloc[np.linspace(0, len(answers) - 1, 8).round().astype(int)]
 figure, axes = plt.subplots(1, 8, figsize=(12, 2))
 for axis, case in zip(axes, answers.itertuples(), strict=True):
-    axis.imshow(prepare(cohort.scan(case.scan_id), (case.x, case.y, case.z))[0], cmap="gray", vmin=0, vmax=1)
+    axis.imshow(prepare(cohort.scan(case.scan_id), tuple(places.loc[case.case_id]))[0], cmap="gray", vmin=0, vmax=1)
     axis.set_title(
         f"{case.p_malignant:.2f}\n{case.y}", fontsize=9, color="#aa3377" if case.y == "malignant" else "#228833"
     )

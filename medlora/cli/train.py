@@ -89,6 +89,7 @@ def train(
         **dict(parse_setting(text) for text in settings or ()),
     }
     from medlora.training import train as start
+    from medlora.training.processes import rank as rank_of_process
 
     run = start(
         cohort,
@@ -100,6 +101,8 @@ def train(
         overwrite=overwrite,
         resume=resume,
     )
+    if rank_of_process():  # torchrun started several of this command; the first one speaks
+        return
     history = run.history.set_index("epoch")
     kept = int(run.info["training"]["kept_epoch"])
     auc = float(history["tune_auc"].loc[kept])

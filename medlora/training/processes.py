@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from medlora.training.config import Train
 
 _LONG = timedelta(days=7)  # helpers wait while the first process prepares the images
+_SOON = timedelta(seconds=60)
 _FOLLOWING = "medlora.training.helping"
 
 
@@ -73,6 +74,24 @@ class Member:
         if job is None:
             raise MedloraError("the first process ended before the training began", "see its message")
         return job
+
+    def end(self, well: bool) -> None:
+        """Let the helpers go, once the run folder is complete or the first process has failed."""
+        self.store.set("ended", json.dumps(well))
+        with suppress(RuntimeError):  # this process may hold the store: it stays until all have read it
+            self.store.wait([f"left/{rank}" for rank in range(1, self.world)], _SOON)
+
+    def wait_for_end(self) -> None:
+        """Wait until the first process has completed the run folder.
+
+        Raises:
+            MedloraError: it has failed.
+        """
+        self.store.wait(["ended"], _LONG)
+        well = json.loads(self.store.get("ended"))
+        self.store.set(f"left/{self.rank}", "")
+        if not well:
+            raise MedloraError("the first process ended before the run was complete", "see its message")
 
     @contextmanager
     def connected(self, device: torch.device) -> Iterator[None]:
@@ -141,6 +160,12 @@ class Together(ClusterEnvironment):
         return self.member.rank // self.member.devices
 
 
+def rank() -> int:
+    """Number of this process among those that torchrun or srun has started; 0 where it was started alone."""
+    environment = _environment()
+    return 0 if environment is None else environment.global_rank()
+
+
 def launched(settings: Train) -> Member | None:
     """This process among those that torchrun or srun has started; none where it was started alone.
 
@@ -148,11 +173,7 @@ def launched(settings: Train) -> Member | None:
         MedloraError: there are more or fewer of them than ``settings`` name.
     """
     asked = settings.devices * settings.nodes
-    environment: ClusterEnvironment | None = None
-    if TorchElasticEnvironment.detect():
-        environment = TorchElasticEnvironment()
-    elif int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:  # set by srun, not by sbatch
-        environment = SLURMEnvironment(auto_requeue=False)
+    environment = _environment()
     count = environment.world_size() if environment is not None else 1
     if count == 1 or environment is None:
         if settings.nodes > 1:
@@ -171,6 +192,14 @@ def launched(settings: Train) -> Member | None:
     where = f"tcp://{environment.main_address}:{environment.main_port}?rank={rank}&world_size={count}"
     store, _, _ = next(dist.rendezvous(where))
     return Member(rank, count, environment.local_rank(), settings.nodes, store)
+
+
+def _environment() -> ClusterEnvironment | None:
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment()
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:  # set by srun, not by sbatch
+        return SLURMEnvironment(auto_requeue=False)
+    return None
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import torch
 from medlora import adapters, backbones, evaluation, files, transforms
 from medlora.adapters import Method
 from medlora.errors import MedloraError
-from medlora.progress import say, track
+from medlora.progress import quiet, say, track
 from medlora.training import engine, footprint, helping, processes, run_folder
 from medlora.training import probe as linear_probe
 from medlora.training.card import card
@@ -86,16 +86,22 @@ def train(
         return Run(folder, cohort)
     member = processes.launched(resolved.train)
     if member is not None and member.rank:
+        quiet()  # the first process speaks for all
         helping.work(member)
+        member.wait_for_end()
         return Run(folder, cohort)
+    well = False
     try:
         with run_folder.run_folder(folder, overwrite, resume) as folder:
             say(f"the run is written to {folder}")
-            return _train(cohort, cases, resolved, folder, resume, member)
-    except BaseException:
+            run = _train(cohort, cases, resolved, folder, resume, member)
+        well = True
+    finally:
         if member is not None:
-            member.publish(None)  # helpers that still wait end too
-        raise
+            if not well:
+                member.publish(None)  # helpers that still wait for their job end too
+            member.end(well)
+    return run
 
 
 def _train(

@@ -140,6 +140,7 @@ def test_pickled_code_is_not_run(tmp_path, capsys):
     assert "ran code" not in capsys.readouterr().out
 
 
+@pytest.mark.slow  # the hub client tries five times, ever later
 def test_weights_out_of_reach_say_what_can_be_done(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))

@@ -23,16 +23,31 @@ def network(name, method):
     return model, adapters.attach(model, method), preset
 
 
+def allocations(events):
+    for event in events:
+        if event.tag.name == "Allocation":
+            yield event
+        yield from allocations(event.children)
+
+
+def when(event):
+    return event.start_time_ns
+
+
 def allocated(model, preset, batch):
     """Peak of the allocator within a step, by the profiler's log of each allocation and release."""
     model.train()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as log:
         images = torch.rand(batch, preset.channels, preset.size, preset.size)
         torch.nn.functional.cross_entropy(model(preset.normalise(images)), torch.zeros(batch).long()).backward()
-    events = [event for event in log.profiler.kineto_results.events() if event.name() == "[memory]"]
-    now = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
+    live, now, peak = {}, 0, 0
+    for event in sorted(allocations(log.profiler.kineto_results.experimental_event_tree()), key=when):
+        place, size = event.extra_fields.ptr, event.extra_fields.alloc_size
+        if size > 0:
+            live[place] = size
+            now += size
+        else:  # what was there before the step may be released within it, and was never counted
+            now -= live.pop(place, 0)
         peak = max(peak, now)
     return peak
 

@@ -4,8 +4,10 @@ import json
 import re
 
 import pandas as pd
+import pytest
 
 
+@pytest.mark.slow
 def test_compare_leaves_table_and_page(whole, tmp_path, call):
     words = ["compare", whole.cohort, "-o", tmp_path / "c", "--methods", "lora,probe", "--seeds", "2", "--epochs", "1"]
     words += ["--set", "data.image_size=64"]

@@ -76,6 +76,7 @@ def _figures_in_the_page(monkeypatch):
     monkeypatch.delenv("MPLBACKEND", raising=False)
 
 
+@pytest.mark.slow
 def test_quickstart(tmp_path):
     html = shows(REPOSITORY / "notebooks" / "quickstart.ipynb", tmp_path)
     assert any("AUC" in text for text in html)

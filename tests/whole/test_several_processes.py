@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch trains in one process only"),
 ]
 # 28 training cases in batches of 9: the last batch has one, and so nothing for the second process.
-SETTINGS = ["--set", "data.image_size=64", "--batch-size", "9", "--epochs", "3", "--no-timing"]
+SETTINGS = ["--set", "data.image_size=64", "--batch-size", "9", "--epochs", "3", "--lr", "1e-4", "--no-timing"]
 
 
 def words(whole, run, *more):
@@ -31,8 +31,9 @@ def done(whole, run, *more, start=()):
     return ended
 
 
-def same(one, two, tolerance=1e-5):
-    """Root mean square: AdamW divides by a gradient's size, so single values whose gradient is all rounding go astray.
+def same(one, two, tolerance=5e-5):
+    """Root mean square, half of one of the dozen steps: AdamW divides by a gradient's size, so values whose gradient
+    is all rounding go astray, the more the earlier their layer.
 
     That nothing but rounding differs is shown in double precision by tests/training/test_processes.py.
     """

@@ -8,24 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
-from medlora import adapters, backbones, evaluation, files, transforms
+from medlora import adapters, backbones, files, transforms
 from medlora.adapters import Method
 from medlora.errors import MedloraError
 from medlora.progress import quiet, say, track
 from medlora.training import engine, footprint, helping, processes, run_folder
 from medlora.training import probe as linear_probe
-from medlora.training.card import card
 from medlora.training.cases import TrainingCases, select_cases
 from medlora.training.config import Config
 from medlora.training.device import pick_device
 from medlora.training.environment import environment
 from medlora.training.features import cached_prefix
+from medlora.training.finishing import save_judged
 from medlora.training.loggers import logger_for, settings_for
 from medlora.training.methods import method_of, settings_of
-from medlora.training.predictor import Predictor, predict_scans
 from medlora.training.prepared import ImageCache, PreparedImages, prepare
 from medlora.training.run import Run
 from medlora.training.timing import duration, seconds_of_full_fine_tuning
@@ -225,65 +223,10 @@ def _train(
             "total_parameters": total,
         }
     }
-    _save_judged(
+    save_judged(
         backbone.model, adapter, info, config, cohort, cases, folder / "adapter", folder / "predictions" / "tune.csv"
     )
     return Run(folder, cohort)
-
-
-def _save_judged(
-    model: torch.nn.Module,
-    adapter: adapters.Adapter,
-    info: dict[str, Any],
-    config: Config,
-    cohort: Cohort,
-    cases: TrainingCases,
-    folder: Path,
-    predictions: Path | None,
-) -> None:
-    """Save ``adapter`` with the temperature and the operating point that the tune split gives it.
-
-    The tune scans are read and prepared anew, as at any later prediction: nothing is judged from a cache.
-    """
-    predictor = Predictor(
-        model=model.eval(),
-        preset=transforms.preset_from(info["preprocessing"]),
-        classes=cases.classes,
-        temperature=1.0,
-        operating_point=evaluation.OperatingPoint(None),
-        info=info,
-        device=torch.device("cpu"),
-    )
-    (logits,) = predict_scans([predictor], cohort.scan, cases.of("tune"), "predicting the tune scans")
-    labels = cases.labels("tune")
-    predictor.temperature = evaluation.fit_temperature(logits, labels)
-    predictor.operating_point = _operating_point(
-        config.evaluation.operating_point, cases.classes, predictor.probabilities(logits), labels
-    )
-    table = predictor.table(cases.rows("tune"), logits)
-    judged = evaluation.evaluate(table, threshold=predictor.operating_point)
-    task = info["task"] | {
-        "temperature": predictor.temperature,
-        "operating_point": predictor.operating_point.to_dict(),
-    }
-    info = info | {"task": task, "figures": {"tune": judged.to_dict()}}
-    adapter.save(folder, info=info, card=card(info, adapter.summary(), judged))
-    if predictions is not None:
-        predictions.parent.mkdir(exist_ok=True)
-        files.write_text(predictions, table.to_csv(index=False, lineterminator="\n"))
-
-
-def _operating_point(
-    rule: str, classes: list[str], probabilities: np.ndarray, labels: np.ndarray
-) -> evaluation.OperatingPoint:
-    """The operating point that ``rule`` gives on the tune split; of several classes the most probable is answered."""
-    if len(classes) > 2:
-        return evaluation.OperatingPoint(None, rule="highest probability", chosen_on="tune")
-    try:
-        chosen: str | float = float(rule)
-    except ValueError:
-        chosen = rule
-    return evaluation.choose_threshold(labels == 1, probabilities[:, 1], chosen, positive=classes[1], chosen_on="tune")
 
 
 def _preset(config: Config, cases: TrainingCases, backbone: backbones.Backbone) -> transforms.Preset:
@@ -391,7 +334,7 @@ def _save_probe(
     """Save the probe as an adapter of its own, so that it is judged as the run's adapter is."""
     adapter = adapters.attach(model, adapters.Probe())
     _set_head(model, probe)
-    _save_judged(model, adapter, base, config, cohort, cases, folder, None)
+    save_judged(model, adapter, base, config, cohort, cases, folder, None)
     adapter.detach()
 
 

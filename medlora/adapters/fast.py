@@ -43,6 +43,11 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
+def free_scratch() -> None:
+    """Give back this thread's buffers, which have the size of the largest weight updated so far."""
+    _scratch.buffers.clear()
+
+
 def _updated(weight: Tensor, scales: Any, pieces: Any, factors: Sequence[Tensor], dtype: Any) -> Tensor:
     """W' in ``dtype``; it may lie in the scratch buffer, so it is good until the next call."""
     plain = type(weight) in (Tensor, nn.Parameter) and weight.device.type == "cpu"

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from medlora.adapters.fast import free_scratch
 from medlora.errors import MedloraError
 from medlora.training.losses import Loss
 
@@ -124,6 +125,7 @@ def height_of_step(
     """
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    free_scratch()  # left by another network, it would be counted as this one's
     live = _Live([*model.parameters(), *model.buffers()])
     model.train()
     try:

@@ -1,4 +1,4 @@
-"""Anybody's predictions CSV, brought into DESIGN's form."""
+"""Anybody's predictions CSV, brought into the form of ``medlora predict``."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def read_predictions(
         positive: name of the positive class.
 
     Returns:
-        The table, identifiers as text and probabilities as float64, in DESIGN's form: ``case_id``, ``y``,
-        ``p_CLASS…`` and whatever else the file had.
+        The table, identifiers as text and probabilities as float64, in the form of ``medlora predict``: ``case_id``,
+        ``y``, ``p_CLASS…`` and whatever else the file had.
 
     Raises:
         MedloraError: the file cannot be read, a column is missing, or the predictions cannot be used; the message
@@ -55,7 +55,7 @@ def _read_csv(path: str | os.PathLike[str], score_column: str | None) -> pd.Data
 def _rename(
     frame: pd.DataFrame, label_column: str | None, score_column: str | None, positive: str | None
 ) -> pd.DataFrame:
-    """The columns named by the user under DESIGN's names."""
+    """The columns named by the user under the names of ``medlora predict``."""
     for column, option in ((label_column, "--label-column"), (score_column, "--score-column")):
         if column is not None and column not in frame:
             raise MedloraError(f"there is no column {column!r}; there are {listed(frame)}", f"correct {option}")

@@ -93,7 +93,7 @@ def check_stack(positions: Array, directions: Array) -> tuple[Array, list[Issue]
 
     Args:
         positions: centres of the first voxels, shape (slices ≥ 2, 3), LPS mm, sorted along the normal, no two at one
-        place.
+            place.
         directions: from `axes`.
 
     Returns:

@@ -56,20 +56,19 @@ class Scan:
 
     Args:
         array: float32, indexed (x, y, z) or (x, y, z, channel), in the units of the modality: Hounsfield for CT, as
-        rescaled
-            for others, bright = dense for radiographs. A flat image has shape (columns, rows, 1). Values of padding
-            outside the field of view stay as stored and rescaled.
+            rescaled for others, bright = dense for radiographs. A flat image has shape (columns, rows, 1). Values of
+            padding outside the field of view stay as stored and rescaled.
         affine: 4×4 float64, from voxel index to RAS+ millimetres. Without geometry in the file it holds the spacing
-        only.
+            only.
         header: whitelisted acquisition fields by DICOM keyword, no identifiers; of fields that vary over the slices a
-        number is
-            the lower median, a text the most frequent.
+            number is the lower median, a text the most frequent.
         sources: the files; hidden from repr.
         issues: what was found and let pass.
-        scan_id: see DESIGN: the same wherever the scan is read, and no identifier.
+        scan_id: the same wherever the scan is read, and no identifier: the first 16 hex digits of the SHA-256 over
+            the sorted SOP Instance UIDs, or over the file's content where there are none.
         modality: DICOM modality; empty where the file does not say.
         slice_positions: where slices are not evenly spaced, their places in mm along the slice normal, first at 0;
-        else None.
+            else None.
         inverted: whether bright and dark were exchanged within the stored range, so that dense is bright (MONOCHROME1).
         windows: display windows that the file proposes: (centre, width) in the units of ``array``.
     """

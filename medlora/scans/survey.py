@@ -49,7 +49,7 @@ class ScanFiles:
     """A scan that has not been loaded: its files and what their headers say. Picklable.
 
     Args:
-        scan_id: see DESIGN; the same wherever the scan is read, and no identifier.
+        scan_id: as in `Scan.scan_id`.
         paths: the files, in the order of the slices; hidden from repr.
         kind: ``"dicom"``, ``"nifti"``, ``"metaimage"`` or ``"image"``.
         modality: DICOM modality; empty where the file does not say.

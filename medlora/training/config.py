@@ -165,7 +165,9 @@ class Evaluation(_Block):
     """What is fixed on the tune split, before any test."""
 
     operating_point: str = Field(
-        "youden", description="rule of the threshold: youden, sensitivity>=0.95, specificity>=0.9, or a number"
+        "youden",
+        description="rule of the threshold, of two classes: youden, sensitivity>=0.95, specificity>=0.9, cost:5 (a "
+        "missed positive costs five false alarms), or a number; of more classes the most probable is answered",
     )
     probe: bool = Field(True, description="train a linear probe beside the adapter, for the report")
 

@@ -56,6 +56,15 @@ def train(
     last: Annotated[
         str | None, typer.Option("--last", help="Only the last blocks get an update: 1/3, or block numbers.")
     ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            "--search",
+            help="Find settings by trial on the tune split first: rank,depth,lr,dropout,label_smoothing,augment, or "
+            "some of them.",
+        ),
+    ] = None,
+    trials: Annotated[int, typer.Option("--trials", help="Trainings that --search may take.")] = 12,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run; with none, start afresh.")
     ] = False,
@@ -98,14 +107,14 @@ def train(
         weights=weights,
         config=config,
         settings=named,
+        search=_listed(search) or (),
+        trials=trials,
         overwrite=overwrite,
         resume=resume,
     )
     if rank_of_process():  # torchrun started several of this command; the first one speaks
         return
-    history = run.history.set_index("epoch")
-    kept = int(run.info["training"]["kept_epoch"])
-    auc = float(history["tune_auc"].loc[kept])
+    epochs, kept, auc = len(run.history), int(run.kept["epoch"]), float(run.kept["tune_auc"])
     size = (run.adapter_path / "adapter_model.safetensors").stat().st_size
     values = {
         "run": run.folder,
@@ -115,7 +124,7 @@ def train(
         "tune_auc": auc,
     }
     lines = [
-        f"Kept: epoch {kept} of {len(history)}, AUC {auc:.3f} on the tune split (where the operating point is chosen)",
+        f"Kept: epoch {kept} of {epochs}, AUC {auc:.3f} on the tune split (where the operating point is chosen)",
         f"Adapter: {run.adapter_path} ({size / 1000:,.0f} kB)",
         RESEARCH_USE_ONLY,
         "",

@@ -27,6 +27,7 @@ from medlora.training.losses import Loss, macro_auc, mixed
 from medlora.training.processes import Together
 
 if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
     from lightning.pytorch.loggers import Logger
 
     from medlora.adapters import Adapter
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     from medlora.training.prepared import PreparedImages
     from medlora.training.processes import Member
     from medlora.transforms import Preset
+
+
+class DivergedError(MedloraError):
+    """The loss is no longer finite."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ class AdapterTraining(L.LightningModule):
             mean = loss.detach() / self.member.world
             dist.all_reduce(mean)
         if not torch.isfinite(mean):
-            raise MedloraError(
+            raise DivergedError(
                 f"the loss became {float(mean)} in epoch {len(self.history) + 1}, at the scans "
                 f"{', '.join(self.names[row] for row in rows.tolist()[:4])} …: the training diverged",
                 "lower the learning rate (--lr), or look at these scans; the state after the epoch before is kept in "
@@ -196,6 +201,7 @@ def fit(
     after: Checkpoint | None = None,
     member: Member | None = None,
     logger: Logger | None = None,
+    watching: Callback | None = None,
 ) -> dict[str, float]:
     """Train ``adapter`` in place; it ends with the tensors of the epoch that ``settings.keep`` names.
 
@@ -215,12 +221,14 @@ def fit(
             the first one has in its trained tensors is where all begin. The batch is shared by all, and only the first
             one writes.
         logger: gets the row of each epoch too.
+        watching: a callback of Lightning's, called after the epoch is saved.
 
     Returns:
         The row of the epoch kept: epoch, train_loss, tune_loss, tune_auc.
 
     Raises:
-        MedloraError: the loss is no longer finite, or the device does not exist.
+        DivergedError: the loss is no longer finite.
+        MedloraError: the device does not exist.
         KeyboardInterrupt: Ctrl-C.
     """
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
@@ -275,7 +283,7 @@ def fit(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        callbacks=[keep, stop],
+        callbacks=[keep, stop] if watching is None else [keep, stop, watching],
         default_root_dir=str(folder),
     )
     try:

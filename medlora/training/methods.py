@@ -25,11 +25,15 @@ METHODS = {
 }
 
 
+def options_of(name: str) -> set[str]:
+    """What a method can be told."""
+    return {field.name for field in dataclasses.fields(METHODS[name])}
+
+
 def method_of(config: Config) -> Method:
     """The method that the settings name, with those of its options that they hold."""
-    kind = METHODS[config.adapter.method]
-    options = {field.name for field in dataclasses.fields(kind)}
-    return kind(**{name: value for name, value in config.adapter if name in options})
+    options = options_of(config.adapter.method)
+    return METHODS[config.adapter.method](**{name: value for name, value in config.adapter if name in options})
 
 
 def settings_of(method: Method | None) -> dict[str, Any]:

@@ -81,6 +81,12 @@ class Run:
         return pd.read_csv(self.folder / "metrics.csv")
 
     @property
+    def kept(self) -> dict[str, float]:
+        """The row of :attr:`history` whose adapter was kept."""
+        rows = self.history
+        return dict(rows[rows["epoch"] == self.info["training"]["kept_epoch"]].iloc[0])
+
+    @property
     def cases(self) -> pd.DataFrame:
         """The cases and splits as they were when it was trained; a later ``check`` does not change them."""
         words = dict.fromkeys(("case_id", "scan_id", "patient", "site", "label"), str)

@@ -35,14 +35,14 @@ _FREE = {
 }
 
 
-def digest_of(config: Config, cases: TrainingCases, backbone: Backbone) -> str:
-    """Of all that decides what the training gives."""
+def digest_of(config: Config, cases: TrainingCases, backbone: Backbone | None = None) -> str:
+    """Of all that decides what the training gives; without the backbone's weights where that is not given."""
     settings = {
         name: {key: value for key, value in block.items() if key not in _FREE.get(name, ())}
         for name, block in config.model_dump(mode="json").items()
     }
     table = cases.table[["scan_id", "label", "split"]].to_csv(index=False)
-    parts = [settings, table, adapters.fingerprint(backbone.model)]
+    parts = [settings, table, None if backbone is None else adapters.fingerprint(backbone.model)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,13 @@ from medlora.training.loggers import logger_for, settings_for
 from medlora.training.methods import method_of, settings_of
 from medlora.training.prepared import ImageCache, PreparedImages, prepare
 from medlora.training.run import Run
+from medlora.training.search import check_search
+from medlora.training.search import search as find_settings
 from medlora.training.timing import duration, seconds_of_full_fine_tuning
 
 if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
+
     from medlora.cohorts import Cohort
     from medlora.training.processes import Member
 
@@ -42,6 +46,8 @@ def train(
     adapter: Method | None = None,
     config: str | Path | None = None,
     settings: dict[str, Any] | None = None,
+    search: Sequence[str] = (),
+    trials: int = 12,
     overwrite: bool = False,
     resume: bool = False,
 ) -> Run:
@@ -56,6 +62,8 @@ def train(
             settings say.
         config: YAML file of settings, as a run's ``config.yaml``.
         settings: single settings by dotted name (``{"train.epochs": 5}``); they win over the file.
+        search: what is first found by trial on the tune split, of :data:`medlora.training.search.SEARCHED`.
+        trials: how many trainings that may take; hopeless ones end early.
         overwrite: replace what ``output`` holds.
         resume: go on with an interrupted run in ``output``, from its last finished epoch; the adapter is then, on one
             machine, bit for bit what it would have been. A finished run is given back as it is, and where there is
@@ -82,7 +90,13 @@ def train(
     if resume and run_folder.is_done(folder):
         say(f"the run {folder} is done already")
         return Run(folder, cohort)
+    if search:
+        check_search(search, trials, resolved)
     member = processes.launched(resolved.train)
+    if search and member is not None:
+        raise MedloraError(
+            "--search does not run under torchrun or srun", "search on one machine, then train with its config.yaml"
+        )
     if member is not None and member.rank:
         quiet()  # the first process speaks for all
         helping.work(member)
@@ -92,7 +106,10 @@ def train(
     try:
         with run_folder.run_folder(folder, overwrite, resume) as folder:
             say(f"the run is written to {folder}")
-            run = _train(cohort, cases, resolved, folder, resume, member)
+            if search:
+                resolved = _search(cohort, cases, resolved, folder, search, trials)
+            searched = {"varied": list(search), "trials": trials} if search else None
+            run = _train(cohort, cases, resolved, folder, resume, member, searched)
         well = True
     finally:
         if member is not None:
@@ -102,8 +119,34 @@ def train(
     return run
 
 
+def _search(
+    cohort: Cohort, cases: TrainingCases, config: Config, folder: Path, names: Sequence[str], trials: int
+) -> Config:
+    """The settings found by trial; each trial is a run below ``folder/search``, and all share what they prepare."""
+    shared = folder / "cache" / "trials"
+
+    def run_trial(chosen: Config, place: Path, watching: Callback) -> Run:
+        if run_folder.is_done(place):
+            return Run(place, cohort)
+        chosen = chosen.model_copy(deep=True)
+        chosen.train.timing = chosen.evaluation.probe = False
+        chosen.data.cache = chosen.data.cache or str(shared)
+        with run_folder.run_folder(place, overwrite=False, resume=True):
+            resume = (place / "checkpoints").is_dir()
+            return _train(cohort, cases, chosen, place, resume, None, watching=watching)
+
+    return find_settings(names, trials, config, run_folder.digest_of(config, cases), folder / "search", run_trial)
+
+
 def _train(
-    cohort: Cohort, cases: TrainingCases, config: Config, folder: Path, resume: bool, member: Member | None
+    cohort: Cohort,
+    cases: TrainingCases,
+    config: Config,
+    folder: Path,
+    resume: bool,
+    member: Member | None,
+    searched: dict[str, Any] | None = None,
+    watching: Callback | None = None,
 ) -> Run:
     started = time.monotonic()
     classes = cases.classes
@@ -211,6 +254,7 @@ def _train(
             after,
             together,
             logger,
+            watching,
         )
     info = base | {
         "training": base["training"]
@@ -219,6 +263,7 @@ def _train(
             "epochs": settings.epochs,
             "kept_epoch": int(kept_row["epoch"]),
             "seconds": round(time.monotonic() - started),
+            **({"search": searched} if searched is not None else {}),
             "trainable_parameters": trainable,
             "total_parameters": total,
         }

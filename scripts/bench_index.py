@@ -92,10 +92,10 @@ def indexed(root: Path, cache: Path | None) -> None:
 
 def peak(root: Path) -> None:
     """Index ``root`` and print how many files it has and the memory that took, in a process of its own."""
-    import resource
+    from medlora.training.peak import peak_mb
 
     found = index(root, root.parent / "small.sqlite")
-    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    megabytes = peak_mb("cpu")
     print(f"{found.files} small files: peak {megabytes:.0f} MB (bar: 1000), beside helpers that hold one batch each")
 
 

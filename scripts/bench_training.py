@@ -162,9 +162,8 @@ def times(name, batches, rounds, device, folder):
 
 def peak(name, method, threads):
     """Peak of this process's memory after three steps at batch 32, in MB."""
-    import resource
-
     from medlora import adapters
+    from medlora.training.peak import peak_mb
 
     torch.set_num_threads(threads)
     model = network(name).train()
@@ -178,7 +177,7 @@ def peak(name, method, threads):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(images), torch.zeros(32, dtype=torch.long)).backward()
         optimizer.step()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return peak_mb("cpu")
 
 
 def main():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from medlora import evaluation, files
 from medlora.errors import MedloraError
 from medlora.progress import say
 from medlora.training.advice import Against, advice
+from medlora.training.peak import peak_mb
 
 if TYPE_CHECKING:
     from medlora.cohorts import Cohort
@@ -163,7 +163,7 @@ def _run(cohort: Path, folder: Path, settings: dict[str, Any], fold: int | None,
         chosen = with_fold(chosen, fold, folds)
     run = train(chosen, folder, settings=settings, resume=True)
     if not (folder / _PEAK).is_file():
-        peak = _peak_mb(run.config.train.device)
+        peak = peak_mb(run.config.train.device)
         run.evaluate("test", overwrite=True)
         files.write_json(folder / _PEAK, {"peak_mb": peak})
 
@@ -190,20 +190,6 @@ def with_fold(cohort: Cohort, fold: int, folds: int) -> Cohort:
     split[rest[next(inner)[1]]] = "tune"
     cohort.table = table.assign(split=split)
     return cohort
-
-
-def _peak_mb(device: str) -> float:
-    """Peak of this process: of the GPU's memory where one was used, else of its own; NaN where it cannot be known."""
-    import torch
-
-    if torch.cuda.is_available() and device != "cpu":
-        return torch.cuda.max_memory_allocated() / 1e6
-    try:
-        import resource
-    except ImportError:  # Windows
-        return math.nan
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
 
 
 def _judged(folder: Path, work: list[tuple[str, int, int]], page: Any) -> MethodComparison:

@@ -20,7 +20,7 @@ def words(whole, run, *more):
 
 
 def done(whole, run, *more):
-    ended = subprocess.run(words(whole, run, *more), check=False, capture_output=True, text=True, timeout=300)
+    ended = subprocess.run(words(whole, run, *more), check=False, capture_output=True, text=True, timeout=900)
     assert ended.returncode == 0, ended.stderr
     return ended
 

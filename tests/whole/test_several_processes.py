@@ -25,7 +25,7 @@ def words(whole, run, *more):
 
 def done(whole, run, *more, start=()):
     ended = subprocess.run(
-        [*start, *words(whole, run, *more)], check=False, capture_output=True, text=True, timeout=300
+        [*start, *words(whole, run, *more)], check=False, capture_output=True, text=True, timeout=900
     )
     assert ended.returncode == 0, ended.stderr
     return ended
@@ -140,7 +140,7 @@ def test_ctrl_c_ends_all_with_one_message(whole, tmp_path):
 def test_a_diverging_loss_ends_all_with_one_message(whole, tmp_path):
     run = tmp_path / "run"
     more = ["--devices", "2", "--lr", "1e30", "--set", "train.clip=0"]
-    ended = subprocess.run(words(whole, run, *more), check=False, capture_output=True, text=True, timeout=300)
+    ended = subprocess.run(words(whole, run, *more), check=False, capture_output=True, text=True, timeout=900)
     assert ended.returncode == 2, ended.stderr
     assert ended.stderr.count("the loss became") == 1
     assert processes_of(run) == []

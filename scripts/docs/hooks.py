@@ -75,8 +75,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Show the cross-references of docstrings as the names that they are."""
-    return _ROLE.sub(r"<code>\1</code>", html)
+    """Show the cross-references of docstrings as the names that they are, and a colon before code as one."""
+    return _ROLE.sub(r"<code>\1</code>", html).replace("::</p>", ":</p>")
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def _options(verb: str) -> str:
 
 
 def _help(*words: str) -> str:
-    answer = CliRunner().invoke(app, [*words, "--help"], prog_name="medlora", terminal_width=100)
+    answer = CliRunner().invoke(app, [*words, "--help"], prog_name="medlora", terminal_width=84)
     if answer.exit_code != 0:
         raise RuntimeError(f"medlora {' '.join(words)} --help ended with {answer.exit_code}")
     return f"```text\n$ medlora {' '.join(words)} --help\n{answer.output.strip()}\n```"
@@ -108,7 +108,8 @@ def _help(*words: str) -> str:
 
 def _reference(module: str) -> str:
     """A page for a room: its docstring, then each of its public names."""
-    tree = ast.parse((REPOSITORY / module.replace(".", "/") / "__init__.py").read_text(encoding="utf-8"))
+    folder = REPOSITORY / module.replace(".", "/")
+    tree = ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
     public = next(
         ast.literal_eval(node.value)
         for node in tree.body
@@ -116,7 +117,16 @@ def _reference(module: str) -> str:
     )
     names = [name for name in public if not name.startswith("_")]
     about = f"::: {module}\n    options: {{members: false, show_root_heading: false}}\n"
-    return f"# {module}\n\n{about}\n" + "\n".join(f"::: {module}.{name}\n" for name in names)
+    # A function in a file of its own name, such as scans.read, would be taken for the file.
+    paths = [f"{name}.{name}" if _defines(folder / f"{name}.py", name) else name for name in names]
+    return f"# {module}\n\n{about}\n" + "\n".join(f"::: {module}.{path}\n" for path in paths)
+
+
+def _defines(file: Path, name: str) -> bool:
+    if not file.is_file():
+        return False
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    return any(isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == name for node in body)
 
 
 # --- the notebooks ----------------------------------------------------------------------------------------------------

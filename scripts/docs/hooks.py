@@ -97,7 +97,7 @@ def _options(verb: str) -> str:
 
 
 def _help(*words: str) -> str:
-    answer = CliRunner().invoke(app, [*words, "--help"], prog_name="medlora", terminal_width=84)
+    answer = CliRunner().invoke(app, [*words, "--help"], prog_name="medlora", terminal_width=80)
     if answer.exit_code != 0:
         raise RuntimeError(f"medlora {' '.join(words)} --help ended with {answer.exit_code}")
     return f"```text\n$ medlora {' '.join(words)} --help\n{answer.output.strip()}\n```"

@@ -1,4 +1,4 @@
-"""The search against objectives whose best is known, interrupted and not; a real one is in tests/whole."""
+"""The search against objectives whose best is known, interrupted and not; on scans: tests/whole/test_search_on_scans.py."""
 
 import math
 from types import SimpleNamespace

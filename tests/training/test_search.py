@@ -1,4 +1,4 @@
-"""The search against objectives whose best is known, interrupted and not; on scans: tests/whole/test_search_on_scans.py."""
+"""The search against objectives whose best is known, interrupted and not."""
 
 import math
 from types import SimpleNamespace

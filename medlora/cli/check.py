@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medlora.cli.options import Debug, Json, Overwrite, quoted, show
+from medlora.cli.options import Debug, Json, Modality, Overwrite, quoted, show
 
 
 def check(
@@ -37,10 +37,7 @@ def check(
     coordinates: Annotated[
         str | None, typer.Option("--coordinates", help="Where labels give places (x, y, z): lps, ras or voxel.")
     ] = None,
-    modality: Annotated[
-        str | None,
-        typer.Option("--modality", help="Modality of files that do not say it (NIfTI, .mhd, PNG): CT, MR, DX …"),
-    ] = None,
+    modality: Modality = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from medlora.cli.one_scan import CentreOption, Coordinates, ScanId, ScanPath
-from medlora.cli.options import RESEARCH_USE_ONLY, Debug, Device, Json, Overwrite, Weights, show
+from medlora.cli.options import RESEARCH_USE_ONLY, Debug, Device, Json, Modality, Overwrite, Weights, show
 
 
 def explain(
@@ -26,6 +26,7 @@ def explain(
     centre: CentreOption = None,
     coordinates: Coordinates = None,
     scan_id: ScanId = None,
+    modality: Modality = None,
     weights: Weights = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -41,7 +42,7 @@ def explain(
     if not overwrite:
         files.refuse_existing(output, "the explanation")
     model = Predictor.load(adapter, weights, device)
-    read = one_scan(scan, scan_id)
+    read = one_scan(scan, scan_id, modality)
     place = centre_in(read, centre, coordinates)
     found = model.explain(read, place, target, None if method == "auto" else method, seed)
     values = {"scan_id": read.scan_id, **found.describe(), "notice": NOTICE}

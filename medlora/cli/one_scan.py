@@ -28,20 +28,21 @@ Coordinates = Annotated[
 _NAMED = 8  # scans that a message lists
 
 
-def one_scan(path: Path, scan_id: str | None) -> Scan:
-    """The one scan in ``path``, or that of ``scan_id`` among several.
+def one_scan(path: Path, scan_id: str | None, modality: str | None = None) -> Scan:
+    """The one scan in ``path``, or that of ``scan_id`` among several; of ``modality``, where its file says none.
 
     Raises:
         MedloraError: there is none, there are several and none is named, or the one cannot be read.
     """
     from medlora import scans
+    from medlora.cohorts.modality import with_modality
 
     if not path.exists():
         raise MedloraError(f"there is no {path}", "check the path")
     survey = scans.survey(path)
     found = [item for item in survey.scans if scan_id in (None, item.scan_id)]
     if len(found) == 1:
-        return found[0].load()
+        return with_modality(found[0], modality).load()
     if not survey.scans:
         scans.read(path)  # raises, and says why
     listed = ", ".join(

@@ -15,6 +15,10 @@ Weights = Annotated[
     str | None,
     typer.Option("--weights", help="File with the backbone's weights (safetensors or PyTorch), or 'random'."),
 ]
+Modality = Annotated[
+    str | None,
+    typer.Option("--modality", help="Modality of files that do not say it (NIfTI, .mhd, PNG): CT, MR, DX …"),
+]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, mps or auto.")]
 
 RESEARCH_USE_ONLY = "Research use only: not a medical device."

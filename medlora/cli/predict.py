@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medlora.cli.options import RESEARCH_USE_ONLY, Debug, Device, Json, Overwrite, Weights, show
+from medlora.cli.options import RESEARCH_USE_ONLY, Debug, Device, Json, Modality, Overwrite, Weights, show
 
 
 def predict(
@@ -21,6 +21,7 @@ def predict(
     coordinates: Annotated[
         str | None, typer.Option("--coordinates", help="Coordinate system of the places: lps, ras or voxel.")
     ] = None,
+    modality: Modality = None,
     linkage: Annotated[
         Path | None,
         typer.Option("--linkage", help="Also write which files each row is of. Their names may identify patients."),
@@ -38,7 +39,7 @@ def predict(
     for path in filter(None, (output, linkage)):
         if not overwrite:
             files.refuse_existing(path, "the predictions")
-    answers = Predictor.load(adapter, weights, device).predict(list(paths), cases, coordinates)
+    answers = Predictor.load(adapter, weights, device).predict(list(paths), cases, coordinates, modality)
     files.write_text(output, answers.table.to_csv(index=False, lineterminator="\n"))
     if linkage is not None:
         files.write_text(linkage, answers.linkage().to_csv(index=False, lineterminator="\n"))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from medlora.cli.one_scan import CentreOption, Coordinates, ScanId, ScanPath
-from medlora.cli.options import RESEARCH_USE_ONLY, Debug, Json, Overwrite, show
+from medlora.cli.options import RESEARCH_USE_ONLY, Debug, Json, Modality, Overwrite, show
 
 _CHANNELS = 3  # of the backbone that is thought of
 
@@ -25,6 +25,7 @@ def preview(
     centre: CentreOption = None,
     coordinates: Coordinates = None,
     scan_id: ScanId = None,
+    modality: Modality = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -39,7 +40,7 @@ def preview(
         files.refuse_existing(output, "the preview")
     if preset is not None and preset not in transforms.PRESETS:
         raise MedloraError(f"unknown preset {preset!r}", f"choose one of: {', '.join(transforms.PRESETS)}")
-    read = one_scan(scan, scan_id)
+    read = one_scan(scan, scan_id, modality)
     place = centre_in(read, centre, coordinates)
     kind = transforms.PRESETS[preset] if preset else transforms.preset_for({read.modality}, place is not None)
     half = (0.5,) * _CHANNELS

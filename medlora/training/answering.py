@@ -6,7 +6,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +63,7 @@ def predict(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     cases: str | os.PathLike[str] | None = None,
     coordinates: str | None = None,
+    modality: str | None = None,
 ) -> Answers:
     """Answer for each scan in ``paths``, in the order of their files; or for places in them.
 
@@ -73,18 +74,21 @@ def predict(
         paths: files or folders.
         cases: a CSV of places (see :mod:`medlora.training.asked`), where the adapter answers for places.
         coordinates: the system of their centres, where the headings do not say it.
+        modality: of files that have no room to say theirs (NIfTI, MetaImage, PNG).
 
     Raises:
         MedloraError: a path does not exist, or there is no file at all; places are given to an adapter that answers for
             whole scans, or the reverse.
     """
     from medlora import scans
+    from medlora.cohorts.modality import with_modality
 
     places = [Path(paths)] if isinstance(paths, (str, os.PathLike)) else [Path(path) for path in paths]
     for place in places:
         if not place.exists():
             raise MedloraError(f"there is no {place}", "check the path")
     survey = scans.survey(places)
+    survey = replace(survey, scans=[with_modality(item, modality) for item in survey.scans])
     if not survey.scans and not survey.excluded:
         raise MedloraError(f"no file in {', '.join(map(str, places))}", "give a folder or file that holds scans")
 

@@ -110,7 +110,11 @@ class Predictor:
         return apply_temperature(logits, self.temperature)
 
     def predict(
-        self, paths: str | Path | list[str | Path], cases: str | Path | None = None, coordinates: str | None = None
+        self,
+        paths: str | Path | list[str | Path],
+        cases: str | Path | None = None,
+        coordinates: str | None = None,
+        modality: str | None = None,
     ) -> Answers:
         """Answer for each scan in files or folders, or for places in them.
 
@@ -118,7 +122,7 @@ class Predictor:
         """
         from medlora.training.answering import predict
 
-        return predict(self, paths, cases, coordinates)
+        return predict(self, paths, cases, coordinates, modality)
 
     def explain(
         self,

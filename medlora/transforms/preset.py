@@ -78,7 +78,9 @@ class Preset:
             raise MedloraError(
                 f"scan {scan.scan_id} has modality {scan.modality or 'unknown'}; the preset {self.name} reads "
                 f"{', '.join(sorted(filter(None, self.modalities)))}",
-                "leave such scans out of the cohort, or use another preset",
+                "leave such scans out of the cohort, or use another preset"
+                if scan.modality
+                else "where its file has no room to say one, declare it with --modality",
             )
 
     def steps(self, scan: Scan, centre: Centre | None = None) -> Iterator[Step]:

@@ -81,6 +81,16 @@ def test_luna16_to_report(call, tmp_path):
     assert set(table.loc[table["label"] == 1, "diameter"]) == {12.0}
     assert table.loc[table["label"] == 0, "diameter"].isna().all()
 
+    words = ["predict", tmp_path / "run", images, "--cases", tmp_path / "labels.csv", "-o", tmp_path / "new.csv"]
+    code, _, err = call(*words)
+    assert code == 3
+    code, _, err = call(*words, "--modality", "CT", "--overwrite")
+    assert code == 0, err
+    again = pd.read_csv(tmp_path / "new.csv").set_index("case_id")["p_1"]
+    judged = predictions.set_index("case_id")["p_1"]
+    assert len(again) == len(table)
+    pd.testing.assert_series_equal(again[judged.index], judged, atol=1e-5)
+
 
 def npz(path, shape, n=(24, 8, 8)):
     """An npz as MedMNIST publishes them: uint8 images, labels (n, 1); class 1 is brighter in the middle."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SIMILAR = 0.5
 """Maps whose rank correlation is at least this large, up or down, after the weights were drawn anew, hardly depend on
 them: they share a quarter of the variance of their ranks. A convention, as there is no test to pass."""
+_FINE = 7  # places on a side; on 4 × 4 Grad-CAM missed every opacity of scripts/where_maps_point.py
 _DRAWS = {"occlusion": 1}  # how often weights are drawn anew; three times for the methods that take no time
 
 
@@ -119,8 +120,9 @@ def explain(
         scan: of the kind that the adapter was made for.
         centre: RAS+ mm, where its cases are places.
         target: the class; none: of two the positive one, else the most probable.
-        method: one of :data:`~medlora.training.saliency.METHODS`; none: Grad-CAM where the network ends in a map, else
-            gradient × token, and occlusion where the channels show different places.
+        method: one of :data:`~medlora.training.saliency.METHODS`; none: Grad-CAM where the network ends in a map,
+            gradient × token where it ends in tokens, but occlusion where either has fewer than 7 × 7 places, as in
+            small images, or the channels show different places.
         seed: of the weights drawn anew.
 
     Raises:
@@ -140,7 +142,8 @@ def explain(
     inputs = model.preset.normalise(image[None].to(model.device))
     layer = saliency.last_map(network, inputs)
     if method is None:
-        method = "occlusion" if not model.preset.same_places or layer is None else layer.method
+        coarse = layer is None or min(layer.grid) < _FINE
+        method = layer.method if layer is not None and model.preset.same_places and not coarse else "occlusion"
     apart = method == "occlusion" and not model.preset.same_places
 
     def maps() -> np.ndarray:

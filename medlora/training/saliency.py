@@ -178,7 +178,8 @@ def _occlusion(network: nn.Module, inputs: torch.Tensor, index: int, channel: in
     occlude = OcclusionSensitivity(
         covered, mask_size=side, n_batch=_BATCH, verbose=False, mode="mean_img", overlap=0.5, activate=False
     )
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Using a non-tuple sequence")  # MONAI's own indexing
         values, _ = occlude(part)
         whole = covered(part)[0, index]
     return (whole - torch.as_tensor(values)[0, index : index + 1]).float().cpu().numpy()

@@ -62,8 +62,10 @@ def test_explain_a_radiograph(whole, answer, tmp_path):
     assert code == 0
     written = json.loads((tmp_path / "map" / "explain.json").read_text(encoding="utf-8"))
     assert written["class"] == said["class"]
-    assert said["method"] == "gradcam"
-    assert said["layer"] == "bn2"
+    assert said["method"] == "occlusion"  # the network's last map has 2 × 2 places at 64 pixels
+    coarse = answer("explain", whole.run, a_file(whole), "-o", tmp_path / "coarse", "--method", "gradcam")[1]
+    assert (coarse["method"], coarse["layer"]) == ("gradcam", "bn2")
+    assert coarse["probability"] == said["probability"]
     with (whole.folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
         row = next(row for row in csv.DictReader(file) if row["scan_id"] == said["scan_id"])
     assert said["probability"] == pytest.approx(float(row[f"p_{said['class']}"]), abs=1e-6)

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from medlora import adapters, evaluation, files, transforms
+from medlora.errors import MedloraError
 from medlora.training.card import card
+from medlora.training.config import Config, Evaluation
 from medlora.training.predictor import Predictor, predict_scans
 
 if TYPE_CHECKING:
     from medlora.cohorts import Cohort
     from medlora.training.cases import TrainingCases
-    from medlora.training.config import Config
 
 
 def save_judged(
@@ -67,6 +68,21 @@ def save_judged(
     if predictions is not None:
         predictions.parent.mkdir(exist_ok=True)
         files.write_text(predictions, table.to_csv(index=False, lineterminator="\n"))
+
+
+def check_rule(rule: str, classes: list[str]) -> None:
+    """Refuse a rule of the operating point that would not be followed.
+
+    Raises:
+        MedloraError: it is for two classes, and there are more.
+    """
+    usual = Evaluation().operating_point
+    if len(classes) > 2 and rule != usual:
+        raise MedloraError(
+            f"evaluation.operating_point={rule} is a rule for two classes, and there are {len(classes)}: "
+            f"{', '.join(classes)}",
+            "leave it out, and the most probable class is answered; or name two classes with --classes",
+        )
 
 
 def _operating_point(

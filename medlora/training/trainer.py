@@ -21,7 +21,7 @@ from medlora.training.config import Config
 from medlora.training.device import pick_device
 from medlora.training.environment import environment
 from medlora.training.features import cached_prefix
-from medlora.training.finishing import save_judged
+from medlora.training.finishing import check_rule, save_judged
 from medlora.training.loggers import logger_for, settings_for
 from medlora.training.methods import method_of, settings_of
 from medlora.training.prepared import ImageCache, PreparedImages, prepare
@@ -86,6 +86,7 @@ def train(
     }
     resolved = Config.resolve(config, {**named, **(settings or {})})
     cases = select_cases(cohort, resolved.data.classes)
+    check_rule(resolved.evaluation.operating_point, cases.classes)
     folder = Path(output) if output is not None else Path("runs") / time.strftime("%Y-%m-%d_%H%M%S")
     if resume and run_folder.is_done(folder):
         say(f"the run {folder} is done already")

@@ -5,6 +5,7 @@ import pytest
 from medlora.adapters import LoRA
 from medlora.errors import MedloraError
 from medlora.training.config import Config
+from medlora.training.finishing import check_rule
 from medlora.training.methods import settings_of
 
 
@@ -18,3 +19,10 @@ def test_what_a_method_says_counts_even_where_it_is_its_own_default(alpha):
 def test_options_that_train_does_not_know_are_refused():
     with pytest.raises(MedloraError, match="rslora"):
         settings_of(LoRA(rslora=True))
+
+
+def test_a_rule_for_two_classes_is_not_ignored_with_three():
+    check_rule("sensitivity>=0.95", ["normal", "covid"])
+    check_rule(Config().evaluation.operating_point, ["normal", "pneumonia", "covid"])
+    with pytest.raises(MedloraError, match=r"sensitivity>=0.95 is a rule for two classes, and there are 3"):
+        check_rule("sensitivity>=0.95", ["normal", "pneumonia", "covid"])

@@ -19,7 +19,6 @@ import argparse
 import os
 import time
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +32,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from medlora.phantoms import ct
+from medlora.scans import Scan
 from medlora.transforms import CTNodule
 
 PRESET = CTNodule(size=48, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -55,10 +55,8 @@ def of_patient(number: int, seed: int, scanner: str) -> list[tuple[Any, ...]]:
         hu, grid = exam.around(nodule, 1.45 * PRESET.extent)
         affine = np.eye(4)
         affine[:3, :3], affine[:3, 3] = grid.steps, grid.origin
-        scan: Any = SimpleNamespace(
-            array=hu.transpose(2, 1, 0), affine=np.diag([-1, -1, 1, 1]) @ affine, modality="CT", scan_id="phantom"
-        )
-        scan.evenly_spaced = lambda scan=scan: scan
+        array = np.ascontiguousarray(hu.transpose(2, 1, 0), dtype=np.float32)
+        scan = Scan(array, np.diag([-1, -1, 1, 1]) @ affine, modality="CT", scan_id="phantom")
         x, y, z = nodule.centre * (-1, -1, 1)
         rows.append((prepare(scan, (x, y, z)).numpy(), nodule.diameter, nodule.risk, nodule.malignant, number))
     return rows

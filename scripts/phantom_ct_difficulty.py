@@ -72,7 +72,7 @@ def draw(wanted: int, seed: int, scanner: str) -> Nodules:
 def linear(train_x: np.ndarray, train: Nodules, test_x: np.ndarray, test: Nodules) -> float:
     folds = list(GroupKFold(3).split(train_x, train.malignant, train.patient))
     fit = LogisticRegressionCV(
-        Cs=np.logspace(-6, 0, 7), cv=folds, scoring="roc_auc", max_iter=300, l1_ratios=(0.0,),
+        Cs=np.logspace(-6, 0, 7), cv=folds, scoring="roc_auc", max_iter=2000, l1_ratios=(0.0,),
         use_legacy_attributes=False,
     )  # fmt: skip
     model = make_pipeline(StandardScaler(), fit).fit(train_x, train.malignant)
@@ -124,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=int, default=2000, help="nodules to train on")
     parser.add_argument("--test", type=int, default=700, help="nodules of other patients to test on")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=28, help="of the small net")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     started = time.monotonic()

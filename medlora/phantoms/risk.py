@@ -23,8 +23,8 @@ Margin = Literal["spiculated", "lobulated", "smooth"]
 DENSITIES: Mapping[Density, float] = {"solid": 0.66, "part-solid": 0.15, "ground-glass": 0.19}
 """How frequent."""
 MARGINS: Mapping[bool, Mapping[Margin, float]] = {
-    False: {"spiculated": 0.05, "lobulated": 0.26, "smooth": 0.69},
-    True: {"spiculated": 0.76, "lobulated": 0.18, "smooth": 0.06},
+    False: {"spiculated": 0.03, "lobulated": 0.22, "smooth": 0.75},
+    True: {"spiculated": 0.82, "lobulated": 0.14, "smooth": 0.04},
 }
 """How frequent in benign (False) and malignant (True) nodules."""
 CALCIFIED: Mapping[bool, float] = {False: 0.25, True: 0.0025}

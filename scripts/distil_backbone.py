@@ -1,15 +1,15 @@
 """Distil a small backbone with attention and convolutions from a pretrained one, without a network or a data set.
 
-    python scripts/distil_backbone.py -o distilled [--student lite-hybrid] [--teacher tf_efficientnet_lite0]
+    python scripts/distil_backbone.py -o distilled [--student medlora-hybrid] [--teacher tf_efficientnet_lite0]
 
 Teacher and student see the same random crops of a few pictures (those that scikit-image and scikit-learn carry, and
 medlora's phantom radiographs), strongly augmented; the student learns the teacher's pooled features, standardised, and
 its softened logits (Hinton et al. 2015, arXiv:1503.02531). That one picture's crops can carry a teacher's knowledge is
 known from Asano and Saeed, "The augmented image prior" (ICLR 2023, arXiv:2112.00725).
 
-The student ``lite-hybrid`` is EfficientNet-Lite0 cut short: fewer blocks, and in its last two stages an attention block
-of MobileNetV4 (Qin et al. 2024, arXiv:2404.10518) in their place. Its other blocks start at Lite0's weights. Any other
-timm model starts at random ones.
+The student ``medlora-hybrid`` is EfficientNet-Lite0 cut short: fewer blocks, and in its last two stages an attention
+block of MobileNetV4 (Qin et al. 2024, arXiv:2404.10518) in their place. Its other blocks start at Lite0's weights. Any
+other timm model starts at random ones.
 
 Every ``--every`` steps a checkpoint is written; the same command goes on from there, and gives the same bytes as a run
 without interruption on the same machine with as many threads. Written in the end: ``student.safetensors`` (half
@@ -28,26 +28,13 @@ from typing import NamedTuple
 import numpy as np
 import timm
 import torch
-from timm.models._efficientnet_builder import decode_arch_def
-from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from medlora import backbones
+from medlora.backbones import hybrid
+from medlora.backbones.embedded import EMBEDDED, HYBRID
 
-LITE_HYBRID = "lite-hybrid"
-ARCHITECTURE = [
-    ["ds_r1_k3_s1_e1_c16"],
-    ["ir_r1_k3_s2_e6_c24"],
-    ["ir_r1_k5_s2_e6_c40"],
-    ["ir_r2_k3_s2_e6_c80"],
-    ["ir_r1_k5_s1_e6_c112", "mha_r1_k3_h4_s1_d28_c112", "ir_r1_k5_s1_e6_c112"],
-    ["ir_r1_k5_s2_e6_c192", "mha_r1_k3_h6_s1_d32_c192", "ir_r1_k5_s1_e6_c192"],
-]
-INHERITED = {  # the student's block: Lite0's
-    "0.0": "0.0", "1.0": "1.0", "2.0": "2.0", "3.0": "3.0", "3.1": "3.2",
-    "4.0": "4.0", "4.2": "4.2", "5.0": "5.0", "5.2": "5.3",
-}  # fmt: skip
 PICTURES = (
     "astronaut.png", "brick.png", "camera.png", "cell.png", "chelsea.png", "clock_motion.png", "coffee.png",
     "coins.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "ihc.png", "moon.png", "motorcycle_left.png",
@@ -64,27 +51,14 @@ class Goal(NamedTuple):
     logits: Tensor  # (N, classes)
 
 
-def lite_hybrid() -> EfficientNet:
-    """The student, with Lite0's weights where it has Lite0's blocks."""
-    student = EfficientNet(
-        block_args=decode_arch_def(ARCHITECTURE),
-        num_classes=0,
-        num_features=1280,
-        stem_size=32,
-        fix_stem=True,
-        act_layer=nn.ReLU6,
-        norm_layer=nn.BatchNorm2d,
-    )
-    blocks = {f"blocks.{of_lite0}.": f"blocks.{own}." for own, of_lite0 in INHERITED.items()}
-    theirs = {}
-    for key, tensor in backbones.create().model.state_dict().items():
-        start = next((start for start in ("conv_stem.", "bn1.", *blocks) if key.startswith(start)), None)
-        if start is not None:
-            theirs[blocks.get(start, start) + key.removeprefix(start)] = tensor
-    missing, unexpected = student.load_state_dict(theirs, strict=False)
-    new = {".".join(key.split(".")[:3]) if key.startswith("blocks") else key.split(".")[0] for key in missing}
-    if unexpected or new != {"blocks.4.1", "blocks.5.1", "conv_head", "bn2"}:
-        raise RuntimeError(f"Lite0's blocks do not fit: {sorted(unexpected)}, {sorted(new)}")
+def student_of(name: str) -> nn.Module:
+    """The student before its first step; medlora's hybrid has Lite0's weights where it has Lite0's blocks."""
+    student = timm.create_model(name, pretrained=False, num_classes=0)
+    if name == HYBRID.name:
+        missing, unexpected = student.load_state_dict(hybrid.inherited(), strict=False)
+        new = {".".join(key.split(".")[:3]) if key.startswith("blocks") else key.split(".")[0] for key in missing}
+        if unexpected or new != {"blocks.4.1", "blocks.5.1", "conv_head", "bn2"}:
+            raise RuntimeError(f"Lite0's blocks do not fit: {sorted(unexpected)}, {sorted(new)}")
     return student
 
 
@@ -147,10 +121,7 @@ class Distillation:
         self.std = torch.tensor(teacher.std, device=self.device).view(1, -1, 1, 1)
         self.classifier = pretrained_classifier(options, teacher).to(self.device)
         torch.manual_seed(options.seed)
-        if options.student == LITE_HYBRID:
-            self.student: nn.Module = lite_hybrid().to(self.device)
-        else:
-            self.student = timm.create_model(options.student, pretrained=False, num_classes=0).to(self.device)
+        self.student = student_of(options.student).to(self.device)
         self.images = pictures(options.phantoms)
         self.photographs = len(PICTURES) + 2
         features = self.classifier.in_features
@@ -243,12 +214,11 @@ def fixed(options: argparse.Namespace) -> str:
 
 def pretrained_classifier(options: argparse.Namespace, backbone: backbones.Backbone) -> nn.Linear:
     """The teacher's own classifier, which medlora's backbones leave out."""
-    from medlora.backbones import embedded
     from medlora.backbones.weights import read_state_dict
 
     named = str(backbone.model.pretrained_cfg["classifier"])  # type: ignore[index]
-    if options.teacher_weights is None and options.teacher == embedded.NAME:
-        tensors = embedded.state_dict()
+    if options.teacher_weights is None and options.teacher in EMBEDDED:
+        tensors = EMBEDDED[options.teacher].state_dict()
     elif options.teacher_weights is None:
         tensors = timm.create_model(options.teacher, pretrained=True).state_dict()
     else:
@@ -270,7 +240,7 @@ def card(options: argparse.Namespace, student: nn.Module, figures: dict[str, flo
   {options.learning_rate:g}, cosine; loss: pooled features, standardised, and logits at temperature {TEMPERATURE:g}.
 - **Starts at**: {
         "blocks of tf_efficientnet_lite0 (ImageNet-1k weights, Apache-2.0); attention blocks and head are new"
-        if options.student == LITE_HYBRID
+        if options.student == HYBRID.name
         else "random weights"
     }.
 - **Pictures**: {len(PICTURES)} that scikit-image carries (public domain, CC0 or as its data/README.txt says), two of
@@ -285,7 +255,7 @@ def card(options: argparse.Namespace, student: nn.Module, figures: dict[str, flo
 def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path("distilled"))
-    parser.add_argument("--student", default=LITE_HYBRID, help=f"{LITE_HYBRID}, or a timm model")
+    parser.add_argument("--student", default=HYBRID.name, help="medlora-hybrid, or another timm model")
     parser.add_argument("--teacher", default=backbones.DEFAULT, help="a timm model with weights at hand")
     parser.add_argument("--teacher-weights", help="file with the teacher's weights")
     parser.add_argument("--steps", type=int, default=4000)

@@ -8,7 +8,7 @@ image? Questions that a linear probe might answer as well.
 
 Printed are the table and the advice of ``medlora compare`` for each, by the rule of medlora/training/advice.py. Both
 are measured; intervals resample the test patients, not those learned from, and other ones may end elsewhere. Phantoms
-are no patients: this shows how a comparison can end, not how yours will. scripts/covid_folds.py has an example on
+are no patients: this shows how a comparison can end, not how yours will. scripts/backbone_folds.py has an example on
 patients, in which LoRA loses to full fine-tuning.
 """
 

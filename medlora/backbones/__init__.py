@@ -1,11 +1,12 @@
 """Pretrained timm models by name or file, offline first.
 
-The default, :data:`DEFAULT`, carries its ImageNet weights in a dependency of medlora. Any other timm model comes by
-name, from the hub's cache or the hub, or with a local file of weights. Weights are random only where that is asked for.
+The default, :data:`DEFAULT`, comes with a dependency of medlora, and medlora-hybrid with medlora. Any other timm model
+comes by name, from the hub's cache or the hub, or with a local file of weights. Weights are random only where that is
+asked for.
 """
 
 from medlora.backbones.available import Available, available
-from medlora.backbones.create import RANDOM, Backbone, create
-from medlora.backbones.embedded import NAME as DEFAULT
+from medlora.backbones.create import RANDOM, Backbone, create, training_side
+from medlora.backbones.embedded import DEFAULT
 
-__all__ = ["DEFAULT", "RANDOM", "Available", "Backbone", "available", "create"]
+__all__ = ["DEFAULT", "RANDOM", "Available", "Backbone", "available", "create", "training_side"]

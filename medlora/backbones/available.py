@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from medlora.backbones import embedded
+from medlora.backbones.embedded import EMBEDDED
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,12 @@ class Available:
 
 
 def available() -> list[Available]:
-    """The embedded backbone, and every timm model whose weights lie in the hub's cache."""
+    """The embedded backbones, and every timm model whose weights lie in the hub's cache."""
     found = []
-    file = embedded.weights_file()
-    if file.is_file():
-        found.append(Available(embedded.NAME, "embedded", embedded.LICENCE, file.stat().st_size / 1e6))
+    for backbone in EMBEDDED.values():
+        file = backbone.weights_file()
+        if file.is_file():
+            found.append(Available(backbone.name, "embedded", backbone.licence, file.stat().st_size / 1e6))
     return found + _in_hub_cache()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from medlora.backbones import embedded
+from medlora.backbones.embedded import DEFAULT, EMBEDDED
 from medlora.backbones.weights import file_sha256, read_state_dict
 from medlora.errors import MedloraError
 
@@ -62,7 +62,7 @@ class Backbone:
 
 
 def create(
-    name: str = embedded.NAME,
+    name: str = DEFAULT,
     weights: str | Path | None = None,
     num_classes: int = 0,
     image_size: int | None = None,
@@ -84,6 +84,8 @@ def create(
     import timm
     import torch
     from timm.models import get_pretrained_cfg, is_model
+
+    from medlora.backbones import hybrid  # noqa: F401  (registers its network with timm)
 
     architecture = name.partition(".")[0]
     if not is_model(architecture):
@@ -107,10 +109,11 @@ def create(
             model = timm.create_model(name, pretrained=False, **options)
         elif source == "hub":
             model = _from_hub(name, options)
+        elif source == "embedded":
+            model = timm.create_model(name, pretrained=False, **options)
+            model.load_state_dict(EMBEDDED[name].state_dict())
         else:
-            path = Path(weights) if source == "file" and weights is not None else None
-            tensors = embedded.state_dict() if path is None else read_state_dict(path)
-            model = _with_tensors(name, tensors, path, options)
+            model = _with_tensors(name, Path(str(weights)), options)
         model.reset_classifier(num_classes)  # type: ignore[operator]
     own = cast("dict[str, Any]", model.pretrained_cfg)
     side = image_size or own["input_size"][-1]
@@ -119,17 +122,24 @@ def create(
         name=name,
         source=source,
         sha256=sha256,
-        licence=embedded.LICENCE if source == "embedded" else _licence(own, source),
-        trained_on=embedded.TRAINED_ON if source == "embedded" else _trained_on(own, source),
+        licence=EMBEDDED[name].licence if source == "embedded" else _licence(own, source),
+        trained_on=EMBEDDED[name].trained_on if source == "embedded" else _trained_on(own, source),
         input_size=(side, side),
         mean=tuple(own["mean"]),
         std=tuple(own["std"]),
     )
 
 
+def training_side(backbone: Backbone) -> int:
+    """Side of the image, in pixels, that training prepares where nothing else is asked for."""
+    if backbone.source in ("embedded", RANDOM) and backbone.name in EMBEDDED:
+        return EMBEDDED[backbone.name].side  # random weights too, which are there to be compared
+    return backbone.input_size[-1]
+
+
 def _source_of(name: str, weights: str | Path | None) -> tuple[str, str | None]:
     if weights is None:
-        return ("embedded", embedded.SHA256) if name == embedded.NAME else ("hub", None)
+        return ("embedded", EMBEDDED[name].sha256) if name in EMBEDDED else ("hub", None)
     if str(weights) == RANDOM:
         return RANDOM, None
     path = Path(weights)
@@ -138,11 +148,12 @@ def _source_of(name: str, weights: str | Path | None) -> tuple[str, str | None]:
     return "file", file_sha256(path)
 
 
-def _with_tensors(name: str, tensors: dict, path: Path | None, options: dict[str, Any]) -> nn.Module:
-    """Load ``tensors`` strictly, through timm's own conversion of names and position embeddings."""
+def _with_tensors(name: str, path: Path, options: dict[str, Any]) -> nn.Module:
+    """Load the file strictly, through timm's own conversion of names and position embeddings."""
     import timm
     from timm.models import get_pretrained_cfg
 
+    tensors = read_state_dict(path)
     config = get_pretrained_cfg(name)
     classifier = config.classifier if config is not None else None
     first = classifier if isinstance(classifier, str) or classifier is None else classifier[0]
@@ -179,7 +190,7 @@ def _from_hub(name: str, options: dict[str, Any]) -> nn.Module:
         )
     cached = cached_weights(name)
     if cached is not None and config.custom_load != "hf":  # "hf": a format of the model's own
-        return _with_tensors(name, read_state_dict(cached), cached, options)
+        return _with_tensors(name, cached, options)
     try:
         return timm.create_model(name, pretrained=True, **options)
     except Exception as error:
@@ -188,7 +199,7 @@ def _from_hub(name: str, options: dict[str, Any]) -> nn.Module:
             f"({type(error).__name__})",
             "one of: allow this machine to reach the hub; copy its cache folder from a machine that has the weights; "
             "give a file with --weights FILE (safetensors or a PyTorch state dict); leave --backbone out to use "
-            f"{embedded.NAME}, which needs no network; {_USABLE}",
+            f"{DEFAULT}, which needs no network; {_USABLE}",
         ) from error
 
 

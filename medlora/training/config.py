@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from medlora.backbones.embedded import DEFAULT
 from medlora.errors import MedloraError
 
 
@@ -29,8 +30,8 @@ class Data(_Block):
         None,
         ge=32,
         le=2048,
-        description="side of the prepared image in pixels; none: 128 for the embedded backbone, which is quick on a "
-        "workstation, else the side that the backbone's weights were trained at",
+        description="side of the prepared image in pixels; none: 112 for medlora-hybrid and 128 for "
+        "tf_efficientnet_lite0, which are quick on a workstation; else the side that the weights were trained at",
     )
     cache: str | None = Field(
         None,
@@ -44,7 +45,7 @@ class Data(_Block):
 class Model(_Block):
     """The frozen backbone."""
 
-    backbone: str = Field("tf_efficientnet_lite0", description="a timm model name, with or without a tag of weights")
+    backbone: str = Field(DEFAULT, description="a timm model name, with or without a tag of weights")
     weights: str | None = Field(
         None, description="file with the backbone's weights; none: those that belong to the name; 'random': none at all"
     )

@@ -281,7 +281,7 @@ def _preset(config: Config, cases: TrainingCases, backbone: backbones.Backbone) 
     if named is not None and named not in transforms.PRESETS:
         raise MedloraError(f"unknown preset {named!r}", f"choose one of: {', '.join(transforms.PRESETS)}")
     kind = transforms.PRESETS[named] if named is not None else transforms.preset_for(cases.modalities, cases.places)
-    quick = 128 if backbone.source == "embedded" else backbone.input_size[-1]
+    quick = backbones.training_side(backbone)
     size = config.data.image_size or quick
     return kind(size=size, mean=backbone.mean, std=backbone.std, augment=config.data.augment)
 

@@ -1,6 +1,7 @@
 """Backbones: the embedded weights' mapping, local files, and what is said when weights cannot be had."""
 
 import pickle
+from dataclasses import replace
 
 import pytest
 import timm
@@ -8,20 +9,20 @@ import torch
 from safetensors.torch import save_file
 
 from medlora import backbones
-from medlora.backbones import embedded
+from medlora.backbones.embedded import EMBEDDED, HYBRID, LITE0
 from medlora.backbones.weights import read_state_dict
 from medlora.errors import MedloraError
 
 
 @pytest.fixture(scope="module")
 def lite0():
-    return backbones.create(num_classes=3)
+    return backbones.create(LITE0.name, num_classes=3)
 
 
 def test_every_tensor_has_one_name_and_shape_of_timm():
-    raw = read_state_dict(embedded.weights_file())
-    expected = timm.create_model(embedded.NAME).state_dict()
-    mapped = {embedded.timm_name(key): tensor for key, tensor in raw.items()}
+    raw = read_state_dict(LITE0.weights_file())
+    expected = timm.create_model(LITE0.name).state_dict()
+    mapped = {LITE0.timm_key(key): tensor for key, tensor in raw.items()}
     assert len(raw) == len(mapped) == 296
     assert {key: tuple(t.shape) for key, t in mapped.items()} == {key: tuple(t.shape) for key, t in expected.items()}
 
@@ -41,8 +42,8 @@ def test_photographs_get_their_imagenet_classes(photograph, expected):
     from PIL import Image
     from timm.data import ImageNetInfo, create_transform
 
-    model = timm.create_model(embedded.NAME).eval()
-    model.load_state_dict(embedded.state_dict())
+    model = timm.create_model(LITE0.name).eval()
+    model.load_state_dict(LITE0.state_dict())
     config = model.pretrained_cfg
     prepare = create_transform(
         config["input_size"],
@@ -57,8 +58,8 @@ def test_photographs_get_their_imagenet_classes(photograph, expected):
     assert {ImageNetInfo().index_to_description(int(index)) for index in top} <= expected
 
 
-def test_default_keeps_every_pretrained_tensor_but_the_classifier(lite0):
-    pretrained = embedded.state_dict()
+def test_lite0_keeps_every_pretrained_tensor_but_the_classifier(lite0):
+    pretrained = LITE0.state_dict()
     for key, tensor in lite0.model.state_dict().items():
         if not key.startswith("classifier"):
             assert torch.equal(tensor, pretrained[key]), key
@@ -76,12 +77,13 @@ def test_classifier_is_seeded_and_leaves_the_global_generator_alone():
     assert not torch.equal(first, backbones.create(num_classes=2, seed=2).model.classifier.weight)
 
 
-def test_damaged_package_file_is_refused(monkeypatch, tmp_path):
-    damaged = tmp_path / "weights.pth"
+@pytest.mark.parametrize("embedded", [HYBRID, LITE0], ids=lambda embedded: embedded.name)
+def test_damaged_embedded_file_is_refused(embedded, monkeypatch, tmp_path):
+    damaged = tmp_path / "weights"
     damaged.write_bytes(embedded.weights_file().read_bytes()[:-1] + b"x")
-    monkeypatch.setattr(embedded, "weights_file", lambda: damaged)
+    monkeypatch.setitem(EMBEDDED, embedded.name, replace(embedded, weights_file=lambda: damaged))
     with pytest.raises(MedloraError, match="damaged"):
-        backbones.create()
+        backbones.create(embedded.name)
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet18", "convnext_atto"])
@@ -163,7 +165,7 @@ def test_hub_cache_is_used_without_the_network(monkeypatch, tmp_path):
     assert torch.equal(made.model.blocks[0].attn.qkv.weight, state["blocks.0.attn.qkv.weight"])
     assert made.source == "hub"
     assert [b.name for b in backbones.available()] == [
-        backbones.DEFAULT, "vit_tiny_patch16_224.augreg_in21k_ft_in1k"]  # fmt: skip
+        LITE0.name, HYBRID.name, "vit_tiny_patch16_224.augreg_in21k_ft_in1k"]  # fmt: skip
 
 
 def test_random_weights_only_by_that_word():

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from medlora.adapters import summary
-from medlora.adapters.derive import FORWARDS, rederive
+from medlora.adapters.derive import holder, rederive
 from medlora.adapters.fast import forward_for, frozen_forward_for
 from medlora.adapters.methods import Method
 from medlora.adapters.targets import Target
@@ -26,45 +26,85 @@ class Site:
 
     path: str
     module: nn.Module
-    updates: Any
+    updates: Any  # nn.ModuleDict of nn.ModuleLists, or None
     frozen: bool
+    mode: bool | None = None  # training or not, of a frozen norm that had another mode than its model
+    last: tuple[torch.device, torch.dtype] | None = None  # of the weight when the updates were taken out
 
-    def activate(self) -> None:
-        """Let the module compute with its updates."""
+    def activate(self, training: bool) -> None:
+        """Let the module compute with its updates; ``training`` is the model's mode."""
         module = self.module
-        names: tuple[str, ...] = ()
-        fast = frozen_forward_for(module) if self.frozen else None
         if self.updates is not None:
+            device, dtype = self._kind(self.updates)
+            if self.last not in (None, (device, dtype)):  # the model was moved or cast meanwhile
+                self.updates.to(device, dtype if dtype.is_floating_point else None)
             module._modules["updates"] = self.updates
-            names = tuple(self.updates)
-            fast = forward_for(module, list(self.updates["weight"])) if names == ("weight",) else None
-        forward = next((name for name, f in FORWARDS.items() if f is fast), None)
-        rederive(module, names, forward, self.frozen)
+            whole = tuple(self.updates) == ("weight",)
+            forward = forward_for(module, list(self.updates["weight"])) if whole else None
+            rederive(module, tuple(self.updates), forward, self.frozen)
+        else:
+            rederive(module, (), frozen_forward_for(module), True)
         if self.frozen:
+            self.mode = None if module.training == training else module.training
             module.training = False
 
     def deactivate(self, training: bool) -> None:
         """Make the module what it was."""
         rederive(self.module)
-        self.module._modules.pop("updates", None)
+        if self.updates is not None:
+            self.last = self._kind(self.updates)
+            del self.module._modules["updates"]
         if self.frozen:
-            self.module.training = training
+            self.module.training = training if self.mode is None else self.mode
+
+    def _kind(self, updates: Any) -> tuple[torch.device, torch.dtype]:
+        weight: Any = self.module._parameters[next(iter(updates))]
+        return weight.device, weight.dtype
+
+    def updated(self) -> Iterator[tuple[str, Tensor]]:
+        """The weights that the module computes with, by name, in their own precision under autocast too."""
+        for name in self.updates or ():
+            with torch.no_grad(), torch.autocast(self.module._parameters[name].device.type, enabled=False):  # type: ignore[union-attr]
+                yield name, getattr(self.module, name).detach().clone()
 
 
 @dataclass
-class Owned:
-    """A parameter or buffer that is trained itself (head, bias): the original is set aside, a copy in its place."""
+class Substitute:
+    """A tensor in the place of a parameter or buffer, whose original is set aside."""
 
-    key: str
+    path: str
     module: nn.Module
     name: str
     original: Tensor
-    trained: Tensor
+    tensor: Tensor
 
-    def put(self, tensor: Tensor) -> None:
-        """Put ``tensor`` in the place of the parameter or buffer."""
-        store = self.module._parameters if self.name in self.module._parameters else self.module._buffers
-        store[self.name] = tensor  # type: ignore[assignment]
+    @property
+    def key(self) -> str:
+        """The key of the original in the model's state."""
+        return f"{self.path}.{self.name}" if self.path else self.name
+
+    def put(self) -> None:
+        """Put the substitute in its place."""
+        put(self.module, self.name, self.tensor)
+
+    def remove(self) -> None:
+        """Put the original back."""
+        put(self.module, self.name, self.original)
+
+
+def put(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """Put ``tensor`` in the place of a parameter or buffer; if the model was moved or cast meanwhile, it follows."""
+    here = holder(module, name)[name]
+    dtype = here.dtype if here.is_floating_point() and tensor.is_floating_point() else tensor.dtype
+    if (tensor.device, tensor.dtype) != (here.device, dtype):
+        tensor.data = tensor.data.to(here.device, dtype)
+    holder(module, name)[name] = tensor
+
+
+def norms(model: nn.Module) -> dict[str, nn.Module]:
+    """The batch norms that keep statistics, by path."""
+    kind = nn.modules.batchnorm._BatchNorm
+    return {p: m for p, m in model.named_modules() if isinstance(m, kind) and m.running_mean is not None}
 
 
 class Adapter:
@@ -90,7 +130,7 @@ class Adapter:
         head: tuple[str, ...],
         batchnorm: str,
         sites: list[Site],
-        owned: list[Owned],
+        owned: list[Substitute],
     ) -> None:
         self.model, self.method, self.targets, self.head, self.batchnorm = model, method, targets, head, batchnorm
         self.silent: list[Target] = []
@@ -99,15 +139,18 @@ class Adapter:
         self.state = "detached"
         self._sites, self._owned = sites, owned
         self._flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-        self._merged: list[tuple[nn.Module, str, Any]] = []
+        self._substitutes: list[Substitute] = []  # of the merged or disabled state
 
     def _activate(self) -> None:
+        for item in self._substitutes:
+            item.remove()
+        self._substitutes = []
         for parameter, _ in self._flags:
             parameter.requires_grad_(False)
         for item in self._owned:
-            item.put(item.trained)
+            item.put()
         for site in self._sites:
-            site.activate()
+            site.activate(self.model.training)
         vars(self.model)["_medlora_adapter"] = self
         self.state = "active"
 
@@ -115,13 +158,25 @@ class Adapter:
         for site in self._sites:
             site.deactivate(self.model.training)
         for item in self._owned:
-            item.put(item.original)
+            item.remove()
+
+    def _substitute(self, state: str, weights: list[Substitute]) -> None:
+        """Put ``weights`` in place, and copies of the statistics, so that training mode moves those."""
+        self._substitutes = weights + [
+            Substitute(path, module, name, buffer, buffer.clone())
+            for path, module in norms(self.model).items()
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
+        for item in self._substitutes:
+            item.put()
+        self.state = state
 
     # --- what is trained -------------------------------------------------------------------------------------------
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The tensors to give to an optimizer: those of the updates, then those of the head."""
-        for tensor in self.named_tensors().values():
+        """The tensors to give to an optimizer, each once: those of the updates, then those of the head."""
+        for tensor in {id(t): t for t in self.named_tensors().values()}.values():
             if isinstance(tensor, nn.Parameter) and tensor.requires_grad:
                 yield tensor
 
@@ -133,7 +188,7 @@ class Adapter:
                 key = site.path if name in ("weight", "bias") else f"{site.path}.{name}"
                 for update in chain:
                     tensors |= {f"{key}.{suffix}": tensor for suffix, tensor in update.tensors()}
-        return tensors | {item.key: item.trained for item in self._owned}
+        return tensors | {item.key: item.tensor for item in self._owned}
 
     def state_dict(self) -> dict[str, Tensor]:
         """The tensors of :meth:`named_tensors`, detached, for a checkpoint."""
@@ -172,52 +227,40 @@ class Adapter:
         if self.state != state:
             raise MedloraError(f"cannot {what}: the adapter is {self.state}, not {state}")
 
-    @torch.no_grad()
     def merge(self) -> None:
         """Write the updated weights in the place of the frozen ones: a plain model, as fast as the base.
 
-        The frozen tensors are set aside, so :meth:`unmerge` gives them back bit for bit.
+        The frozen tensors and the statistics of batch norms are set aside, so :meth:`unmerge` gives them back bit for
+        bit.
         """
         self._require("active", "merge")
-        merged = [
-            (site.module, name, getattr(site.module, name).detach().clone())
-            for site in self._sites
-            for name in site.updates or ()
+        weights = [
+            Substitute(s.path, s.module, name, s.module._parameters[name], nn.Parameter(tensor, False))  # type: ignore[arg-type]
+            for s in self._sites
+            for name, tensor in s.updated()
         ]
         for site in self._sites:
             site.deactivate(self.model.training)
-        for module, name, tensor in merged:
-            self._merged.append((module, name, module._parameters[name]))
-            module._parameters[name] = nn.Parameter(tensor, requires_grad=False)
-        self.state = "merged"
+        self._substitute("merged", weights)
 
     def unmerge(self) -> None:
         """Undo :meth:`merge`."""
         self._require("merged", "unmerge")
-        for module, name, tensor in self._merged:
-            module._parameters[name] = tensor
-        self._merged = []
-        for site in self._sites:
-            site.activate()
-        self.state = "active"
+        self._activate()
 
     @contextmanager
     def disabled(self) -> Iterator[nn.Module]:
-        """Within the block the model is the base: no updates, its own head and batch norms."""
+        """Within the block the model is the base: no updates, its own head and batch norms (copies of them)."""
         state = self.state
         if state == "merged":
             self.unmerge()
         self._require("active", "disable")
         self._deactivate()
-        self.state = "disabled"
+        self._substitute("disabled", [])
         try:
             yield self.model
         finally:
-            for item in self._owned:
-                item.put(item.trained)
-            for site in self._sites:
-                site.activate()
-            self.state = "active"
+            self._activate()
             if state == "merged":
                 self.merge()
 

@@ -96,6 +96,11 @@ def _gradients(x: Tensor, g: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tens
     return b.T @ dw, dw @ a.T
 
 
+def _fresh(y: Tensor) -> Tensor:
+    """``y``, no view of another tensor: as output of a function that could not be changed in place, as by a ReLU."""
+    return torch.ops.aten._unsafe_view(y, y.shape)
+
+
 def _scaled(scale: float, pair: tuple[Tensor | None, Tensor], like: Sequence[Tensor]) -> list[Tensor | None]:
     return [None if d is None else (scale * d).view(t.shape).to(t.dtype) for d, t in zip(pair, like, strict=True)]
 
@@ -109,7 +114,7 @@ class _Linear(torch.autograd.Function):
         kept = [_thin(a.to(ctx.dtype), x.reshape(-1, x.shape[-1]).T) for a in factors[::2]] if ctx.thin else [x]
         ctx.save_for_backward(weight, scales, *factors, *kept)
         full = _updated(weight, scales, pieces, factors, ctx.dtype)
-        return F.linear(x, full, None if bias is None else bias.to(ctx.dtype))
+        return _fresh(F.linear(x, full, None if bias is None else bias.to(ctx.dtype)))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
@@ -142,7 +147,7 @@ class _Conv(torch.autograd.Function):
         kept = [_conv(x, a.to(ctx.dtype), None, geometry) for a in factors[::2]] if ctx.thin else [x]
         ctx.save_for_backward(weight, scales, *factors, *kept)
         bias = None if bias is None else bias.to(ctx.dtype)
-        return _conv(x, _updated(weight, scales, pieces, factors, ctx.dtype), bias, geometry)
+        return _fresh(_conv(x, _updated(weight, scales, pieces, factors, ctx.dtype), bias, geometry))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
@@ -240,10 +245,15 @@ def _scales(module: Any) -> Tensor | None:
     return module._buffers["weight_scale"] if module._parameters["weight"].dtype is torch.int8 else None
 
 
+def _records() -> bool:
+    """Whether autograd records, and no transform of ``torch.func`` is on, which the functions above do not know."""
+    return torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
+
+
 def linear_forward(module: Any, x: Tensor) -> Tensor:
     """``nn.Linear.forward`` of a module whose weight has low-rank updates; x (..., in)."""
     weight = module._parameters["weight"]
-    if not torch.is_grad_enabled() or weight.requires_grad:
+    if not _records() or weight.requires_grad:
         return F.linear(x, module.weight, module.bias)
     pieces, factors = _pieces(module.updates["weight"])
     return _Linear.apply(x, weight, _scales(module), module.bias, pieces, *factors)
@@ -252,7 +262,7 @@ def linear_forward(module: Any, x: Tensor) -> Tensor:
 def conv_forward(module: Any, x: Tensor) -> Tensor:
     """``nn.ConvNd.forward``, ungrouped and zero-padded, with low-rank updates; x (N, in, *space)."""
     weight = module._parameters["weight"]
-    if not torch.is_grad_enabled() or weight.requires_grad or x.dim() != weight.dim():
+    if not _records() or weight.requires_grad or x.dim() != weight.dim():
         return module._conv_forward(x, module.weight, module.bias)
     pieces, factors = _pieces(module.updates["weight"])
     geometry = (module.stride, module.padding, module.dilation)
@@ -264,7 +274,7 @@ def norm_forward(module: Any, x: Tensor) -> Tensor:
     act: Any = getattr(module, "act", None)
     top = {nn.ReLU: float("inf"), nn.ReLU6: 6.0}.get(type(act))
     weight, bias = module.weight, module.bias
-    if not (torch.is_grad_enabled() and x.requires_grad) or (weight is not None and weight.requires_grad):
+    if not (_records() and x.requires_grad) or (weight is not None and weight.requires_grad):
         y = F.batch_norm(x, module.running_mean, module.running_var, weight, bias, False, 0.0, module.eps)
         return y if act is None else act(y)
     y = _FrozenNorm.apply(x, module.running_mean, module.running_var, weight, bias, module.eps, top)

@@ -20,8 +20,8 @@ def base_tensors(model: nn.Module, head: tuple[str, ...] | None = None) -> Itera
         head = adapter.head if adapter and adapter.head else head_paths(model)
     originals: dict[tuple[int, str], Tensor] = {}
     if adapter:
-        originals = {(id(o.module), o.name): o.original for o in adapter._owned}
-        originals |= {(id(module), name): tensor for module, name, tensor in adapter._merged}
+        aside = (*adapter._substitutes, *adapter._owned)  # the base's own, where both have one
+        originals = {(id(s.module), s.name): s.original for s in aside}
     updates = {id(m) for site in adapter._sites if site.updates for m in site.updates.modules()} if adapter else set()
     found = {}
     for path, module in model.named_modules(remove_duplicate=False):  # a shared module counts under each of its paths

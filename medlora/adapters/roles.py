@@ -127,7 +127,7 @@ def _adaptable(module: nn.Module) -> Iterator[str]:
         names = ()
     for name in names:
         parameter = owned.get(name)
-        if parameter is not None and parameter.dim() >= 2 and not nn.parameter.is_lazy(parameter):
+        if parameter is not None and not nn.parameter.is_lazy(parameter) and parameter.dim() >= 2:
             yield name
 
 

@@ -26,10 +26,10 @@ def trained(adapter: Adapter) -> Iterator[tuple[str, str, int]]:
                 size = sum(p.numel() for p in update.parameters() if p.requires_grad)
                 yield site.path, own[min(index, len(own) - 1)], size
     for item in adapter._owned:
-        if item.trained.requires_grad:
+        if item.tensor.requires_grad:
             path = item.key.rpartition(".")[0]
             in_head = any(path == h or path.startswith(h + ".") for h in adapter.head)
-            yield path, "head" if in_head else "in place", item.trained.numel()
+            yield path, "head" if in_head else "in place", item.tensor.numel()
 
 
 def table(adapter: Adapter) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from medlora.adapters import summary
-from medlora.adapters.derive import holder, rederive
-from medlora.adapters.fast import forward_for, frozen_forward_for
+from medlora.adapters.derive import holder, rederive, stored
+from medlora.adapters.fast import forward_for
 from medlora.adapters.methods import Method
+from medlora.adapters.norms import frozen_forward_for, norms, statistics
 from medlora.adapters.targets import Target
 from medlora.errors import MedloraError
 
@@ -35,7 +36,7 @@ class Site:
         """Let the module compute with its updates; ``training`` is the model's mode."""
         module = self.module
         if self.updates is not None:
-            device, dtype = self._kind(self.updates)
+            device, dtype = self._kind()
             if self.last not in (None, (device, dtype)):  # the model was moved or cast meanwhile
                 self.updates.to(device, dtype if dtype.is_floating_point else None)
             module._modules["updates"] = self.updates
@@ -52,20 +53,21 @@ class Site:
         """Make the module what it was."""
         rederive(self.module)
         if self.updates is not None:
-            self.last = self._kind(self.updates)
+            self.last = self._kind()
             del self.module._modules["updates"]
         if self.frozen:
             self.module.training = training if self.mode is None else self.mode
 
-    def _kind(self, updates: Any) -> tuple[torch.device, torch.dtype]:
-        weight: Any = self.module._parameters[next(iter(updates))]
+    def _kind(self) -> tuple[torch.device, torch.dtype]:
+        weight: Any = self.module._parameters[next(iter(self.updates))]
         return weight.device, weight.dtype
 
     def updated(self) -> Iterator[tuple[str, Tensor]]:
         """The weights that the module computes with, by name, in their own precision under autocast too."""
         for name in self.updates or ():
-            with torch.no_grad(), torch.autocast(self.module._parameters[name].device.type, enabled=False):  # type: ignore[union-attr]
-                yield name, getattr(self.module, name).detach().clone()
+            with torch.no_grad(), torch.autocast(stored(self.module, name).device.type, enabled=False):
+                tensor = getattr(self.module, name).detach().clone()
+            yield name, tensor
 
 
 @dataclass
@@ -83,13 +85,9 @@ class Substitute:
         """The key of the original in the model's state."""
         return f"{self.path}.{self.name}" if self.path else self.name
 
-    def put(self) -> None:
-        """Put the substitute in its place."""
-        put(self.module, self.name, self.tensor)
-
-    def remove(self) -> None:
-        """Put the original back."""
-        put(self.module, self.name, self.original)
+    def put(self, original: bool = False) -> None:
+        """Put the substitute in its place, or the original back."""
+        put(self.module, self.name, self.original if original else self.tensor)
 
 
 def put(module: nn.Module, name: str, tensor: Tensor) -> None:
@@ -101,12 +99,7 @@ def put(module: nn.Module, name: str, tensor: Tensor) -> None:
     holder(module, name)[name] = tensor
 
 
-def norms(model: nn.Module) -> dict[str, nn.Module]:
-    """The batch norms that keep statistics, by path."""
-    kind = nn.modules.batchnorm._BatchNorm
-    return {p: m for p, m in model.named_modules() if isinstance(m, kind) and m.running_mean is not None}
-
-
+@dataclass(eq=False, repr=False)
 class Adapter:
     """A small trained part on a frozen model; made by :func:`attach` and :func:`load`.
 
@@ -122,28 +115,25 @@ class Adapter:
         proved: whether a probe showed that the forward pass reads every target.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        method: Method,
-        targets: list[Target],
-        head: tuple[str, ...],
-        batchnorm: str,
-        sites: list[Site],
-        owned: list[Substitute],
-    ) -> None:
-        self.model, self.method, self.targets, self.head, self.batchnorm = model, method, targets, head, batchnorm
-        self.silent: list[Target] = []
-        self.proved = False
-        self.read_elsewhere: set[str] = set()
-        self.state = "detached"
-        self._sites, self._owned = sites, owned
-        self._flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-        self._substitutes: list[Substitute] = []  # of the merged or disabled state
+    model: nn.Module
+    method: Method
+    targets: list[Target]
+    head: tuple[str, ...]
+    batchnorm: str
+    _sites: list[Site]
+    _owned: list[Substitute]
+    _substitutes: list[Substitute] = field(default_factory=list)  # of the merged or disabled state
+    state: str = "detached"
+    silent: list[Target] = field(default_factory=list)
+    read_elsewhere: set[str] = field(default_factory=set)
+    proved: bool = False
+
+    def __post_init__(self) -> None:
+        self._flags = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
 
     def _activate(self) -> None:
         for item in self._substitutes:
-            item.remove()
+            item.put(original=True)
         self._substitutes = []
         for parameter, _ in self._flags:
             parameter.requires_grad_(False)
@@ -158,16 +148,12 @@ class Adapter:
         for site in self._sites:
             site.deactivate(self.model.training)
         for item in self._owned:
-            item.remove()
+            item.put(original=True)
 
     def _substitute(self, state: str, weights: list[Substitute]) -> None:
         """Put ``weights`` in place, and copies of the statistics, so that training mode moves those."""
-        self._substitutes = weights + [
-            Substitute(path, module, name, buffer, buffer.clone())
-            for path, module in norms(self.model).items()
-            for name, buffer in module._buffers.items()
-            if buffer is not None
-        ]
+        copies = [Substitute(p, m, n, b, b.clone()) for p, m, n, b in statistics(norms(self.model))]
+        self._substitutes = weights + copies
         for item in self._substitutes:
             item.put()
         self.state = state
@@ -201,25 +187,15 @@ class Adapter:
             MedloraError: a tensor is missing, unknown or of another shape; nothing is copied then.
         """
         own = self.named_tensors()
-        missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-        if missing or unknown:
-            lacking = f" ({missing[0]} …)" if missing else ""
-            strange = f" ({unknown[0]} …)" if unknown else ""
-            raise MedloraError(
-                f"the tensors are not those of this adapter: {len(missing)} missing{lacking}, "
-                f"{len(unknown)} unknown{strange}"
-            )
+        if wrong := sorted(own.keys() ^ tensors.keys()):
+            what = "missing" if wrong[0] in own else "unknown"
+            raise MedloraError(f"the tensors are not those of this adapter: {wrong[0]} is {what} ({len(wrong)} such)")
         for key, tensor in tensors.items():
             if tensor.shape != own[key].shape:
                 raise MedloraError(f"{key} has shape {tuple(tensor.shape)}, here it is {tuple(own[key].shape)}")
-        state = self.state
-        if state == "merged":
-            self.unmerge()
-        with torch.no_grad():
+        with self._unmerged(), torch.no_grad():
             for key, tensor in tensors.items():
                 own[key].copy_(tensor)
-        if state == "merged":
-            self.merge()
 
     # --- states ----------------------------------------------------------------------------------------------------
 
@@ -230,12 +206,11 @@ class Adapter:
     def merge(self) -> None:
         """Write the updated weights in the place of the frozen ones: a plain model, as fast as the base.
 
-        The frozen tensors and the statistics of batch norms are set aside, so :meth:`unmerge` gives them back bit for
-        bit.
+        :meth:`unmerge` gives the frozen ones back bit for bit, and the statistics of batch norms.
         """
         self._require("active", "merge")
         weights = [
-            Substitute(s.path, s.module, name, s.module._parameters[name], nn.Parameter(tensor, False))  # type: ignore[arg-type]
+            Substitute(s.path, s.module, name, holder(s.module, name)[name], nn.Parameter(tensor, False))
             for s in self._sites
             for name, tensor in s.updated()
         ]
@@ -251,17 +226,24 @@ class Adapter:
     @contextmanager
     def disabled(self) -> Iterator[nn.Module]:
         """Within the block the model is the base: no updates, its own head and batch norms (copies of them)."""
-        state = self.state
-        if state == "merged":
+        with self._unmerged():
+            self._require("active", "disable")
+            self._deactivate()
+            self._substitute("disabled", [])
+            try:
+                yield self.model
+            finally:
+                self._activate()
+
+    @contextmanager
+    def _unmerged(self) -> Iterator[None]:
+        merged = self.state == "merged"
+        if merged:
             self.unmerge()
-        self._require("active", "disable")
-        self._deactivate()
-        self._substitute("disabled", [])
         try:
-            yield self.model
+            yield
         finally:
-            self._activate()
-            if state == "merged":
+            if merged:
                 self.merge()
 
     def detach(self) -> nn.Module:

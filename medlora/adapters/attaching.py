@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from medlora.adapters.adapter import Adapter, Site, Substitute, adapter_of, norms
+from medlora.adapters.adapter import Adapter, Site, Substitute, adapter_of
 from medlora.adapters.derive import is_adapted
 from medlora.adapters.head import chosen_head
 from medlora.adapters.methods import LoRA, Method
+from medlora.adapters.norms import norms, statistics
 from medlora.adapters.proof import probe
 from medlora.adapters.targets import Target
 from medlora.errors import MedloraError
@@ -43,7 +43,7 @@ def attach(
     """
     if not isinstance(method, Method):
         raise MedloraError(f"{method!r} is no method to adapt a model", "pass one, as in attach(model, LoRA(rank=8))")
-    head = chosen_head(model, train_head if isinstance(train_head, (bool, str)) else tuple(train_head))
+    head = chosen_head(model, train_head)
     adapter = plan(model, method, method.find(model, head), head, batchnorm)
     adapter._activate()
     try:
@@ -51,38 +51,23 @@ def attach(
     except BaseException:
         adapter.detach()
         raise
-    if adapter.silent:
-        warnings.warn(
-            f"{len(adapter.silent)} targets have no gradient at the probe input, as behind a gain that starts at zero: "
-            f"{', '.join(t.path for t in adapter.silent[:5])}{' …' if len(adapter.silent) > 5 else ''}",
-            stacklevel=2,
-        )
     return adapter
 
 
 def plan(
     model: nn.Module, method: Method, targets: list[Target], head: tuple[str, ...], batchnorm: str | None
 ) -> Adapter:
-    """The adapter, complete but not yet active; the model is untouched.
-
-    Raises:
-        MedloraError: the model or a part of it has an adapter already, or nothing would be trained.
-    """
+    """The adapter, complete but not yet active; the model is untouched. Raises what :func:`attach` raises."""
     _check(model)
-    if batchnorm is None:
-        batchnorm = method.batchnorm
+    batchnorm = method.batchnorm if batchnorm is None else batchnorm
     if batchnorm not in ("frozen", "adapt"):
         raise MedloraError(f"batchnorm={batchnorm!r} is unknown", 'use "frozen" or "adapt"')
     modules = dict(model.named_modules())
     updates = {path: _chains(modules[path], chains) for path, chains in method.updates(modules, targets).items()}
-    frozen = norms(model).keys() if batchnorm == "frozen" else set()
-    adapting = norms(model).keys() - frozen
+    frozen, adapting = (norms(model), {}) if batchnorm == "frozen" else ({}, norms(model))
     sites = [Site(p, m, updates.get(p), p in frozen) for p, m in modules.items() if p in updates or p in frozen]
-    copies: dict[int, Tensor] = {}  # tied parameters stay tied
-    owned = [
-        Substitute(path, module, name, tensor, copies.setdefault(id(tensor), _copy(tensor, trained)))
-        for path, module, name, tensor, trained in _owned(modules, method, head, adapting)
-    ]
+    owned = list(_owned(modules, method, head, adapting))
+    owned += [Substitute(p, m, n, b, b.clone()) for p, m, n, b in statistics(adapting)]
     adapter = Adapter(model, method, targets, head, batchnorm, sites, owned)
     if not any(True for _ in adapter.parameters()):
         raise MedloraError(
@@ -118,24 +103,15 @@ def _chains(module: nn.Module, updates: dict[str, list[nn.Module]]) -> nn.Module
 
 
 def _owned(
-    modules: dict[str, nn.Module], method: Method, head: tuple[str, ...], adapting: set[str]
-) -> Iterator[tuple[str, nn.Module, str, Tensor, bool]]:
-    """Tensors that the adapter has of its own, and whether they are trained."""
+    modules: dict[str, nn.Module], method: Method, head: tuple[str, ...], adapting: dict[str, nn.Module]
+) -> Iterator[Substitute]:
+    """Copies of what is trained itself, and of norms that follow the data; tied parameters stay tied."""
+    copies: dict[int, nn.Parameter] = {}
     for path, module in modules.items():
         in_head = any(path == h or path.startswith(h + ".") for h in head)
-        for name, parameter in module._parameters.items():
-            if parameter is None:
-                continue
-            trained = in_head or method.trains(module, name)
+        for name, p in module._parameters.items():
+            trained = p is not None and (in_head or method.trains(module, name))
             # PEFT saves a batch norm whole or not at all
-            if trained or (path in adapting and isinstance(method, LoRA)):
-                yield path, module, name, parameter, trained
-        if path in adapting:
-            yield from ((path, module, n, b, False) for n, b in module._buffers.items() if b is not None)
-
-
-def _copy(tensor: Tensor, trained: bool) -> Tensor:
-    copy = tensor.detach().clone()
-    if not isinstance(tensor, nn.Parameter):
-        return copy
-    return nn.Parameter(copy, requires_grad=trained and tensor.is_floating_point())
+            if p is not None and (trained or (path in adapting and isinstance(method, LoRA))):
+                copy = nn.Parameter(p.detach().clone(), trained and p.is_floating_point())
+                yield Substitute(path, module, name, p, copies.setdefault(id(p), copy))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def probe(adapter: Adapter, example: Any = None) -> None:
-    """Set ``adapter.proved`` and ``adapter.silent``; modes, statistics and random numbers stay as they are.
+    """Set what ``adapter`` says of the proof; modes, statistics and random numbers stay as they are.
+
+    A target that the output depends on, but not at this input, is a warning.
 
     Raises:
         MedloraError: the forward pass does not read some targets, or fails on the probe input.
@@ -71,6 +74,12 @@ def probe(adapter: Adapter, example: Any = None) -> None:
     adapter.silent = [t for t in adapter.targets if t.path in silent]
     adapter.read_elsewhere = set(modules) - called
     adapter.proved = True
+    if adapter.silent:
+        warnings.warn(
+            f"{len(adapter.silent)} targets have no gradient at the probe input, as behind a gain that starts at zero: "
+            f"{', '.join(t.path for t in adapter.silent[:5])}{' …' if len(adapter.silent) > 5 else ''}",
+            stacklevel=3,  # the caller of attach
+        )
 
 
 def _inputs(model: nn.Module, example: Any) -> tuple[Any, ...] | None:

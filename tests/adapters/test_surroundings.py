@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import copy
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import timm
 import torch
 from torch import nn
 
+import medlora.adapters
 from medlora.adapters import SSF, Bank, BitFit, Full, LoRA, LoRAFA, NormTuning, attach, fingerprint, load
 from medlora.adapters.methods import Method
 from medlora.errors import MedloraError
@@ -303,3 +306,21 @@ def test_ssf_scales_the_output_channels_of_a_grouped_transposed_convolution(tmp_
     adapter.save(tmp_path / "a")
     load(bare, tmp_path / "a")
     assert torch.equal(bare(x), y)
+
+
+def test_the_room_imports_torch_and_safetensors_only() -> None:
+    room = Path(medlora.adapters.__file__).parent
+    found = set()
+    for file in room.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {name.name for name in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0
+                found.add(node.module)
+    other = {name for name in found if name.partition(".")[0] not in {*sys.stdlib_module_names, "torch", "safetensors"}}
+    assert {name for name in other if not name.startswith("medlora.adapters")} == {
+        "medlora._version",
+        "medlora.errors",
+        "medlora.files",
+    }

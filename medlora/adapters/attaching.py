@@ -85,6 +85,8 @@ def _check(model: nn.Module) -> None:
                 f"{path or type(model).__name__} has an adapter already",
                 "detach it first: adapter.detach(), or copy the model before",
             )
+        if name := vars(module).get("_medlora_in_use"):
+            raise MedloraError(f"a bank uses its adapter {name!r} in this model", "go back to the base: bank.use(None)")
     tensors = dict(model.named_parameters())
     if unknown := next((name for name, p in tensors.items() if nn.parameter.is_lazy(p)), None):
         raise MedloraError(f"{unknown} has no shape yet", "run the model once on an input, then attach")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medlora.adapters.adapter import Adapter, put
+from medlora.adapters.adapter import Adapter, adapter_of, put
 from medlora.adapters.derive import holder, stored
 from medlora.adapters.fast import forward_for
 from medlora.adapters.mixed import Share, prove_apart, sharing, stacked
@@ -25,7 +25,7 @@ class Bank:
     """Adapters by name on one frozen model; the merged weights of each are kept, so switching moves references only.
 
     Args:
-        model: the base, without an adapter attached.
+        model: the base; an adapter that is attached can be added.
 
     The memory is that of the changed weights, once per adapter. While an adapter is in use the model is a plain one.
 
@@ -95,11 +95,14 @@ class Bank:
     def use(self, name: str | None) -> None:
         """Make the model that of adapter ``name``, or the base again (None)."""
         self._check(name)
+        if adapter_of(self.model) is not None:
+            raise MedloraError("an adapter is attached to the bank's model", "add it to the bank, or detach it")
         for place in self._tensors.get(self.active or "", {}):
             put(self._modules[place[0]], place[1], self._base[place])
         for place, tensor in self._tensors.get(name or "", {}).items():
             put(self._modules[place[0]], place[1], tensor)
         self.active = name
+        vars(self.model)["_medlora_in_use"] = name
 
     @contextmanager
     def _on_base(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from medlora.adapters.adapter import adapter_of
 from medlora.adapters.head import head_paths
+from medlora.errors import MedloraError
 
 
 def base_tensors(model: nn.Module, head: tuple[str, ...] | None = None) -> Iterator[tuple[str, Tensor]]:
@@ -82,6 +83,8 @@ def difference(saved: dict[str, str], here: dict[str, str]) -> str:
 
 
 def _digest(tensor: Tensor) -> str:
+    if tensor.is_meta:
+        raise MedloraError("a model on the meta device has no weights, so no fingerprint", "load its weights first")
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     data: Any = flat.view(torch.uint8).numpy() if flat.numel() else b""
     return hashlib.sha256(data).hexdigest()[:32]

@@ -7,6 +7,7 @@ parameters are trained themselves.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -60,8 +61,10 @@ class Method:
         return {"method": self.name} | {
             key: dict(value)
             if isinstance(value, Mapping)
+            else sorted(value)
+            if isinstance(value, (set, frozenset))
             else list(value)
-            if isinstance(value, (list, tuple))
+            if isinstance(value, Sequence) and not isinstance(value, str)
             else value
             for key, value in values.items()
         }
@@ -125,11 +128,9 @@ class LoRA(Method):
                     f"the rank of a low-rank update is {rank!r}", "give a whole number from 1 on, usually 4 to 32"
                 )
         for alpha in (self.alpha, *self.alpha_for.values()):
-            if not alpha > 0:
-                raise MedloraError(
-                    f"alpha is {alpha!r}, which leaves the update without effect", "give a positive number"
-                )
-        if not 0 <= self.dropout < 1:
+            if not isinstance(alpha, (int, float)) or not 0 < alpha < math.inf:
+                raise MedloraError(f"alpha is {alpha!r}, which gives the update no scale", "give a positive number")
+        if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
             raise MedloraError(f"dropout is {self.dropout!r}", "give a probability from 0 up to below 1")
 
     def scale(self, rank: int, alpha: float) -> float:

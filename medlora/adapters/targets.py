@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -145,10 +145,14 @@ def in_last_blocks(targets: list[Target], found: list[Weight], last: str | int |
             raise MedloraError(f"last={last!r} of {len(blocks)} blocks", "give a fraction up to 1, or as many at most")
         numbers = range(len(blocks) - max(1, round(len(blocks) * share)), len(blocks))
     else:
-        wrong = [n for n in last if not -len(blocks) <= n < len(blocks)]
+        given: list[Any] = list(last) if isinstance(last, Sequence) else [last]
+        wrong = [n for n in given if not isinstance(n, int) or not -len(blocks) <= n < len(blocks)]
         if wrong:
-            raise MedloraError(f"there is no block {wrong[0]}: the model has {len(blocks)}, counted from 0")
-        numbers = sorted({n % len(blocks) for n in last})  # type: ignore[assignment]
+            raise MedloraError(
+                f"there is no block {wrong[0]}: the model has {len(blocks)}, counted from 0",
+                "write last='1/3', or numbers",
+            )
+        numbers = sorted({n % len(blocks) for n in given})  # type: ignore[assignment]
     chosen = {blocks[n] for n in numbers}
     order = {w.path: i for i, w in enumerate(found)}
     end = max(i for p, i in order.items() if block_of(p))

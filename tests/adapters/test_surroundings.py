@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import medlora.adapters
-from medlora.adapters import SSF, Bank, BitFit, Full, LoRA, LoRAFA, NormTuning, attach, fingerprint, load
+from medlora.adapters import SSF, Bank, BitFit, Full, LoRA, LoRAFA, NormTuning, attach, fingerprint, load, read_info
 from medlora.adapters.methods import Method
 from medlora.errors import MedloraError
 
@@ -201,7 +201,7 @@ def test_a_request_that_would_train_nothing_or_break_a_module_is_refused(
     assert [type(m) for m in model.modules()] == classes
 
 
-@pytest.mark.parametrize("last", [0, -1, 4, "0", "4/3", "a third", [3]])
+@pytest.mark.parametrize("last", [0, -1, 4, "0", "4/3", "a third", [3], 0.33, ["1"]])
 def test_blocks_that_are_not_there_are_refused(last: object) -> None:
     model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=3, num_classes=2)
     with pytest.raises(MedloraError):
@@ -213,10 +213,37 @@ def test_an_example_of_another_kind_is_refused_in_one_line() -> None:
         attach(mlp(), LoRA(), example={"image": 1}, train_head="4")
 
 
-@pytest.mark.parametrize("options", [{"rank_for": [1]}, {"alpha": "much"}, {"rank": "8"}, {"dropout": None}])
+@pytest.mark.parametrize(
+    "options", [{"rank_for": [1]}, {"alpha": "much"}, {"rank": "8"}, {"dropout": None}, {"alpha": float("inf")}]
+)
 def test_damaged_options_of_a_file_are_named(options: dict) -> None:
     with pytest.raises(MedloraError):
         Method.from_dict({"method": "lora", **options})
+
+
+def test_targets_in_a_set_are_saved_in_one_order(tmp_path: Path) -> None:
+    model = mlp()
+    bare = copy.deepcopy(model)
+    adapter = attach(model, LoRA(rank=2, targets={"2", "0"}), example=X, train_head="4")
+    adapter.save(tmp_path / "a")
+    assert read_info(tmp_path / "a")["method"]["targets"] == ["0", "2"]
+    load(bare, tmp_path / "a")
+
+
+def test_a_bank_and_an_attached_adapter_keep_out_of_each_others_way() -> None:
+    model = mlp().eval()
+    bank = Bank(model)
+    bank.add("a", attach(model, LoRA(rank=2, targets=["0"]), example=X, train_head="4"))
+    bank.use("a")
+    with pytest.raises(MedloraError, match="bank uses its adapter 'a'"):
+        attach(model, LoRA(rank=2, targets=["0"]), example=X, train_head="4")
+    bank.use(None)
+    adapter = attach(model, LoRA(rank=2, targets=["0"]), example=X, train_head="4")
+    for request in (lambda: bank.use("a"), lambda: bank.run(X, ["a", None, "a", None, "a"])):
+        with pytest.raises(MedloraError, match="attached to the bank's model"):
+            request()
+    adapter.detach()
+    bank.use("a")
 
 
 def test_in_inference_mode_nothing_is_attached() -> None:
@@ -235,6 +262,8 @@ def test_a_model_without_values_is_planned_but_not_proved() -> None:
         model = timm.create_model("vit_tiny_patch16_224", num_classes=2)
     adapter = attach(model, LoRA(rank=8))
     assert not adapter.proved
+    with pytest.raises(MedloraError, match="no weights"):
+        fingerprint(model)
     assert adapter.summary().splitlines()[-1].split()[1:3] == ["24", f"{12 * 8 * (192 + 576 + 192 + 192) + 386:,}"]
 
 

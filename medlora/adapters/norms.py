@@ -57,7 +57,8 @@ def norm_forward(module: Any, x: Tensor) -> Tensor:
     act: Any = getattr(module, "act", None)
     top = {nn.ReLU: float("inf"), nn.ReLU6: 6.0}.get(type(act))
     weight, bias = module.weight, module.bias
-    if not (records() and x.requires_grad) or (weight is not None and weight.requires_grad):
+    trained = any(p is not None and p.requires_grad for p in (weight, bias))
+    if trained or not (records() and x.requires_grad):
         y = F.batch_norm(x, module.running_mean, module.running_var, weight, bias, False, 0.0, module.eps)
         return y if act is None else act(y)
     y = _FrozenNorm.apply(x, module.running_mean, module.running_var, weight, bias, module.eps, top)

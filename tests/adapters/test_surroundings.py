@@ -353,3 +353,33 @@ def test_the_room_imports_torch_and_safetensors_only() -> None:
         "medlora.errors",
         "medlora.files",
     }
+
+
+@pytest.mark.parametrize("method", [BitFit(), NormTuning(), SSF()], ids=lambda m: m.name)
+def test_what_is_trained_of_a_frozen_batch_norm_has_its_gradient(method: Method) -> None:
+    """Against the same net written out: convolution, (x − mean) / √(var + ε) times γ plus β, convolution."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)).double()
+    model[1].running_mean.normal_()
+    model[1].running_var.uniform_(0.5, 2)
+    x = IMAGES.double().requires_grad_()
+    adapter = attach(model, method, example=x.detach(), train_head=False)
+    moved(adapter)
+    model.train()
+    model(x).square().sum().backward()
+    weight, bias, first, last = (t.detach().clone().requires_grad_() for t in (
+        model[1].weight, model[1].bias, model[0].bias, model[2].bias
+    ))  # fmt: skip
+    y = nn.functional.conv2d(x.detach(), model[0].weight.detach(), first)
+    y = (y - model[1].running_mean[:, None, None]) / (model[1].running_var + model[1].eps).sqrt()[:, None, None]
+    y = y * weight[:, None, None] + bias[:, None, None]
+    nn.functional.conv2d(y, model[2].weight.detach(), last).square().sum().backward()
+    want = {"1.weight": weight, "1.ssf_scale": None, "1.bias": bias, "1.ssf_shift": bias, "0.bias": first}
+    found = {k: t.grad for k, t in adapter.named_tensors().items() if k in want}
+    assert found
+    for key, gradient in found.items():
+        if key == "1.ssf_scale":  # γ scales weight and bias of the norm
+            base = model[1]._parameters
+            torch.testing.assert_close(gradient, weight.grad * base["weight"] + bias.grad * base["bias"])
+        else:
+            torch.testing.assert_close(gradient, want[key].grad)

@@ -10,7 +10,7 @@ from torch import nn
 
 from medlora.adapters.adapter import Adapter, Site, Substitute, adapter_of
 from medlora.adapters.derive import is_adapted
-from medlora.adapters.head import chosen_head
+from medlora.adapters.head import chosen_head, within
 from medlora.adapters.methods import LoRA, Method
 from medlora.adapters.norms import norms, statistics
 from medlora.adapters.proof import probe
@@ -110,7 +110,7 @@ def _owned(
     """Copies of what is trained itself, and of norms that follow the data; tied parameters stay tied."""
     copies: dict[int, nn.Parameter] = {}
     for path, module in modules.items():
-        in_head = any(path == h or path.startswith(h + ".") for h in head)
+        in_head = within(path, head)
         for name, p in module._parameters.items():
             trained = p is not None and (in_head or method.trains(module, name))
             # PEFT saves a batch norm whole or not at all

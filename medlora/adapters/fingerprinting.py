@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from medlora.adapters.adapter import adapter_of
-from medlora.adapters.head import head_paths
+from medlora.adapters.head import head_paths, within
 from medlora.errors import MedloraError
 
 
@@ -26,7 +26,7 @@ def base_tensors(model: nn.Module, head: tuple[str, ...] | None = None) -> Itera
     updates = {id(m) for site in adapter._sites if site.updates for m in site.updates.modules()} if adapter else set()
     found = {}
     for path, module in model.named_modules(remove_duplicate=False):  # a shared module counts under each of its paths
-        if id(module) in updates or path in head or path.startswith(tuple(h + "." for h in head)):
+        if id(module) in updates or within(path, head):
             continue
         persistent = {n: b for n, b in module._buffers.items() if n not in module._non_persistent_buffers_set}
         for name, tensor in {**module._parameters, **persistent}.items():

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
 from medlora.errors import MedloraError
+
+
+def within(path: str, heads: Iterable[str]) -> bool:
+    """Whether ``path`` is one of ``heads`` or lies below one."""
+    return any(path == head or path.startswith(head + ".") for head in heads)
 
 
 def head_paths(model: nn.Module) -> tuple[str, ...]:

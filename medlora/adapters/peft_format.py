@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from medlora.adapters.adapter import Adapter
 from medlora.adapters.derive import plain_class
+from medlora.adapters.head import within
 from medlora.adapters.methods import DoRA, LoRA, Method
 from medlora.adapters.roles import weights
 from medlora.adapters.targets import Target, setting
@@ -108,7 +109,7 @@ def config(adapter: Adapter, reasons: list[str]) -> dict[str, Any]:
         "init_lora_weights": True,
         "lora_alpha": method.alpha,
         "lora_dropout": 0.0,
-        "modules_to_save": [*adapter.head, *sorted(p for p in adapting if not _below(p, adapter.head))] or None,
+        "modules_to_save": [*adapter.head, *sorted(p for p in adapting if not within(p, adapter.head))] or None,
         "peft_type": "LORA",
         "r": method.rank,
         "rank_pattern": {re.escape(p): ranks[p] for p in longest_first} if method.rank_for else {},
@@ -117,10 +118,6 @@ def config(adapter: Adapter, reasons: list[str]) -> dict[str, Any]:
         "use_dora": isinstance(method, DoRA),
         "use_rslora": method.rslora,
     }
-
-
-def _below(path: str, heads: tuple[str, ...]) -> bool:
-    return any(path == h or path.startswith(h + ".") for h in heads)
 
 
 def read(

@@ -132,6 +132,7 @@ def test_tied_weights_stay_tied_where_they_are_trained() -> None:
     parameters = list(adapter.parameters())
     assert len(parameters) == 3
     torch.optim.SGD(parameters, lr=0.1)
+    assert "100.00%" in adapter.summary()
     assert model[0].weight is model[2].weight
     adapter.detach()
     assert model[0].weight is model[2].weight

@@ -9,6 +9,14 @@ role                targets     trained
 other                     1          24
 head                                 18
 total                     1          42   72.41% of 58
+
+The core, in reading order: ``updates`` (W + s·B·A), ``derive`` (a module that reads its weight updated), ``adapter``
+(active, merged, disabled, detached) and ``attaching``. Around it:
+
+- what to change: ``methods``; ``targets`` and ``roles`` (names to weights), ``head``; ``rescaling`` (DoRA, SSF)
+- faster, the same numbers: ``fast`` (linear layers, convolutions), ``norms`` (frozen batch norms)
+- shown and kept: ``proof`` (every target has an effect), ``summary``; ``store``, ``peft_format``, ``fingerprinting``
+- more than one: ``bank``, ``mixed``; a smaller base: ``int8``
 """
 
 from medlora.adapters.adapter import Adapter, adapter_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from medlora.adapters import summary
-from medlora.adapters.derive import FORWARDS, rederive
-from medlora.adapters.fast import forward_for, frozen_forward_for
+from medlora.adapters.derive import holder, rederive, stored
+from medlora.adapters.fast import forward_for
 from medlora.adapters.methods import Method
+from medlora.adapters.norms import frozen_forward_for, norms, statistics
 from medlora.adapters.targets import Target
 from medlora.errors import MedloraError
 
@@ -26,47 +27,79 @@ class Site:
 
     path: str
     module: nn.Module
-    updates: Any
+    updates: Any  # nn.ModuleDict of nn.ModuleLists, or None
     frozen: bool
+    mode: bool | None = None  # training or not, of a frozen norm that had another mode than its model
+    last: tuple[torch.device, torch.dtype] | None = None  # of the weight when the updates were taken out
 
-    def activate(self) -> None:
-        """Let the module compute with its updates."""
+    def activate(self, training: bool) -> None:
+        """Let the module compute with its updates; ``training`` is the model's mode."""
         module = self.module
-        names: tuple[str, ...] = ()
-        fast = frozen_forward_for(module) if self.frozen else None
         if self.updates is not None:
+            device, dtype = self._kind()
+            if self.last not in (None, (device, dtype)):  # the model was moved or cast meanwhile
+                self.updates.to(device, dtype if dtype.is_floating_point else None)
             module._modules["updates"] = self.updates
-            names = tuple(self.updates)
-            fast = forward_for(module, list(self.updates["weight"])) if names == ("weight",) else None
-        forward = next((name for name, f in FORWARDS.items() if f is fast), None)
-        rederive(module, names, forward, self.frozen)
+            whole = tuple(self.updates) == ("weight",)
+            forward = forward_for(module, list(self.updates["weight"])) if whole else None
+            rederive(module, tuple(self.updates), forward, self.frozen)
+        else:
+            rederive(module, (), frozen_forward_for(module), True)
         if self.frozen:
+            self.mode = None if module.training == training else module.training
             module.training = False
 
     def deactivate(self, training: bool) -> None:
         """Make the module what it was."""
         rederive(self.module)
-        self.module._modules.pop("updates", None)
+        if self.updates is not None:
+            self.last = self._kind()
+            del self.module._modules["updates"]
         if self.frozen:
-            self.module.training = training
+            self.module.training = training if self.mode is None else self.mode
+
+    def _kind(self) -> tuple[torch.device, torch.dtype]:
+        weight: Any = self.module._parameters[next(iter(self.updates))]
+        return weight.device, weight.dtype
+
+    def updated(self) -> Iterator[tuple[str, Tensor]]:
+        """The weights that the module computes with, by name, in their own precision under autocast too."""
+        for name in self.updates or ():
+            with torch.no_grad(), torch.autocast(stored(self.module, name).device.type, enabled=False):
+                tensor = getattr(self.module, name).detach().clone()
+            yield name, tensor
 
 
 @dataclass
-class Owned:
-    """A parameter or buffer that is trained itself (head, bias): the original is set aside, a copy in its place."""
+class Substitute:
+    """A tensor in the place of a parameter or buffer, whose original is set aside."""
 
-    key: str
+    path: str
     module: nn.Module
     name: str
     original: Tensor
-    trained: Tensor
+    tensor: Tensor
 
-    def put(self, tensor: Tensor) -> None:
-        """Put ``tensor`` in the place of the parameter or buffer."""
-        store = self.module._parameters if self.name in self.module._parameters else self.module._buffers
-        store[self.name] = tensor  # type: ignore[assignment]
+    @property
+    def key(self) -> str:
+        """The key of the original in the model's state."""
+        return f"{self.path}.{self.name}" if self.path else self.name
+
+    def put(self, original: bool = False) -> None:
+        """Put the substitute in its place, or the original back."""
+        put(self.module, self.name, self.original if original else self.tensor)
 
 
+def put(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """Put ``tensor`` in the place of a parameter or buffer; if the model was moved or cast meanwhile, it follows."""
+    here = holder(module, name)[name]
+    dtype = here.dtype if here.is_floating_point() and tensor.is_floating_point() else tensor.dtype
+    if (tensor.device, tensor.dtype) != (here.device, dtype):
+        tensor.data = tensor.data.to(here.device, dtype)
+    holder(module, name)[name] = tensor
+
+
+@dataclass(eq=False, repr=False)
 class Adapter:
     """A small trained part on a frozen model; made by :func:`attach` and :func:`load`.
 
@@ -82,32 +115,32 @@ class Adapter:
         proved: whether a probe showed that the forward pass reads every target.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        method: Method,
-        targets: list[Target],
-        head: tuple[str, ...],
-        batchnorm: str,
-        sites: list[Site],
-        owned: list[Owned],
-    ) -> None:
-        self.model, self.method, self.targets, self.head, self.batchnorm = model, method, targets, head, batchnorm
-        self.silent: list[Target] = []
-        self.proved = False
-        self.read_elsewhere: set[str] = set()
-        self.state = "detached"
-        self._sites, self._owned = sites, owned
-        self._flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-        self._merged: list[tuple[nn.Module, str, Any]] = []
+    model: nn.Module
+    method: Method
+    targets: list[Target]
+    head: tuple[str, ...]
+    batchnorm: str
+    _sites: list[Site]
+    _owned: list[Substitute]
+    _substitutes: list[Substitute] = field(default_factory=list)  # of the merged or disabled state
+    state: str = "detached"
+    silent: list[Target] = field(default_factory=list)
+    read_elsewhere: set[str] = field(default_factory=set)
+    proved: bool = False
+
+    def __post_init__(self) -> None:
+        self._flags = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
 
     def _activate(self) -> None:
+        for item in self._substitutes:
+            item.put(original=True)
+        self._substitutes = []
         for parameter, _ in self._flags:
             parameter.requires_grad_(False)
         for item in self._owned:
-            item.put(item.trained)
+            item.put()
         for site in self._sites:
-            site.activate()
+            site.activate(self.model.training)
         vars(self.model)["_medlora_adapter"] = self
         self.state = "active"
 
@@ -115,13 +148,21 @@ class Adapter:
         for site in self._sites:
             site.deactivate(self.model.training)
         for item in self._owned:
-            item.put(item.original)
+            item.put(original=True)
+
+    def _substitute(self, state: str, weights: list[Substitute]) -> None:
+        """Put ``weights`` in place, and copies of the statistics, so that training mode moves those."""
+        copies = [Substitute(p, m, n, b, b.clone()) for p, m, n, b in statistics(norms(self.model))]
+        self._substitutes = weights + copies
+        for item in self._substitutes:
+            item.put()
+        self.state = state
 
     # --- what is trained -------------------------------------------------------------------------------------------
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The tensors to give to an optimizer: those of the updates, then those of the head."""
-        for tensor in self.named_tensors().values():
+        """The tensors to give to an optimizer, each once: those of the updates, then those of the head."""
+        for tensor in {id(t): t for t in self.named_tensors().values()}.values():
             if isinstance(tensor, nn.Parameter) and tensor.requires_grad:
                 yield tensor
 
@@ -133,7 +174,7 @@ class Adapter:
                 key = site.path if name in ("weight", "bias") else f"{site.path}.{name}"
                 for update in chain:
                     tensors |= {f"{key}.{suffix}": tensor for suffix, tensor in update.tensors()}
-        return tensors | {item.key: item.trained for item in self._owned}
+        return tensors | {item.key: item.tensor for item in self._owned}
 
     def state_dict(self) -> dict[str, Tensor]:
         """The tensors of :meth:`named_tensors`, detached, for a checkpoint."""
@@ -146,25 +187,15 @@ class Adapter:
             MedloraError: a tensor is missing, unknown or of another shape; nothing is copied then.
         """
         own = self.named_tensors()
-        missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-        if missing or unknown:
-            lacking = f" ({missing[0]} …)" if missing else ""
-            strange = f" ({unknown[0]} …)" if unknown else ""
-            raise MedloraError(
-                f"the tensors are not those of this adapter: {len(missing)} missing{lacking}, "
-                f"{len(unknown)} unknown{strange}"
-            )
+        if wrong := sorted(own.keys() ^ tensors.keys()):
+            what = "missing" if wrong[0] in own else "unknown"
+            raise MedloraError(f"the tensors are not those of this adapter: {wrong[0]} is {what} ({len(wrong)} such)")
         for key, tensor in tensors.items():
             if tensor.shape != own[key].shape:
                 raise MedloraError(f"{key} has shape {tuple(tensor.shape)}, here it is {tuple(own[key].shape)}")
-        state = self.state
-        if state == "merged":
-            self.unmerge()
-        with torch.no_grad():
+        with self._unmerged(), torch.no_grad():
             for key, tensor in tensors.items():
                 own[key].copy_(tensor)
-        if state == "merged":
-            self.merge()
 
     # --- states ----------------------------------------------------------------------------------------------------
 
@@ -172,53 +203,47 @@ class Adapter:
         if self.state != state:
             raise MedloraError(f"cannot {what}: the adapter is {self.state}, not {state}")
 
-    @torch.no_grad()
     def merge(self) -> None:
         """Write the updated weights in the place of the frozen ones: a plain model, as fast as the base.
 
-        The frozen tensors are set aside, so :meth:`unmerge` gives them back bit for bit.
+        :meth:`unmerge` gives the frozen ones back bit for bit, and the statistics of batch norms.
         """
         self._require("active", "merge")
-        merged = [
-            (site.module, name, getattr(site.module, name).detach().clone())
-            for site in self._sites
-            for name in site.updates or ()
+        weights = [
+            Substitute(s.path, s.module, name, holder(s.module, name)[name], nn.Parameter(tensor, False))
+            for s in self._sites
+            for name, tensor in s.updated()
         ]
         for site in self._sites:
             site.deactivate(self.model.training)
-        for module, name, tensor in merged:
-            self._merged.append((module, name, module._parameters[name]))
-            module._parameters[name] = nn.Parameter(tensor, requires_grad=False)
-        self.state = "merged"
+        self._substitute("merged", weights)
 
     def unmerge(self) -> None:
         """Undo :meth:`merge`."""
         self._require("merged", "unmerge")
-        for module, name, tensor in self._merged:
-            module._parameters[name] = tensor
-        self._merged = []
-        for site in self._sites:
-            site.activate()
-        self.state = "active"
+        self._activate()
 
     @contextmanager
     def disabled(self) -> Iterator[nn.Module]:
-        """Within the block the model is the base: no updates, its own head and batch norms."""
-        state = self.state
-        if state == "merged":
+        """Within the block the model is the base: no updates, its own head and batch norms (copies of them)."""
+        with self._unmerged():
+            self._require("active", "disable")
+            self._deactivate()
+            self._substitute("disabled", [])
+            try:
+                yield self.model
+            finally:
+                self._activate()
+
+    @contextmanager
+    def _unmerged(self) -> Iterator[None]:
+        merged = self.state == "merged"
+        if merged:
             self.unmerge()
-        self._require("active", "disable")
-        self._deactivate()
-        self.state = "disabled"
         try:
-            yield self.model
+            yield
         finally:
-            for item in self._owned:
-                item.put(item.trained)
-            for site in self._sites:
-                site.activate()
-            self.state = "active"
-            if state == "merged":
+            if merged:
                 self.merge()
 
     def detach(self) -> nn.Module:

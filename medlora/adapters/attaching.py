@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from medlora.adapters.adapter import Adapter, Owned, Site, adapter_of
-from medlora.adapters.derive import stored
-from medlora.adapters.head import chosen_head
-from medlora.adapters.methods import SSF, BitFit, DoRA, Full, LoRA, LoRAFA, Method, NormTuning, Probe
+from medlora.adapters.adapter import Adapter, Site, Substitute, adapter_of
+from medlora.adapters.derive import is_adapted
+from medlora.adapters.head import chosen_head, within
+from medlora.adapters.methods import LoRA, Method
+from medlora.adapters.norms import norms, statistics
 from medlora.adapters.proof import probe
-from medlora.adapters.targets import Target, check_names, select, setting
-from medlora.adapters.updates import LowRank, Scale, ScaleShift, WeightDecomposed
+from medlora.adapters.targets import Target
 from medlora.errors import MedloraError
-
-NORMS = (
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.instancenorm._InstanceNorm,
-    nn.LayerNorm,
-    nn.GroupNorm,
-)
 
 
 def attach(
@@ -39,138 +31,89 @@ def attach(
         model: any module; for timm models the head and the probe's input are known.
         method: e.g. ``LoRA(rank=8)``.
         example: an input of the model (a tensor, or a tuple of arguments) for the proof that the forward pass reads
-            every target. Without it the input comes from ``model.pretrained_cfg``; where there is neither, no proof
-            is made and ``Adapter.proved`` stays False.
+            every target. Without it the input comes from ``model.pretrained_cfg``; where there is neither, or the
+            weights are on the meta device, no proof is made and ``Adapter.proved`` stays False.
         train_head: True for the classifier that the model names, the path of another, or False.
         batchnorm: "frozen" (statistics stay as they are, after ``model.train()`` too) or "adapt" (they follow the
             data and are saved with the adapter). Frozen by default, but for :class:`Full`.
 
     Raises:
-        MedloraError: the model has an adapter already, a target matches nothing, or the forward pass does not read it.
+        MedloraError: the model has an adapter already, a target matches nothing, the forward pass does not read it, or
+            nothing would be trained.
     """
-    head = chosen_head(model, train_head if isinstance(train_head, (bool, str)) else tuple(train_head))
-    targets = _targets(model, method, head) if isinstance(method, (LoRA, SSF)) else []
-    adapter = plan(model, method, targets, head, batchnorm)
+    if not isinstance(method, Method):
+        raise MedloraError(f"{method!r} is no method to adapt a model", "pass one, as in attach(model, LoRA(rank=8))")
+    head = chosen_head(model, train_head)
+    adapter = plan(model, method, method.find(model, head), head, batchnorm)
     adapter._activate()
     try:
         probe(adapter, example)
     except BaseException:
         adapter.detach()
         raise
-    if adapter.silent:
-        warnings.warn(
-            f"{len(adapter.silent)} targets have no gradient at the probe input, as behind a gain that starts at zero: "
-            f"{', '.join(t.path for t in adapter.silent[:5])}{' …' if len(adapter.silent) > 5 else ''}",
-            stacklevel=2,
-        )
     return adapter
 
 
 def plan(
     model: nn.Module, method: Method, targets: list[Target], head: tuple[str, ...], batchnorm: str | None
 ) -> Adapter:
-    """The adapter, complete but not yet active; the model is untouched."""
-    if adapter_of(model) is not None:
-        raise MedloraError(
-            f"{type(model).__name__} has an adapter already",
-            "detach it first: adapter.detach(), or copy the model before",
-        )
-    if batchnorm is None:
-        batchnorm = "adapt" if isinstance(method, Full) else "frozen"
+    """The adapter, complete but not yet active; the model is untouched. Raises what :func:`attach` raises."""
+    _check(model)
+    batchnorm = method.batchnorm if batchnorm is None else batchnorm
     if batchnorm not in ("frozen", "adapt"):
         raise MedloraError(f"batchnorm={batchnorm!r} is unknown", 'use "frozen" or "adapt"')
-    if isinstance(method, Probe) and not head:
-        raise MedloraError("a linear probe trains the head, and there is none", "give train_head=True or its path")
-    if isinstance(method, Full) and any(p.dtype is torch.int8 for p in model.parameters()):
-        raise MedloraError("a base held as int8 cannot be trained in full", "use a low-rank method, or the float model")
     modules = dict(model.named_modules())
-    updates = _updates(modules, method, targets)
-    norms = [
-        p for p, m in modules.items() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is not None
-    ]
-    frozen = set(norms) if batchnorm == "frozen" else set()
+    updates = {path: _chains(modules[path], chains) for path, chains in method.updates(modules, targets).items()}
+    frozen, adapting = (norms(model), {}) if batchnorm == "frozen" else ({}, norms(model))
     sites = [Site(p, m, updates.get(p), p in frozen) for p, m in modules.items() if p in updates or p in frozen]
-    owned = [
-        Owned(f"{path}.{name}" if path else name, module, name, tensor, _copy(tensor, trained))
-        for path, module, name, tensor, trained in _owned(modules, method, head, set(norms) - frozen)
-    ]
-    return Adapter(model, method, targets, head, batchnorm, sites, owned)
+    owned = list(_owned(modules, method, head, adapting))
+    owned += [Substitute(p, m, n, b, b.clone()) for p, m, n, b in statistics(adapting)]
+    adapter = Adapter(model, method, targets, head, batchnorm, sites, owned)
+    if not any(True for _ in adapter.parameters()):
+        raise MedloraError(
+            f"the method {method.name!r} would train nothing of this {type(model).__name__}, and there is no head",
+            "give train_head=True or the path of the head, or take another method",
+        )
+    return adapter
 
 
-def _targets(model: nn.Module, method: LoRA | SSF, head: tuple[str, ...]) -> list[Target]:
-    wanted: Any = method.targets
-    if isinstance(method, SSF) and wanted == "auto":
-        from medlora.adapters.roles import weights
+def _check(model: nn.Module) -> None:
+    """Raise where nothing can be attached to ``model``."""
+    for path, module in model.named_modules():
+        if adapter_of(module) is not None or is_adapted(module):
+            raise MedloraError(
+                f"{path or type(model).__name__} has an adapter already",
+                "detach it first: adapter.detach(), or copy the model before",
+            )
+        if name := vars(module).get("_medlora_in_use"):
+            raise MedloraError(f"a bank uses its adapter {name!r} in this model", "go back to the base: bank.use(None)")
+    tensors = dict(model.named_parameters())
+    if unknown := next((name for name, p in tensors.items() if nn.parameter.is_lazy(p)), None):
+        raise MedloraError(f"{unknown} has no shape yet", "run the model once on an input, then attach")
+    if torch.is_inference_mode_enabled() or any(p.is_inference() for p in tensors.values()):
+        raise MedloraError("in inference mode nothing can be trained", "build the model and attach outside of it")
 
-        wanted = list(dict.fromkeys(w.path for w in weights(model, head) if w.role != "position"))
-    targets = select(model, head, wanted, method.last)
-    if isinstance(method, (DoRA, SSF)) and any(t.part for t in targets):
-        raise MedloraError(f"{method.name} works on whole weights, not on a part of a fused one", "use attention")
-    if isinstance(method, LoRA):
-        check_names(method.rank_for, targets)
-        check_names(method.alpha_for, targets)
-    return targets
 
-
-def _updates(modules: dict[str, nn.Module], method: Method, targets: list[Target]) -> dict[str, nn.ModuleDict]:
-    """New updates by module path and parameter name."""
-    chains: dict[str, dict[str, nn.ModuleList]] = {}
-    for target in targets:
-        module = modules[target.path]
-        weight: Tensor = stored(module, target.name)
-        names = chains.setdefault(target.path, {})
-        if isinstance(method, LoRA):
-            rank = setting(target, method.rank, method.rank_for)
-            scale = method.scale(rank, setting(target, method.alpha, method.alpha_for))
-            if isinstance(method, DoRA):
-                update: nn.Module = WeightDecomposed(weight, rank, scale, method.dropout)
-            else:
-                train_a = not isinstance(method, LoRAFA)
-                update = LowRank(weight, rank, scale, target.rows, target.part, method.dropout, train_a)
-            names.setdefault(target.name, nn.ModuleList()).append(update)
-        else:
-            gamma = Scale(weight, dim=1 if getattr(module, "transposed", False) and module.groups == 1 else 0)
-            names[target.name] = nn.ModuleList([gamma])
-            bias = module._parameters.get("bias")
-            if bias is not None and target.name == "weight" and bias.numel() == gamma.gamma.numel():
-                names["bias"] = nn.ModuleList([ScaleShift(bias, gamma)])
-    if isinstance(method, SSF) and method.targets == "auto" and method.last is None:
-        for path, module in modules.items():
-            if isinstance(module, NORMS) and module.weight is not None:
-                gamma = Scale(module.weight)
-                chains[path] = {"weight": nn.ModuleList([gamma])}
-                if module.bias is not None:
-                    chains[path]["bias"] = nn.ModuleList([ScaleShift(module.bias, gamma)])
-    dicts = {path: nn.ModuleDict(names) for path, names in chains.items()}
-    for path, chain in dicts.items():
-        chain.train(modules[path].training)
-    return dicts
+def _chains(module: nn.Module, updates: dict[str, list[nn.Module]]) -> nn.ModuleDict:
+    if hasattr(module, "updates"):
+        raise MedloraError(
+            f"a {type(module).__name__} has an attribute called updates, which an adapted module needs itself",
+            "rename it, or leave the module out of targets=",
+        )
+    chains = nn.ModuleDict({name: nn.ModuleList(chain) for name, chain in updates.items()})
+    return chains.train(module.training)
 
 
 def _owned(
-    modules: dict[str, nn.Module], method: Method, head: tuple[str, ...], adapting: set[str]
-) -> list[tuple[str, nn.Module, str, Tensor, bool]]:
-    """Tensors that the adapter has of its own, and whether they are trained."""
-    found: list[tuple[str, nn.Module, str, Tensor, bool]] = []
+    modules: dict[str, nn.Module], method: Method, head: tuple[str, ...], adapting: dict[str, nn.Module]
+) -> Iterator[Substitute]:
+    """Copies of what is trained itself, and of norms that follow the data; tied parameters stay tied."""
+    copies: dict[int, nn.Parameter] = {}
     for path, module in modules.items():
-        in_head = any(path == h or path.startswith(h + ".") for h in head)
-        for name, parameter in module._parameters.items():
-            trained = (
-                in_head
-                or isinstance(method, Full)
-                or (isinstance(method, BitFit) and (name == "bias" or name.endswith("_bias")))
-                or (isinstance(method, NormTuning) and isinstance(module, NORMS))
-            )
+        in_head = within(path, head)
+        for name, p in module._parameters.items():
+            trained = p is not None and (in_head or method.trains(module, name))
             # PEFT saves a batch norm whole or not at all
-            if parameter is not None and (trained or (path in adapting and isinstance(method, LoRA))):
-                found.append((path, module, name, parameter, trained))
-        if path in adapting:
-            found += [(path, module, n, b, False) for n, b in module._buffers.items() if b is not None]
-    return found
-
-
-def _copy(tensor: Tensor, trained: bool) -> Tensor:
-    copy = tensor.detach().clone()
-    if not isinstance(tensor, nn.Parameter):
-        return copy
-    return nn.Parameter(copy, requires_grad=trained and tensor.is_floating_point())
+            if p is not None and (trained or (path in adapting and isinstance(method, LoRA))):
+                copy = nn.Parameter(p.detach().clone(), trained and p.is_floating_point())
+                yield Substitute(path, module, name, p, copies.setdefault(id(p), copy))

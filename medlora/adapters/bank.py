@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medlora.adapters.adapter import Adapter, Owned
-from medlora.adapters.derive import stored
+from medlora.adapters.adapter import Adapter, adapter_of, put
+from medlora.adapters.derive import holder, stored
 from medlora.adapters.fast import forward_for
 from medlora.adapters.mixed import Share, prove_apart, sharing, stacked
 from medlora.adapters.updates import LowRank
@@ -25,7 +25,7 @@ class Bank:
     """Adapters by name on one frozen model; the merged weights of each are kept, so switching moves references only.
 
     Args:
-        model: the base, without an adapter attached.
+        model: the base; an adapter that is attached can be added.
 
     The memory is that of the changed weights, once per adapter. While an adapter is in use the model is a plain one.
 
@@ -43,7 +43,7 @@ class Bank:
         self._tensors: dict[str, Weights] = {}
         self._updates: dict[str, dict[tuple[str, str], list[LowRank]]] = {}
         self._base: Weights = {}
-        self._shares: tuple[tuple[str | None, ...], list[tuple[nn.Module, Share, tuple[str, ...]]]] | None = None
+        self._shares: tuple[tuple[Any, ...], list[tuple[nn.Module, Share, tuple[str, ...]]]] | None = None
         self._proved: set[tuple[frozenset[str], torch.Size]] = set()
 
     def load(self, name: str, folder: str | os.PathLike[str]) -> None:
@@ -70,13 +70,12 @@ class Bank:
             raise MedloraError(f"the bank is using {self.active!r}", "go back to the base first: bank.use(None)")
         if adapter.model is not self.model or adapter.state != "active":
             raise MedloraError("the adapter is not active on the bank's model", "attach or load it on that model")
-        with torch.no_grad():
-            tensors = {
-                (site.path, parameter): nn.Parameter(getattr(site.module, parameter).detach().clone(), False)
-                for site in adapter._sites
-                for parameter in site.updates or ()
-            }
-        own = {_place(item): item.trained for item in adapter._owned}
+        tensors = {
+            (site.path, parameter): nn.Parameter(tensor, False)
+            for site in adapter._sites
+            for parameter, tensor in site.updated()
+        }
+        own = {(item.path, item.name): item.tensor for item in adapter._owned}
         self._updates[name] = {
             (site.path, parameter): list(chain)
             for site in adapter._sites
@@ -85,7 +84,7 @@ class Bank:
         adapter.detach()
         self._tensors[name] = {**tensors, **own}
         for place in self._tensors[name]:
-            self._base.setdefault(place, self._store(place)[place[1]])
+            self._base.setdefault(place, holder(self._modules[place[0]], place[1])[place[1]])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
@@ -96,11 +95,14 @@ class Bank:
     def use(self, name: str | None) -> None:
         """Make the model that of adapter ``name``, or the base again (None)."""
         self._check(name)
+        if adapter_of(self.model) is not None:
+            raise MedloraError("an adapter is attached to the bank's model", "add it to the bank, or detach it")
         for place in self._tensors.get(self.active or "", {}):
-            self._store(place)[place[1]] = self._base[place]
+            put(self._modules[place[0]], place[1], self._base[place])
         for place, tensor in self._tensors.get(name or "", {}).items():
-            self._store(place)[place[1]] = tensor
+            put(self._modules[place[0]], place[1], tensor)
         self.active = name
+        vars(self.model)["_medlora_in_use"] = name
 
     @contextmanager
     def _on_base(self) -> Iterator[None]:
@@ -110,10 +112,6 @@ class Bank:
             yield
         finally:
             self.use(active)
-
-    def _store(self, place: tuple[str, str]) -> dict[str, Any]:
-        module = self._modules[place[0]]
-        return module._parameters if place[1] in module._parameters else module._buffers
 
     @torch.no_grad()
     def run(self, x: Tensor, names: Sequence[str | None]) -> Any:
@@ -137,9 +135,10 @@ class Bank:
             if len(set(names)) == 1:
                 self.use(names[0])
                 return self.model(x)
-            key = tuple(names)
+            like = next(self.model.parameters())
+            key = (*names, like.device, like.dtype)
             if self._shares is None or self._shares[0] != key:
-                self._shares = (key, self._shared(key))
+                self._shares = (key, self._shared(names))
             modules = {share.path: module for module, share, _ in self._shares[1]}
             proof = (frozenset(modules), x.shape[1:])
             if proof not in self._proved:
@@ -159,15 +158,15 @@ class Bank:
         shares = []
         for path, parameters in changed.items():
             module = self._modules[path]
-            places = [(path, parameter) for parameter in parameters]
+            base = {parameter: stored(module, parameter) for parameter in parameters}
             tensors = [
-                (samples, {p[1]: self._tensors.get(name or "", {}).get(p, stored(module, p[1])) for p in places})
+                (samples, {p: self._tensors.get(name or "", {}).get((path, p), b).to(b) for p, b in base.items()})
                 for name, samples in groups.items()
             ]
             factors = None
             chains = [self._updates.get(name or "", {}).get((path, "weight"), []) for name in names]
             if list(parameters) == ["weight"] and forward_for(module, [u for c in chains for u in c]):
-                factors = stacked(chains, stored(module, "weight"))
+                factors = stacked(chains, base["weight"])
             shares.append((module, Share(path, tensors, factors), tuple(parameters)))
         return shares
 
@@ -192,11 +191,6 @@ class Bank:
                 dot = sum(float((a[p].double() * b[p].double()).sum()) for p in a.keys() & b.keys())
                 dots[i, j] = dots[j, i] = dot / (norms[i] * norms[j]) if norms[i] and norms[j] else 0.0
         return names, dots
-
-
-def _place(item: Owned) -> tuple[str, str]:
-    path, _, name = item.key.rpartition(".")
-    return path, name
 
 
 def concatenated(updates: Sequence[LowRank], weights: Sequence[float]) -> tuple[Tensor, Tensor]:

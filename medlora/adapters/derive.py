@@ -13,20 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medlora.adapters import fast
-
-FORWARDS: dict[str, Callable[..., Any]] = {
-    "linear": fast.linear_forward,
-    "conv": fast.conv_forward,
-    "norm": fast.norm_forward,
-}
+Forward = Callable[..., Any]
 
 
 @functools.cache
 def derived(
     user: type,
     names: tuple[str, ...] = (),
-    forward: str | None = None,
+    forward: Forward | None = None,
     frozen: bool = False,
     int8: tuple[str, ...] = (),
 ) -> type:
@@ -35,7 +29,7 @@ def derived(
     Args:
         user: the class.
         names: parameters that read as updated.
-        forward: the name of another forward.
+        forward: another forward, a function of a module's top level (it is pickled by its name).
         frozen: whether the module stays in evaluation mode for ever.
         int8: parameters that are held as int8 and read at full precision.
     """
@@ -48,7 +42,7 @@ def derived(
     }
     body |= {name: _reading(name, name in names) for name in (*int8, *names)}
     if forward:
-        body["forward"] = FORWARDS[forward]
+        body["forward"] = forward
     if frozen:
         body["train"] = _train_frozen
     return type(user.__name__, (user,), body)
@@ -57,7 +51,7 @@ def derived(
 def rederive(
     module: nn.Module,
     names: tuple[str, ...] = (),
-    forward: str | None = None,
+    forward: Forward | None = None,
     frozen: bool = False,
     int8: tuple[str, ...] | None = None,
 ) -> None:
@@ -72,9 +66,19 @@ def plain_class(module: nn.Module) -> type:
     return _derivation(module)[0]
 
 
+def is_adapted(module: nn.Module) -> bool:
+    """Whether ``module`` has a derived class for more than being held as int8."""
+    return any(_derivation(module)[1:4])
+
+
+def holder(module: nn.Module, name: str) -> dict[str, Any]:
+    """The dictionary of ``module`` that holds its parameter or buffer ``name``."""
+    return module._parameters if name in module._parameters else module._buffers
+
+
 def stored(module: nn.Module, name: str) -> Any:
     """The parameter or buffer that ``module`` holds; one held as int8 times its scales."""
-    value: Any = (module._parameters if name in module._parameters else module._buffers)[name]
+    value = holder(module, name)[name]
     return value * module._buffers[f"{name}_scale"] if value.dtype is torch.int8 else value
 
 

@@ -8,7 +8,7 @@ rather than kept; the gradients of A and B come from r-wide products and never n
 
 or, where that is cheaper (few positions), from dW = dYᵀ·x projected. Only x is kept, and not even x where A is frozen:
 then x·Aᵀ is. RunLoRA (Cherniuk et al. 2023, arXiv 2312.03415) chooses the order of products by their cost in this
-manner. A frozen batch norm is a scaling, so its backward pass needs neither its input nor sums over the batch.
+manner.
 """
 
 from __future__ import annotations
@@ -96,6 +96,11 @@ def _gradients(x: Tensor, g: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tens
     return b.T @ dw, dw @ a.T
 
 
+def _fresh(y: Tensor) -> Tensor:
+    """``y``, no view of another tensor: as output of a function that could not be changed in place, as by a ReLU."""
+    return torch.ops.aten._unsafe_view(y, y.shape)
+
+
 def _scaled(scale: float, pair: tuple[Tensor | None, Tensor], like: Sequence[Tensor]) -> list[Tensor | None]:
     return [None if d is None else (scale * d).view(t.shape).to(t.dtype) for d, t in zip(pair, like, strict=True)]
 
@@ -109,7 +114,7 @@ class _Linear(torch.autograd.Function):
         kept = [_thin(a.to(ctx.dtype), x.reshape(-1, x.shape[-1]).T) for a in factors[::2]] if ctx.thin else [x]
         ctx.save_for_backward(weight, scales, *factors, *kept)
         full = _updated(weight, scales, pieces, factors, ctx.dtype)
-        return F.linear(x, full, None if bias is None else bias.to(ctx.dtype))
+        return _fresh(F.linear(x, full, None if bias is None else bias.to(ctx.dtype)))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
@@ -142,7 +147,7 @@ class _Conv(torch.autograd.Function):
         kept = [_conv(x, a.to(ctx.dtype), None, geometry) for a in factors[::2]] if ctx.thin else [x]
         ctx.save_for_backward(weight, scales, *factors, *kept)
         bias = None if bias is None else bias.to(ctx.dtype)
-        return _conv(x, _updated(weight, scales, pieces, factors, ctx.dtype), bias, geometry)
+        return _fresh(_conv(x, _updated(weight, scales, pieces, factors, ctx.dtype), bias, geometry))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
@@ -205,31 +210,6 @@ def _conv_backward(grad: Tensor, x: Tensor, weight: Tensor, geometry: Any, input
     return dx if input_gradient else dw
 
 
-class _FrozenNorm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, mean: Tensor, var: Tensor, weight: Any, bias: Any, eps: float, top: Any) -> Tensor:
-        """Batch norm by its running statistics, then clamped to [0, top] unless ``top`` is None."""
-        y = F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
-        scale = (var + eps).rsqrt() if weight is None else weight * (var + eps).rsqrt()
-        ctx.top = top
-        if top is not None:
-            y = y.clamp_(0, top) if top < float("inf") else y.relu_()
-        ctx.save_for_backward(scale, *([] if top is None else [y]))
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        scale, *y = ctx.saved_tensors
-        scale = scale.to(grad.dtype).view(-1, *[1] * (grad.dim() - 2))
-        if ctx.top is None:
-            return grad * scale, None, None, None, None, None, None
-        if ctx.top < float("inf"):
-            dx = torch.ops.aten.hardtanh_backward(grad, y[0], 0, ctx.top)
-        else:
-            dx = torch.ops.aten.threshold_backward(grad, y[0], 0)
-        return dx.mul_(scale), None, None, None, None, None, None
-
-
 def _pieces(updates: nn.ModuleList) -> tuple[tuple[tuple[Rows, float], ...], list[Tensor]]:
     factors = [factor for update in updates for factor in update.factors()]  # type: ignore[operator]
     return tuple((u.rows, u.scale) for u in updates), factors  # type: ignore[misc]
@@ -240,10 +220,15 @@ def _scales(module: Any) -> Tensor | None:
     return module._buffers["weight_scale"] if module._parameters["weight"].dtype is torch.int8 else None
 
 
+def records() -> bool:
+    """Whether autograd records, and no transform of ``torch.func`` is on, which the functions above do not know."""
+    return torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
+
+
 def linear_forward(module: Any, x: Tensor) -> Tensor:
     """``nn.Linear.forward`` of a module whose weight has low-rank updates; x (..., in)."""
     weight = module._parameters["weight"]
-    if not torch.is_grad_enabled() or weight.requires_grad:
+    if not records() or weight.requires_grad:
         return F.linear(x, module.weight, module.bias)
     pieces, factors = _pieces(module.updates["weight"])
     return _Linear.apply(x, weight, _scales(module), module.bias, pieces, *factors)
@@ -252,23 +237,11 @@ def linear_forward(module: Any, x: Tensor) -> Tensor:
 def conv_forward(module: Any, x: Tensor) -> Tensor:
     """``nn.ConvNd.forward``, ungrouped and zero-padded, with low-rank updates; x (N, in, *space)."""
     weight = module._parameters["weight"]
-    if not torch.is_grad_enabled() or weight.requires_grad or x.dim() != weight.dim():
+    if not records() or weight.requires_grad or x.dim() != weight.dim():
         return module._conv_forward(x, module.weight, module.bias)
     pieces, factors = _pieces(module.updates["weight"])
     geometry = (module.stride, module.padding, module.dilation)
     return _Conv.apply(x, weight, _scales(module), module.bias, geometry, pieces, *factors)
-
-
-def norm_forward(module: Any, x: Tensor) -> Tensor:
-    """A frozen batch norm; x (N, C, *space). timm's ``BatchNormAct2d`` also drops (identity here) and activates."""
-    act: Any = getattr(module, "act", None)
-    top = {nn.ReLU: float("inf"), nn.ReLU6: 6.0}.get(type(act))
-    weight, bias = module.weight, module.bias
-    if not (torch.is_grad_enabled() and x.requires_grad) or (weight is not None and weight.requires_grad):
-        y = F.batch_norm(x, module.running_mean, module.running_var, weight, bias, False, 0.0, module.eps)
-        return y if act is None else act(y)
-    y = _FrozenNorm.apply(x, module.running_mean, module.running_var, weight, bias, module.eps, top)
-    return y if act is None or top is not None else act(y)
 
 
 def forward_for(module: nn.Module, updates: Sequence[nn.Module]) -> Callable[..., Tensor] | None:
@@ -288,13 +261,3 @@ def forward_for(module: nn.Module, updates: Sequence[nn.Module]) -> Callable[...
         if stock and module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str):
             return conv_forward
     return None
-
-
-def frozen_forward_for(module: nn.Module) -> Callable[..., Tensor] | None:
-    """The fast forward of a frozen batch norm, or None where its class computes more than is known here."""
-    kind = type(module)
-    plain = kind.forward is nn.modules.batchnorm._BatchNorm.forward and not hasattr(module, "act")
-    timm = (kind.__module__, kind.__name__) == ("timm.layers.norm_act", "BatchNormAct2d")
-    if timm and not isinstance(getattr(module, "drop", None), nn.Identity):
-        return None
-    return norm_forward if (plain or timm) and "forward" not in vars(module) else None

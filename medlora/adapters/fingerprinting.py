@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from medlora.adapters.adapter import adapter_of
-from medlora.adapters.head import head_paths
+from medlora.adapters.head import head_paths, within
+from medlora.errors import MedloraError
 
 
 def base_tensors(model: nn.Module, head: tuple[str, ...] | None = None) -> Iterator[tuple[str, Tensor]]:
@@ -20,12 +21,12 @@ def base_tensors(model: nn.Module, head: tuple[str, ...] | None = None) -> Itera
         head = adapter.head if adapter and adapter.head else head_paths(model)
     originals: dict[tuple[int, str], Tensor] = {}
     if adapter:
-        originals = {(id(o.module), o.name): o.original for o in adapter._owned}
-        originals |= {(id(module), name): tensor for module, name, tensor in adapter._merged}
+        aside = (*adapter._substitutes, *adapter._owned)  # the base's own, where both have one
+        originals = {(id(s.module), s.name): s.original for s in aside}
     updates = {id(m) for site in adapter._sites if site.updates for m in site.updates.modules()} if adapter else set()
     found = {}
     for path, module in model.named_modules(remove_duplicate=False):  # a shared module counts under each of its paths
-        if id(module) in updates or path in head or path.startswith(tuple(h + "." for h in head)):
+        if id(module) in updates or within(path, head):
             continue
         persistent = {n: b for n, b in module._buffers.items() if n not in module._non_persistent_buffers_set}
         for name, tensor in {**module._parameters, **persistent}.items():
@@ -82,6 +83,8 @@ def difference(saved: dict[str, str], here: dict[str, str]) -> str:
 
 
 def _digest(tensor: Tensor) -> str:
+    if tensor.is_meta:
+        raise MedloraError("a model on the meta device has no weights, so no fingerprint", "load its weights first")
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     data: Any = flat.view(torch.uint8).numpy() if flat.numel() else b""
     return hashlib.sha256(data).hexdigest()[:32]

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
 from medlora.errors import MedloraError
+
+
+def within(path: str, heads: Iterable[str]) -> bool:
+    """Whether ``path`` is one of ``heads`` or lies below one."""
+    return any(path == head or path.startswith(head + ".") for head in heads)
 
 
 def head_paths(model: nn.Module) -> tuple[str, ...]:
@@ -24,17 +30,17 @@ def head_paths(model: nn.Module) -> tuple[str, ...]:
     return tuple(p for p in paths if p in modules and any(True for _ in modules[p].parameters()))
 
 
-def chosen_head(model: nn.Module, train_head: bool | str | tuple[str, ...]) -> tuple[str, ...]:
+def chosen_head(model: nn.Module, train_head: bool | str | Sequence[str] | None) -> tuple[str, ...]:
     """The paths to train as head.
 
     Args:
         model: any module.
-        train_head: True for the classifier that the model names, False for none, or a path, or several.
+        train_head: True for the classifier that the model names, False or None for none, or a path, or several.
 
     Raises:
         MedloraError: a path is no module of the model, or the model does not name its classifier.
     """
-    if train_head is False:
+    if train_head is False or train_head is None:
         return ()
     if train_head is True:
         known = getattr(model, "pretrained_cfg", None) or hasattr(model, "get_classifier")

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medlora.adapters.derive import FORWARDS, plain_class, rederive, stored
+from medlora.adapters.derive import plain_class, rederive, stored
 from medlora.adapters.updates import LowRank
 from medlora.errors import MedloraError
 
@@ -77,9 +77,6 @@ def shared_forward(module: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
     finally:
         share.current = None
     return _join(parts, order)
-
-
-FORWARDS["shared"] = shared_forward
 
 
 def _low_rank(module: Any, share: Share, x: Tensor) -> Tensor:
@@ -149,7 +146,7 @@ def sharing(shares: Sequence[tuple[nn.Module, Share, tuple[str, ...]]]) -> Itera
     try:
         for module, share, names in shares:
             module._modules["updates"] = share
-            rederive(module, names, "shared")
+            rederive(module, names, shared_forward)
         yield
     finally:
         for module, _, _ in shares:

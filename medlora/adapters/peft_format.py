@@ -10,12 +10,23 @@ from torch import Tensor, nn
 
 from medlora.adapters.adapter import Adapter
 from medlora.adapters.derive import plain_class
+from medlora.adapters.head import within
 from medlora.adapters.methods import DoRA, LoRA, Method
 from medlora.adapters.roles import weights
 from medlora.adapters.targets import Target, setting
 from medlora.errors import MedloraError
 
 PREFIX = "base_model.model."
+PLAIN = {  # what PEFT's options must be for its arithmetic to be W + s·B·A on the base as it is
+    "bias": ("none",),
+    "lora_bias": (False,),
+    "fan_in_fan_out": (False,),
+    "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),  # others (pissa, olora, …) change the base
+    **dict.fromkeys(("use_qalora", "use_bdlora"), (False, None)),
+    **dict.fromkeys(
+        ("alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication", "monteclora_config"), (None,)
+    ),
+}
 STOCK = tuple(kind.forward for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
 
 
@@ -98,7 +109,7 @@ def config(adapter: Adapter, reasons: list[str]) -> dict[str, Any]:
         "init_lora_weights": True,
         "lora_alpha": method.alpha,
         "lora_dropout": 0.0,
-        "modules_to_save": [*adapter.head, *sorted(p for p in adapting if not _below(p, adapter.head))] or None,
+        "modules_to_save": [*adapter.head, *sorted(p for p in adapting if not within(p, adapter.head))] or None,
         "peft_type": "LORA",
         "r": method.rank,
         "rank_pattern": {re.escape(p): ranks[p] for p in longest_first} if method.rank_for else {},
@@ -107,10 +118,6 @@ def config(adapter: Adapter, reasons: list[str]) -> dict[str, Any]:
         "use_dora": isinstance(method, DoRA),
         "use_rslora": method.rslora,
     }
-
-
-def _below(path: str, heads: tuple[str, ...]) -> bool:
-    return any(path == h or path.startswith(h + ".") for h in heads)
 
 
 def read(
@@ -123,10 +130,9 @@ def read(
     """
     if config.get("peft_type") != "LORA":
         raise MedloraError(f"the PEFT type {config.get('peft_type')!r} is not read here", "only LORA (with DoRA) is")
-    refused = {"bias": "none", "lora_bias": False, "fan_in_fan_out": False}
-    for key, only in refused.items():
-        if config.get(key, only) != only:
-            raise MedloraError(f"PEFT's {key}={config[key]!r} is not read here", f"only {key}={only!r} is")
+    for key, allowed in PLAIN.items():
+        if config.get(key, allowed[0]) not in allowed:
+            raise MedloraError(f"PEFT's {key}={config[key]!r} is not read here", f"only {key}={allowed[0]!r} is")
     names = {key.removeprefix(PREFIX): tensor for key, tensor in tensors.items()}
     ranks = {k.removesuffix(".lora_A.weight"): t.shape[0] for k, t in names.items() if k.endswith(".lora_A.weight")}
     known = {w.path: w for w in weights(model, ())}

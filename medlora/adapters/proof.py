@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def probe(adapter: Adapter, example: Any = None) -> None:
-    """Set ``adapter.proved`` and ``adapter.silent``; modes, statistics and random numbers stay as they are.
+    """Set what ``adapter`` says of the proof; modes, statistics and random numbers stay as they are.
+
+    A target that the output depends on, but not at this input, is a warning.
 
     Raises:
         MedloraError: the forward pass does not read some targets, or fails on the probe input.
@@ -28,7 +31,7 @@ def probe(adapter: Adapter, example: Any = None) -> None:
         for update in chain
     ]
     inputs = _inputs(model, example)
-    if inputs is None or not chains:
+    if inputs is None or not chains or any(p.is_meta for p in model.parameters()):
         return
     modes = [(module, module.training) for module in model.modules()]
     devices = sorted({p.device for p in model.parameters() if p.device.type == "cuda"}, key=str)
@@ -42,8 +45,9 @@ def probe(adapter: Adapter, example: Any = None) -> None:
             try:
                 output = model(*inputs)
             except Exception as error:
+                shapes = ", ".join(str(tuple(t.shape)) for t in _tensors(inputs)) or type(inputs[0]).__name__
                 raise MedloraError(
-                    f"the model does not run on the probe input of shape {tuple(inputs[0].shape)}: {error}",
+                    f"the model does not run on the probe input ({shapes}): {error}",
                     "pass an input that it takes: attach(…, example=x)",
                 ) from error
             total = sum(
@@ -70,6 +74,12 @@ def probe(adapter: Adapter, example: Any = None) -> None:
     adapter.silent = [t for t in adapter.targets if t.path in silent]
     adapter.read_elsewhere = set(modules) - called
     adapter.proved = True
+    if adapter.silent:
+        warnings.warn(
+            f"{len(adapter.silent)} targets have no gradient at the probe input, as behind a gain that starts at zero: "
+            f"{', '.join(t.path for t in adapter.silent[:5])}{' …' if len(adapter.silent) > 5 else ''}",
+            stacklevel=3,  # the caller of attach
+        )
 
 
 def _inputs(model: nn.Module, example: Any) -> tuple[Any, ...] | None:
@@ -77,20 +87,14 @@ def _inputs(model: nn.Module, example: Any) -> tuple[Any, ...] | None:
         return tuple(example) if isinstance(example, (tuple, list)) else (example,)
     config = getattr(model, "pretrained_cfg", None) or {}
     size = config.get("input_size")
-    if not size:
+    like = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if not size or like is None or like.is_meta:
         return None
     grid = getattr(getattr(model, "patch_embed", None), "img_size", None)
-    first = config.get("first_conv")
-    channels = size[0]
-    if isinstance(first, str) and first:
-        weight: Any = model.get_submodule(first).weight
-        channels = weight.shape[1]
-    like = next(p for p in model.parameters() if p.is_floating_point())
-    return (like.new_zeros((2, channels, *(grid or size[1:]))).normal_(generator=_generator(like)),)
-
-
-def _generator(like: Tensor) -> torch.Generator:
-    return torch.Generator(like.device).manual_seed(0)
+    first: Any = dict(model.named_modules()).get(config.get("first_conv") or "")
+    channels = first.weight.shape[1] if hasattr(first, "in_channels") else size[0]
+    generator = torch.Generator(like.device).manual_seed(0)
+    return (like.new_zeros((2, channels, *(grid or size[1:]))).normal_(generator=generator),)
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:

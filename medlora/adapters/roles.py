@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from medlora.adapters.head import head_paths
+from medlora.adapters.head import head_paths, within
 
 ROLES = (
     "attention.q",
@@ -98,7 +98,7 @@ def weights(model: nn.Module, head: tuple[str, ...] | None = None) -> list[Weigh
     first = _first_convs(model)
     found = []
     for path, module in modules.items():
-        if any(path == h or path.startswith(h + ".") for h in heads):
+        if within(path, heads):
             continue
         for name in _adaptable(module):
             shape = tuple(module._parameters[name].shape)
@@ -127,7 +127,7 @@ def _adaptable(module: nn.Module) -> Iterator[str]:
         names = ()
     for name in names:
         parameter = owned.get(name)
-        if parameter is not None and parameter.dim() >= 2 and not nn.parameter.is_lazy(parameter):
+        if parameter is not None and not nn.parameter.is_lazy(parameter) and parameter.dim() >= 2:
             yield name
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -122,9 +123,13 @@ def load(model: nn.Module, folder: str | os.PathLike[str], override: bool = Fals
     """
     folder = Path(folder)
     if folder.is_dir() and not (folder / INFO).exists() and (folder / CONFIG).exists():
-        method, targets, head, batchnorm, tensors = peft_format.read(
-            model, _read_json(_inside(folder, CONFIG)), _read_tensors(_inside(folder, TENSORS))
-        )
+        config, read = _read_json(_inside(folder, CONFIG)), _read_tensors(_inside(folder, TENSORS))
+        try:
+            method, targets, head, batchnorm, tensors = peft_format.read(model, config, read)
+        except MedloraError:
+            raise
+        except (TypeError, ValueError, AttributeError, re.error) as error:
+            raise MedloraError(f"{folder / CONFIG} is damaged: {error}", "copy the adapter again") from error
         adapter = plan(model, method, targets, head, batchnorm)
         adapter.load_state_dict(adapter.state_dict() | tensors)
     else:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING
 
+from medlora.adapters.head import within
 from medlora.adapters.targets import block_of
 
 if TYPE_CHECKING:
@@ -25,11 +26,10 @@ def trained(adapter: Adapter) -> Iterator[tuple[str, str, int]]:
             for index, update in enumerate(chain):  # one update for each slice of a fused weight
                 size = sum(p.numel() for p in update.parameters() if p.requires_grad)
                 yield site.path, own[min(index, len(own) - 1)], size
-    for item in adapter._owned:
-        if item.trained.requires_grad:
-            path = item.key.rpartition(".")[0]
-            in_head = any(path == h or path.startswith(h + ".") for h in adapter.head)
-            yield path, "head" if in_head else "in place", item.trained.numel()
+    copies = {id(item.tensor): item for item in reversed(adapter._owned)}  # a tied parameter counts once
+    for item in reversed(copies.values()):
+        if item.tensor.requires_grad:
+            yield item.path, "head" if within(item.path, adapter.head) else "in place", item.tensor.numel()
 
 
 def table(adapter: Adapter) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -61,6 +61,8 @@ def select(
             f"{type(model).__name__} has no weight that can be adapted (linear layer, convolution, attention)"
         )
     names = [wanted] if isinstance(wanted, str) else list(wanted)
+    if not names:
+        raise MedloraError("the list of targets is empty", 'name roles or paths, or leave it at "auto"')
     chosen: dict[tuple[str, str, str | None], Target] = {}
     for name in names:
         matched = _matches(name, found)
@@ -136,15 +138,21 @@ def in_last_blocks(targets: list[Target], found: list[Weight], last: str | int |
         raise MedloraError("the model has no numbered blocks to choose the last of", "name paths as targets instead")
     if isinstance(last, (str, int)):
         try:
-            count = last if isinstance(last, int) else round(len(blocks) * Fraction(last))
+            share = Fraction(last, len(blocks)) if isinstance(last, int) else Fraction(last)
         except (ValueError, ZeroDivisionError):
             raise MedloraError(f"last={last!r} is no fraction", "write last='1/3', or block numbers") from None
-        numbers = range(len(blocks) - max(1, min(count, len(blocks))), len(blocks))
+        if not 0 < share <= 1:
+            raise MedloraError(f"last={last!r} of {len(blocks)} blocks", "give a fraction up to 1, or as many at most")
+        numbers = range(len(blocks) - max(1, round(len(blocks) * share)), len(blocks))
     else:
-        wrong = [n for n in last if not -len(blocks) <= n < len(blocks)]
+        given: list[Any] = list(last) if isinstance(last, Sequence) else [last]
+        wrong = [n for n in given if not isinstance(n, int) or not -len(blocks) <= n < len(blocks)]
         if wrong:
-            raise MedloraError(f"there is no block {wrong[0]}: the model has {len(blocks)}, counted from 0")
-        numbers = sorted({n % len(blocks) for n in last})  # type: ignore[assignment]
+            raise MedloraError(
+                f"there is no block {wrong[0]}: the model has {len(blocks)}, counted from 0",
+                "write last='1/3', or numbers",
+            )
+        numbers = sorted({n % len(blocks) for n in given})  # type: ignore[assignment]
     chosen = {blocks[n] for n in numbers}
     order = {w.path: i for i, w in enumerate(found)}
     end = max(i for p, i in order.items() if block_of(p))

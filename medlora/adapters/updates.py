@@ -1,4 +1,8 @@
-"""Updates of a weight: small modules that map the frozen tensor to the one the model computes with."""
+"""The low-rank update: a small module that maps the frozen weight to the one the model computes with.
+
+Any module with ``forward(weight) -> weight`` and ``tensors()``, the tensors of its file by suffix, can stand in its
+place (:mod:`medlora.adapters.rescaling` has others); :mod:`medlora.adapters.fast` knows this one by heart.
+"""
 
 from __future__ import annotations
 
@@ -67,61 +71,3 @@ def updated(weight: Tensor, rows: tuple[int, int] | None, scale: float, a: Tenso
     start, stop = rows
     middle = updated(weight[start:stop], None, scale, a, b)
     return torch.cat([weight[:start], middle, weight[stop:]])
-
-
-class WeightDecomposed(LowRank):
-    """DoRA: the rows of W + scale · B·A, each brought to a trained length.
-
-    The length of the sum is taken as a constant in the backward pass (section 4.3 of arXiv 2402.09353).
-    """
-
-    def __init__(self, weight: Tensor, rank: int, scale: float, dropout: float = 0.0) -> None:
-        super().__init__(weight, rank, scale, dropout=dropout)
-        self.magnitude = nn.Parameter(weight.detach().flatten(1).norm(dim=1))
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """The updated weight, shaped as ``weight``."""
-        rows = super().forward(weight).flatten(1)
-        norm = rows.detach().norm(dim=1)
-        factor = torch.where(norm > 0, self.magnitude / norm.clamp_min(torch.finfo(norm.dtype).tiny), 1.0)
-        return (rows * factor[:, None]).view(weight.shape)
-
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """As in :class:`LowRank`, and the lengths."""
-        yield from super().tensors()
-        yield "lora_magnitude_vector", self.magnitude
-
-
-class Scale(nn.Module):
-    """SSF on a weight: each output channel times γ, one at the start."""
-
-    def __init__(self, weight: Tensor, dim: int = 0) -> None:
-        super().__init__()
-        shape = [1] * weight.dim()
-        shape[dim] = weight.shape[dim]
-        self.gamma = nn.Parameter(weight.new_ones(shape))
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """γ · weight."""
-        return weight * self.gamma
-
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """The tensor that an adapter's file holds."""
-        yield "ssf_scale", self.gamma
-
-
-class ScaleShift(nn.Module):
-    """SSF on a bias: γ · bias + β, γ being that of the same module's weight."""
-
-    def __init__(self, bias: Tensor, weight: Scale) -> None:
-        super().__init__()
-        self.beta = nn.Parameter(torch.zeros_like(bias))
-        self.weight = (weight,)  # a tuple: γ belongs to the weight's update, not to this module
-
-    def forward(self, bias: Tensor) -> Tensor:
-        """γ · bias + β, (channels,)."""
-        return bias * self.weight[0].gamma.flatten() + self.beta
-
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """The tensor that an adapter's file holds; γ is the weight's."""
-        yield "ssf_shift", self.beta

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -183,3 +184,24 @@ def test_other_peft_types_are_refused(tmp_path: Path) -> None:
     theirs.save_pretrained(tmp_path / "ia3")
     with pytest.raises(MedloraError, match="IA3"):
         load(Net(), tmp_path / "ia3")
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_a_peft_adapter_of_a_changed_base_is_refused(init: str, tmp_path: Path) -> None:
+    """PiSSA and OLoRA take part of the base away: their factors on the base as it is are another model."""
+    theirs = get_peft_model(Net(), LoraConfig(target_modules=["body"], init_lora_weights=init))
+    theirs.save_pretrained(tmp_path / "theirs")
+    with pytest.raises(MedloraError, match="init_lora_weights"):
+        load(Net(), tmp_path / "theirs")
+
+
+@pytest.mark.parametrize("damage", [{"r": "many"}, {"alpha_pattern": {"(": 2}}, {"alpha_pattern": [1]}, {"r": None}])
+def test_a_damaged_peft_configuration_is_named(damage: dict, tmp_path: Path) -> None:
+    theirs = get_peft_model(Net(), LoraConfig(target_modules=["body"]))
+    theirs.save_pretrained(tmp_path / "theirs")
+    path = tmp_path / "theirs" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    net = Net()
+    with pytest.raises(MedloraError):
+        load(net, tmp_path / "theirs")
+    assert type(net.body) is nn.Linear

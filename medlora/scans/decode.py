@@ -32,8 +32,8 @@ _PREFIX = "1.2.840.10008.1.2.4."
 _JPEG = {_PREFIX + n for n in ("50", "51", "57", "70")}  # baseline, extended, lossless, lossless first-order
 _JPEG_LS = {_PREFIX + n for n in ("80", "81")}
 _JPEG_2000 = {_PREFIX + n for n in ("90", "91", "201", "202", "203")}  # and its high-throughput form, HTJ2K
-_MOST_DECODED = 4 << 30  # bytes; what a file that is small by comparison may claim
-_MOST_RATIO = 500
+MOST_DECODED = 4 << 30  # bytes; what a series of small files may claim, and a sixteenth of it one file
+MOST_RATIO = 500
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def check_pixels(header: Header) -> Issue | None:
     if syntax not in _NATIVE and syntax not in _JPEG | _JPEG_LS | _JPEG_2000 and syntax != RLELossless:
         return Issue(Code.UnsupportedTransferSyntax, syntax if syntax.startswith("1.2.840.10008.") else "a private one")
     if syntax == DeflatedExplicitVRLittleEndian or syntax not in _NATIVE:
-        if cells.size > max(_MOST_DECODED // 16, header.size * _MOST_RATIO):
+        if cells.size > max(MOST_DECODED // 16, header.size * MOST_RATIO):
             return Issue(Code.TooLarge, f"{cells.size / 1e9:.1f} GB from a file of {header.size / 1e6:.1f} MB")
         if syntax == DeflatedExplicitVRLittleEndian:
             return None
@@ -232,7 +232,7 @@ class Frames:
 
     def _codestream(self, encoded: bytes, photometric: str) -> np.ndarray[Any, Any]:
         cells = self.cells
-        if b"\xff\xd9" not in encoded[-16:]:
+        if b"\xff\xd9" not in encoded.rstrip(b"\0")[-16:]:
             raise ScanError(Issue(Code.TruncatedPixelData, "the codestream has no end"))
         stream = _Codestream(encoded)
         if (stream.rows, stream.columns, stream.samples) != (cells.rows, cells.columns, cells.samples):

@@ -65,6 +65,12 @@ NO_IMAGES = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
 #: SOP classes of CT: single slices, enhanced, legacy converted enhanced (PS3.4 B.5).
 CT_IMAGES = {f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "2.1", "2.2")}
 
+#: SOP classes of PET: single slices, legacy converted enhanced, enhanced (PS3.4 B.5).
+PET_IMAGES = {f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("128", "128.1", "130")}
+
+#: SOP class of whole slide images, whose frames are tiles of one plane (PS3.4 B.5).
+SLIDE_IMAGES = "1.2.840.10008.5.1.4.1.1.77.1.6"
+
 #: SOP classes of digital radiographs FOR PROCESSING: DX, mammography, intra-oral (PS3.4 B.5).
 FOR_PROCESSING = {f"1.2.840.10008.5.1.4.1.1.1.{n}" for n in ("1.1", "2.1", "3.1")}
 

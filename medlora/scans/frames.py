@@ -144,6 +144,6 @@ def _mosaic(header: Header) -> None:
     corner = corner + directions[0] * between_columns * (values["Columns"] - columns) / 2
     corner = corner + directions[1] * between_rows * (values["Rows"] - rows) / 2
     # The private normal gives the side; its digits are fewer than those of the orientation.
-    step = spacing * directions[2] * np.sign(directions[2] @ np.asarray(normal, float))
+    step = abs(spacing) * directions[2] * np.sign(directions[2] @ np.asarray(normal, float))
     values["MosaicTiles"] = tiles
     header.frames = [{"ImagePositionPatient": (corner + k * step).tolist()} for k in range(count)]

@@ -143,7 +143,7 @@ _TEMPLATES = Templates()
 
 
 def _walk(buffer: bytes, size: int) -> tuple[Values, Pixels]:
-    syntax, instance, position = _meta(buffer)
+    syntax, instance, position = meta(buffer)
     if not syntax.startswith("1.2.840.10008.1.2") or syntax in (DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian):
         raise Unusual
     explicit = syntax != ImplicitVRLittleEndian
@@ -310,9 +310,17 @@ def _convert(spec: _Spec, vr: str, raw: bytes, values: Values, charset: bytes) -
         values["Unreadable"] = min(keyword, values.get("Unreadable", keyword))
 
 
-def _meta(buffer: bytes) -> tuple[str, str, int]:
-    """Transfer syntax, Media Storage SOP Instance UID, and where the data set begins (PS3.10 7.1)."""
-    position = 132
+def meta(buffer: bytes, position: int = 132) -> tuple[str, str, int]:
+    """Transfer syntax, Media Storage SOP Instance UID, and where the data set begins (PS3.10 7.1).
+
+    Args:
+        buffer: the first bytes of the file.
+        position: where its file meta group begins.
+
+    Raises:
+        Unusual: pydicom has to read it.
+        IndexError, struct.error: the buffer ends before the group does.
+    """
     syntax = instance = b""
     while True:
         tag, vr, length = _EXPLICIT(buffer, position)

@@ -25,7 +25,6 @@ from medlora.scans.header import Header, Values, digest_of
 from medlora.scans.plain import plain_of
 from medlora.scans.walk import LONG, PIXELS, SHORT, UNDEFINED, Pixels, Unusual, meta, walk
 
-
 _MOST_INFLATED = 100  # times its size a deflated data set may grow; blank images of one size reach 1000
 _ALWAYS_INFLATED = 256 << 20  # bytes it may have whatever its size
 

@@ -13,6 +13,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from io import IOBase
 from pathlib import Path
 
 import nibabel
@@ -135,12 +136,13 @@ def _open(path: Path) -> Iterator[nibabel.Nifti1Image]:
         raise ScanError(Issue(Code.NoPixelData, "the .img of the pair is not beside it"))
     paired, single = (nibabel.Nifti2Pair, nibabel.Nifti2Image) if two else (nibabel.Nifti1Pair, nibabel.Nifti1Image)
     with ExitStack() as open_files, _silent():
-        held = [
-            FileHolder(fileobj=open_files.enter_context(gzip.open(file) if _gzipped(file) else file.open("rb")))
-            for file in files
-        ]
+        held = [FileHolder(fileobj=open_files.enter_context(_reading(file))) for file in files]
         names = ("header", "image") if len(files) == 2 else ("image",)
         yield (paired if len(files) == 2 else single).from_file_map(dict(zip(names, held, strict=True)), mmap=False)
+
+
+def _reading(path: Path) -> IOBase:
+    return gzip.GzipFile(path) if _gzipped(path) else path.open("rb")
 
 
 @contextmanager

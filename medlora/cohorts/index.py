@@ -131,10 +131,9 @@ def index(
             cache.touch(mode=0o600)  # it may turn out only after hours that it cannot be written
         except OSError as error:
             raise cannot_write(cache, error) from error
-    database = _open(cache)
-    before = database.total_changes
-    found = _index(folder, database, workers)
-    if cache is not None and database.total_changes > before:
+    kept = _open(cache)
+    found = _index(folder, kept, workers)
+    if cache is not None and found._database is not kept:
         found.save(cache)
     return found
 
@@ -142,14 +141,16 @@ def index(
 def index_again(folder: str | os.PathLike[str], known: Path | None, workers: int | None = None) -> Index:
     """As `index`, with what ``known`` holds (if anything) to begin with, and nothing written but by `Index.save`."""
     try:
-        database = _open(known if known is not None and known.is_file() else None)
+        kept = _open(known if known is not None and known.is_file() else None)
     except MedloraError:
         say("the earlier index of headers cannot be used: all headers are read again")
-        database = _open(None)
-    return _index(folder, database, workers)
+        kept = _open(None)
+    return _index(folder, _in_memory(kept), workers)
 
 
-def _index(folder: str | os.PathLike[str], database: sqlite3.Connection, workers: int | None) -> Index:
+def _index(folder: str | os.PathLike[str], kept: sqlite3.Connection, workers: int | None) -> Index:
+    """What is in ``folder``: by ``kept`` itself where nothing has changed, else by a copy of it that is brought up to
+    date."""
     from medlora.scans import Code, Excluded
     from medlora.scans.folder import entries
 
@@ -171,10 +172,11 @@ def _index(folder: str | os.PathLike[str], database: sqlite3.Connection, workers
     digest = hashlib.sha256("\0".join(names).encode(errors="surrogatepass"))
     digest.update(sizes.tobytes() + times.tobytes())
     listing = digest.hexdigest()
-    listed, series = database.execute("SELECT listing, series FROM meta").fetchone()
+    listed, series = kept.execute("SELECT listing, series FROM meta").fetchone()
     if listed == listing:
         table, problems = json.loads(series)
-        return Index(folder, pd.DataFrame(**table), problems, excluded, len(names), 0, database)
+        return Index(folder, pd.DataFrame(**table), problems, excluded, len(names), 0, kept)
+    database = _in_memory(kept)
     # As bytes, since a name need not be valid text
     now = {os.fsencode(name): signature for name, *signature in zip(names, sizes, times, strict=True)}
     read = _update(folder, now, database, workers)
@@ -186,8 +188,8 @@ def _index(folder: str | os.PathLike[str], database: sqlite3.Connection, workers
         if Code.CannotOpen.name in problems:  # what could not be opened is tried again the next time
             database.execute("UPDATE files SET mtime = -1 WHERE problem = ?", (Code.CannotOpen.name,))
             listing = ""
-        kept = found.to_dict("split", index=False)
-        database.execute("UPDATE meta SET listing = ?, series = ?", (listing, json.dumps([kept, problems])))
+        table = found.to_dict("split", index=False)
+        database.execute("UPDATE meta SET listing = ?, series = ?", (listing, json.dumps([table, problems])))
     return Index(folder, found, problems, excluded, len(names), read, database)
 
 
@@ -214,28 +216,35 @@ def _update(folder: Path, now: dict[bytes, list[int]], database: sqlite3.Connect
 
 
 def _open(cache: Path | None) -> sqlite3.Connection:
-    """In memory, what the cache holds where there is one of this version, an empty database otherwise."""
-    database = sqlite3.connect(":memory:")
+    """The cache, to read from, where there is one of this version; else an empty database in memory."""
     made_with = f"{__version__} {_fields()}"
     if cache is not None and cache.stat().st_size:
         try:
             with cache.open("rb") as file:
                 if _check_of(file) != _kept_check(file):
                     raise sqlite3.DatabaseError("its checksum is another one")
-            with closing(sqlite3.connect(cache)) as kept:
-                kept.backup(database)
-            if database.execute("SELECT made_with FROM meta").fetchone() == (made_with,):
-                return database
+            kept = sqlite3.connect(f"{cache.absolute().as_uri()}?mode=ro", uri=True)
+            if kept.execute("SELECT made_with FROM meta").fetchone() == (made_with,):
+                return kept
+            kept.close()
         except (OSError, sqlite3.DatabaseError) as error:
             raise MedloraError(
                 f"{cache} is not a cache of medlora, is damaged, or cannot be read ({error})",
                 "remove it, or choose another place for the cache",
             ) from None
         say("the cache of headers is of another version: all headers are read again")
-        database = sqlite3.connect(":memory:")
+    database = sqlite3.connect(":memory:")
     database.executescript(_SCHEMA)
     with database:
         database.execute("INSERT INTO meta VALUES (?, '', '')", (made_with,))
+    return database
+
+
+def _in_memory(kept: sqlite3.Connection) -> sqlite3.Connection:
+    """A copy of the database that may be changed; ``kept`` is let go of."""
+    database = sqlite3.connect(":memory:")
+    with closing(kept):
+        kept.backup(database)
     return database
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from medlora.scans.csa import layout
 from medlora.scans.elements import PRESENT, STRUCTURAL, WANTED
 from medlora.scans.header import Values
 from medlora.scans.plain import BINARY, PADDING, plain, plain_of_raw
@@ -31,6 +32,7 @@ LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"
 
 _MOST_BYTES = 4 << 20  # a longer header is left to pydicom
 _MOST_CACHED = 4096
+_LONGEST_CACHED = 1024
 _EXPLICIT, _IMPLICIT = struct.Struct("<IHH").unpack_from, struct.Struct("<II").unpack_from
 _LENGTH = struct.Struct("<I").unpack_from
 
@@ -59,7 +61,7 @@ def walk(path: str | os.PathLike[str], size: int, start: bytes) -> tuple[Values,
             if len(start) >= min(size, _MOST_BYTES):
                 raise Unusual from error
             with Path(path).open("rb", buffering=0) as file:
-                longer = file.read(4 * len(start))
+                longer = file.read(8 * len(start))
             if len(longer) <= len(start):
                 raise Unusual from error
             start = longer
@@ -105,7 +107,7 @@ def _name(raw: bytes) -> Any:
 
 
 _CONVERTERS: dict[str, Callable[[bytes], Any]] = {vr: _binary(form) for vr, form in BINARY.items()}
-_CONVERTERS |= {"DS": _decimal, "IS": _integer, "PN": _name}
+_CONVERTERS |= {"DS": _decimal, "IS": _integer, "PN": _name, "OB": layout}
 # Values by bytes, one store per VR: most files of an archive repeat each other, and equal values are then one object.
 _CACHES: dict[str, dict[bytes, Any]] = {}
 _CONVERTED: dict[tuple[str, str, bytes, bytes], Any] = {}
@@ -288,9 +290,11 @@ def _take(spec: _Spec, written: int, raw: bytes, values: Values, odd: list[_Odd]
     if value is None or keyword == "SpecificCharacterSet":
         odd.append((spec, vr, raw))
         return
-    if len(cache) >= _MOST_CACHED:
-        cache.clear()
-    cache[raw] = values[keyword] = value
+    values[keyword] = value
+    if len(raw) <= _LONGEST_CACHED:
+        if len(cache) >= _MOST_CACHED:
+            cache.clear()
+        cache[raw] = value
 
 
 def _convert(spec: _Spec, vr: str, raw: bytes, values: Values, charset: bytes) -> None:

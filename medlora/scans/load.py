@@ -216,7 +216,7 @@ def _window_of_table(header: Header, ends: float | None) -> tuple[tuple[float, f
 def place(planes: list[Plane], depth: int) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
     """The affine, and the places of slices along the normal where they are not even."""
     values = planes[0].values
-    spacing = spacing_of(values) or (1.0, 1.0)
+    spacing = spacing_of(values) or _unit_spacing(values)
     directions, position = planes[0].directions, planes[0].position
     if any(plane.position is None for plane in planes):
         position = None
@@ -241,3 +241,11 @@ def spacing_of(values: Values) -> tuple[float, float] | None:
         if isinstance(pair, list) and len(pair) == 2 and all(isinstance(n, (int, float)) and n > 0 for n in pair):
             return float(pair[0]), float(pair[1])
     return None
+
+
+def _unit_spacing(values: Values) -> tuple[float, float]:
+    """1 mm, where the file does not say; between rows as much more as Pixel Aspect Ratio says (PS3.3 C.7.6.3.1.7)."""
+    ratio = values.get("PixelAspectRatio")
+    if isinstance(ratio, list) and len(ratio) == 2 and all(isinstance(n, (int, float)) and n > 0 for n in ratio):
+        return float(ratio[0]) / float(ratio[1]), 1.0
+    return 1.0, 1.0

@@ -25,7 +25,7 @@ def remarks(values: Values, planes: list[Plane]) -> list[Issue]:
         issues.append(Issue(Code.BurnedInAnnotation))
     if values.get("PresentationIntentType") == "FOR PROCESSING" or values.get("SOPClassUID") in FOR_PROCESSING:
         issues.append(Issue(Code.ForProcessing))
-    volumetric = values.get("Modality") in ("CT", "MR", "PT", "NM", "RTDOSE")
+    volumetric = values.get("Modality") in ("CT", "MR", "PT", "NM", "RTDOSE")  # of radiographs few say it
     if volumetric and "ImagePositionPatient" in values and spacing_of(values) is None:
         issues.append(Issue(Code.UnknownSpacing))
     if unclear := _unclear_units(values, planes):

@@ -10,7 +10,7 @@ import numpy as np
 from medlora.scans.codes import Code, Issue
 from medlora.scans.geometry import Array, check_stack
 from medlora.scans.header import stored_pixels
-from medlora.scans.plane import Plane, Refused, Volume, by_words, grouped
+from medlora.scans.plane import Plane, Refused, Volume, by_words, grouped, listed
 
 # What names a kind of image, or a volume of a run: may tell images at the same position apart, most telling first.
 _KINDS = (
@@ -27,6 +27,8 @@ _NEVER_MIXED = (
     "FrameOfReferenceUID", "EchoNumbers", "DiffusionBValue", "ConvolutionKernel", "ComplexImageComponent", "Units",
     "RescaleType",
 )  # fmt: skip
+# Nor do those in which these numbers differ by more than rounding.
+_NEVER_APART = ("EchoTime", "KVP", "SliceThickness")
 # Counters of the acquisition: they rise from slab to slab of one volume as well, so a gap between slabs may be a loss.
 _COUNTERS = ("AcquisitionNumber", "TriggerTime")
 # What two volumes of one run have in common.
@@ -156,12 +158,19 @@ def _parted_by_kind(planes: list[Plane], directions: Array) -> list[list[Plane]]
         return [planes]
     on_one_grid = any(issue.code is Code.MissingSlices for issue in issues)
     for word in _KINDS:
-        if on_one_grid and word in _COUNTERS:
-            continue
         parts = list(grouped(planes, by_words((word,))).values())
-        if len(parts) > 1 and all(len(part) > 1 and not _issues_of_uneven(part, directions) for part in parts):
-            return parts
+        if len(parts) < 2 or not all(len(part) > 1 and not _issues_of_uneven(part, directions) for part in parts):
+            continue
+        if word in _COUNTERS and on_one_grid and _lost(planes, directions) <= min(map(len, parts)) // 2:
+            return [planes]
+        return parts
     return [planes]
+
+
+def _lost(planes: list[Plane], directions: Array) -> int:
+    """How many slices a stack lacks that lies on one even grid."""
+    along = _positions(planes) @ directions[2]
+    return round(float((along[-1] - along[0]) / np.diff(along).min())) + 1 - len(planes)
 
 
 def _issues_of_uneven(planes: list[Plane], directions: Array) -> list[Issue]:
@@ -191,9 +200,17 @@ def _checked(planes: list[Plane], directions: Array) -> Volume:
         return Volume(planes)
     issues = check_stack(_positions(planes), directions)[1]
     mixed = [word for word in _NEVER_MIXED if len(grouped(planes, by_words((word,)))) > 1]
+    mixed += [word for word in _NEVER_APART if _differ(planes, word)]
+    if len({tuple(listed(plane.values.get("ImageType"))[:3]) for plane in planes}) > 1:
+        mixed.append("ImageType")
     if mixed:
         issues.append(Issue(Code.MixedSlices, ", ".join(mixed)))
     return Volume(planes, issues)
+
+
+def _differ(planes: list[Plane], word: str) -> bool:
+    numbers = {number for plane in planes if isinstance(number := plane.values.get(word), (int, float))}
+    return bool(numbers) and max(numbers) - min(numbers) > 0.01 * abs(max(numbers))
 
 
 def _positions(planes: list[Plane]) -> Array:

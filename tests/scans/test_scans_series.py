@@ -301,6 +301,38 @@ def test_slices_that_must_not_be_mixed_are_flagged_where_nothing_parts_them(tmp_
     assert codes(scan) == [Code.MixedSlices] and "ConvolutionKernel" in str(scan.issues[0])
 
 
+@pytest.mark.parametrize(
+    ("word", "values"),
+    [("KVP", (80, 140)), ("SliceThickness", (1.0, 5.0)), ("EchoTime", (10.0, 90.0)),
+     ("ImageType", (["ORIGINAL", "PRIMARY", "AXIAL"], ["DERIVED", "SECONDARY", "MIP"])), ("KVP", (120, 120.5))],
+)  # fmt: skip
+def test_other_kinds_of_slices_on_the_same_grid_are_flagged(tmp_path, word, values):
+    """A reformatted image that lies just where the next slice would; numbers that differ by rounding are no kinds."""
+    series(tmp_path, axial(6), each=[{word: values[k == 5]} for k in range(6)])
+    (issues,) = (scan.issues for scan in scans.read(tmp_path))
+    expected = [] if values == (120, 120.5) else [(Code.MixedSlices, word)]
+    assert [(issue.code, issue.detail) for issue in issues] == expected
+
+
+def test_two_slabs_far_apart_are_two_scans(tmp_path):
+    positions = axial(30)[[*range(10), *range(20, 30)]]
+    series(tmp_path, positions, each=[{"AcquisitionNumber": 1 + k // 10} for k in range(20)])
+    found = scans.read(tmp_path)
+    assert [scan.shape[2] for scan in found] == [10, 10] and all(scan.issues == () for scan in found)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rounded_positions_and_cosines_are_clean(tmp_path, seed):
+    """Noise of a thousandth of a millimetre in positions, cosines of three decimals: both occur, neither is a fault."""
+    chance = np.random.default_rng(seed)
+    row, column, _ = np.linalg.qr(chance.normal(size=(3, 3)))[0]
+    positions = np.arange(60)[:, None] * np.cross(row, column) * 1.2 + chance.uniform(-1e-3, 1e-3, (60, 3))
+    volume = series(tmp_path, positions, orientation=tuple(np.round([*row, *column], 3)), sop_class=MR)
+    scan = one(tmp_path)
+    np.testing.assert_array_equal(scan.array, volume)
+    assert scan.issues == () and scan.spacing[2] == pytest.approx(1.2, abs=1e-3)
+
+
 @pytest.mark.parametrize("tilt", [0.0, 12.0])
 def test_uneven_slices_made_even_on_request(tmp_path, tilt):
     angle = math.radians(tilt)

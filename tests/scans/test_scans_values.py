@@ -208,6 +208,25 @@ def test_for_processing_follows_the_intensity_sign_and_is_flagged(tmp_path, sign
     assert [issue.code for issue in scan.issues] == [Code.ForProcessing]
 
 
+def test_pixels_that_are_not_square_without_a_spacing(tmp_path):
+    """PS3.3 C.7.6.3.1.7: vertical to horizontal size of a pixel."""
+    save(image(picture(), DX, PixelAspectRatio=[2, 1]), tmp_path / "a")
+    assert loaded(tmp_path).spacing == (1.0, 2.0, 1.0)
+
+
+@pytest.mark.parametrize("written", [-3.0, 0.0])
+def test_a_single_slice_is_as_thick_as_said_whatever_the_sign(tmp_path, written):
+    """PS3.3 C.8.4.15: the sign of Spacing Between Slices is a direction."""
+    save(image(picture(), MR, SpacingBetweenSlices=written, SliceThickness=2.0, **PLACE), tmp_path / "a")
+    assert loaded(tmp_path).spacing == (1.0, 1.0, abs(written) or 2.0)
+
+
+def test_tiles_of_a_whole_slide_are_no_slices(tmp_path):
+    tiles = picture(4 * 12, 16, high=256).reshape(4, 12, 16)
+    save(image(tiles, "1.2.840.10008.5.1.4.1.1.77.1.6", stored=8, Modality="SM"), tmp_path / "a")
+    assert [e.code for e in scans.survey(tmp_path).excluded] == [Code.UnknownPixelFormat]
+
+
 def test_contradicting_polarity_is_flagged(tmp_path):
     save(image(picture(), DX, PresentationLUTShape="INVERSE"), tmp_path / "a")
     assert [issue.code for issue in loaded(tmp_path).issues] == [Code.ConflictingPolarity]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, BinaryIO
 
 import imagecodecs
@@ -215,6 +216,7 @@ class Frames:
         try:
             if self._syntax == RLELossless:
                 dtype = np.dtype(f"<u{cells.bits // 8}" if cells.bits > 1 else "u1")
+                _check_segments(encoded, cells.samples * dtype.itemsize)
                 frame = np.frombuffer(imagecodecs.dicomrle_decode(encoded, dtype), dtype)
                 frame = frame.reshape(cells.samples, cells.rows, cells.columns).transpose(1, 2, 0)
                 frame = frame[..., 0] if cells.samples == 1 else _to_rgb(frame, photometric)
@@ -249,6 +251,20 @@ class Frames:
             space = "YCBCR" if stream.is_ycbcr(photometric) else "RGB"
             return imagecodecs.jpeg8_decode(encoded, colorspace=space, outcolorspace="RGB")
         return frame if frame.ndim == 2 else _to_rgb(frame, photometric)
+
+
+def _check_segments(encoded: bytes, count: int) -> None:
+    """Refuse an RLE frame whose header (PS3.5 G.5) names other segments than there are: the codec would read on in
+    whatever memory lies there.
+
+    Args:
+        encoded: one frame.
+        count: of its segments, one per byte of a pixel.
+    """
+    found, *offsets = struct.unpack_from("<16I", encoded)
+    starts = [64, *offsets[1:count], len(encoded)]
+    if found != count or offsets[0] != 64 or any(a >= b for a, b in pairwise(starts)):
+        raise ScanError(Issue(Code.DamagedPixelData, "the segments do not lie where they should"))
 
 
 def _to_rgb(frame: np.ndarray[Any, Any], photometric: str) -> np.ndarray[Any, Any]:

@@ -96,8 +96,10 @@ def _integer(raw: bytes) -> Any:
 def _texts(raw: bytes) -> Any:
     if b"\x1b" in raw:
         raise ValueError
-    text = raw.decode("ascii")
-    return plain("LO", text.split("\\")) if "\\" in text else text.strip(PADDING) or None
+    text = raw.decode("ascii").strip(PADDING)
+    if not text.isprintable():  # pydicom takes some control characters for white space
+        raise ValueError
+    return plain("LO", text.split("\\")) if "\\" in text else text or None
 
 
 def _name(raw: bytes) -> Any:
@@ -214,7 +216,7 @@ def _elements(buffer: bytes, position: int, size: int, explicit: bool) -> tuple[
             raise IndexError
         else:
             _take(spec, vr if explicit else wanted, raw, values, odd)
-    if position > size:
+    if position > size or any(item[0][0] in values for item in odd):  # the latter: one that is there twice
         raise Unusual
     if pixels is not None:
         kind_of_header = (explicit, len(starts), str(values.get("SOPClassUID")), str(values.get("Manufacturer")))
@@ -282,6 +284,7 @@ def _take(spec: _Spec, written: int, raw: bytes, values: Values, odd: list[_Odd]
         return
     if not raw:
         values.pop(keyword, None)  # of an element that is there twice, the last counts
+        odd[:] = [item for item in odd if item[0] is not spec]
         return
     try:
         value = convert(raw)

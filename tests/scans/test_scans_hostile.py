@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import struct
 import subprocess
 import sys
 import zlib
@@ -96,6 +97,21 @@ def test_a_header_that_asks_for_more_than_the_file_holds(tmp_path, keyword, valu
     setattr(data, keyword, value)
     save(data, tmp_path / "a")
     assert [e.code for e in scans.survey(tmp_path).excluded] == [code]
+
+
+@pytest.mark.parametrize("segment", [0, 1, 2])
+@pytest.mark.parametrize("offset", [0, 63, 1_000_000, 2_583_692_328, 2**32 - 1])
+def test_rle_segments_that_lie_elsewhere_are_not_followed(tmp_path, segment, offset):
+    """PS3.5 G.5: number of segments and their offsets. imagecodecs follows them out of the frame, and the process
+    ends."""
+    data = image(picture(), CT, **PLACE)
+    data.compress("1.2.840.10008.1.2.5", generate_instance_uid=False)
+    path = save(data, tmp_path / "a")
+    whole = path.read_bytes()
+    at = whole.index(struct.pack("<2I", 2, 64)) + 4 * segment
+    path.write_bytes(whole[:at] + struct.pack("<I", offset) + whole[at + 4 :])
+    with pytest.raises(scans.ScanError, match="DamagedPixelData"):
+        scans.survey(path).scans[0].load()
 
 
 @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1"])

@@ -136,7 +136,7 @@ _KNOWN = {_swapped(tag): _spec(keyword, vr) for tag, (keyword, vr) in WANTED.ite
 _KNOWN |= {_swapped(tag): _spec(keyword, _SEQUENCE) for tag, keyword in PRESENT.items()}
 _KNOWN |= {_swapped(tag): _spec(keyword, _END) for tag, keyword in PIXELS.items()}
 _SHORT, _LONG = {_number(vr) for vr in SHORT}, {_number(vr) for vr in LONG}
-_SQ, _US, _SS = _number(b"SQ"), _number(b"US"), _number(b"SS")
+_SQ, _UI, _US, _SS = (_number(vr) for vr in (b"SQ", b"UI", b"US", b"SS"))
 
 
 _Odd = tuple[_Spec, str, bytes]
@@ -341,6 +341,8 @@ def meta(buffer: bytes, position: int = 132) -> tuple[str, str, int]:
             position += 4
             if length == UNDEFINED:
                 raise Unusual
+        if tag in (0x00100002, 0x00030002) and vr != _UI:
+            raise Unusual
         if tag == 0x00100002:
             syntax = buffer[position : position + length]
         elif tag == 0x00030002:

@@ -6,19 +6,20 @@ import hashlib
 import json
 import os
 import sqlite3
+import zlib
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import pandas as pd
 
 from medlora._version import __version__
 from medlora.errors import MedloraError
-from medlora.files import cannot_write
+from medlora.files import cannot_write, writing
 from medlora.progress import say, track
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ CREATE TABLE files (path BLOB PRIMARY KEY, {", ".join(f'"{name}"' for name in _C
 CREATE TABLE bases (name TEXT PRIMARY KEY, header TEXT) WITHOUT ROWID;
 CREATE TABLE meta (made_with TEXT, listing TEXT, series TEXT);
 """
-_TABLES = {"files", "bases", "meta"}
+_PAIRED = (b".hdr", b".hdr.gz", b".mhd")
+_CHECK = 68  # where a SQLite file keeps its application ID, four bytes: here a checksum
 
 
 @dataclass
@@ -83,15 +85,25 @@ class Index:
             yield Header.from_dict({**held, "kind": kind, "size": size, "path": self.folder / os.fsdecode(path)})
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Keep what is known for the next time. The file holds identifiers, and is for its owner's eyes only."""
-        path = Path(path)
-        path.unlink(missing_ok=True)
-        with closing(sqlite3.connect(path)) as kept:
-            self._database.backup(kept)
-        path.chmod(0o600)
+        """Keep what is known for the next time, in one step. The file holds identifiers: it is for its owner's eyes.
+
+        Raises:
+            MedloraError: it cannot be written.
+        """
+        with writing(path) as unfinished:
+            unfinished.touch(mode=0o600)
+            try:
+                with closing(sqlite3.connect(unfinished)) as kept:
+                    self._database.backup(kept)
+            except sqlite3.OperationalError as error:
+                raise cannot_write(path, OSError(str(error))) from error
+            with unfinished.open("r+b") as file:
+                check = _check_of(file)
+                file.seek(_CHECK)
+                file.write(check)
 
     def close(self) -> None:
-        """Let go of the cache file."""
+        """Let go of the headers."""
         self._database.close()
 
 
@@ -112,22 +124,33 @@ def index(
     Raises:
         MedloraError: ``folder`` is no folder, or the cache cannot be written.
     """
-    return _index(folder, _open(cache), workers)
+    if cache is not None:
+        cache = Path(cache)
+        try:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            cache.touch(mode=0o600)  # it may turn out only after hours that it cannot be written
+        except OSError as error:
+            raise cannot_write(cache, error) from error
+    kept = _open(cache)
+    found = _index(folder, kept, workers)
+    if cache is not None and found._database is not kept:
+        found.save(cache)
+    return found
 
 
 def index_again(folder: str | os.PathLike[str], known: Path | None, workers: int | None = None) -> Index:
     """As `index`, with what ``known`` holds (if anything) to begin with, and nothing written but by `Index.save`."""
-    database = _open(None)
-    if known is not None and known.is_file():
-        try:
-            with closing(_open(known)) as earlier:
-                earlier.backup(database)
-        except MedloraError:
-            say("the earlier index of headers cannot be used: all headers are read again")
-    return _index(folder, database, workers)
+    try:
+        kept = _open(known if known is not None and known.is_file() else None)
+    except MedloraError:
+        say("the earlier index of headers cannot be used: all headers are read again")
+        kept = _open(None)
+    return _index(folder, _in_memory(kept), workers)
 
 
-def _index(folder: str | os.PathLike[str], database: sqlite3.Connection, workers: int | None) -> Index:
+def _index(folder: str | os.PathLike[str], kept: sqlite3.Connection, workers: int | None) -> Index:
+    """What is in ``folder``: by ``kept`` itself where nothing has changed, else by a copy of it that is brought up to
+    date."""
     from medlora.scans import Code, Excluded
     from medlora.scans.folder import entries
 
@@ -149,10 +172,11 @@ def _index(folder: str | os.PathLike[str], database: sqlite3.Connection, workers
     digest = hashlib.sha256("\0".join(names).encode(errors="surrogatepass"))
     digest.update(sizes.tobytes() + times.tobytes())
     listing = digest.hexdigest()
-    listed, series = database.execute("SELECT listing, series FROM meta").fetchone()
+    listed, series = kept.execute("SELECT listing, series FROM meta").fetchone()
     if listed == listing:
         table, problems = json.loads(series)
-        return Index(folder, pd.DataFrame(**table), problems, excluded, len(names), 0, database)
+        return Index(folder, pd.DataFrame(**table), problems, excluded, len(names), 0, kept)
+    database = _in_memory(kept)
     # As bytes, since a name need not be valid text
     now = {os.fsencode(name): signature for name, *signature in zip(names, sizes, times, strict=True)}
     read = _update(folder, now, database, workers)
@@ -164,8 +188,8 @@ def _index(folder: str | os.PathLike[str], database: sqlite3.Connection, workers
         if Code.CannotOpen.name in problems:  # what could not be opened is tried again the next time
             database.execute("UPDATE files SET mtime = -1 WHERE problem = ?", (Code.CannotOpen.name,))
             listing = ""
-        kept = found.to_dict("split", index=False)
-        database.execute("UPDATE meta SET listing = ?, series = ?", (listing, json.dumps([kept, problems])))
+        table = found.to_dict("split", index=False)
+        database.execute("UPDATE meta SET listing = ?, series = ?", (listing, json.dumps([table, problems])))
     return Index(folder, found, problems, excluded, len(names), read, database)
 
 
@@ -174,6 +198,11 @@ def _update(folder: Path, now: dict[bytes, list[int]], database: sqlite3.Connect
     before = {path: [size, mtime] for path, size, mtime in database.execute("SELECT path, size, mtime FROM files")}
     gone = [path for path in before if path not in now]
     changed = [path for path, signature in now.items() if before.get(path) != signature]
+    # The digest of a pair is over both files of it: a header is read again where anything beside it changed.
+    beside = {os.path.dirname(path) for path in (*changed, *gone)}  # noqa: PTH120 - names of bytes
+    known = now.keys() & before.keys()
+    paired = {path for path in known if path.lower().endswith(_PAIRED) and os.path.dirname(path) in beside}  # noqa: PTH120
+    changed += sorted(paired.difference(changed))
     marks = ", ".join("?" * len(_COLUMNS))
     with database:
         database.executemany("DELETE FROM files WHERE path = ?", [(path,) for path in gone])
@@ -186,36 +215,53 @@ def _update(folder: Path, now: dict[bytes, list[int]], database: sqlite3.Connect
     return len(changed)
 
 
-def _open(cache: str | os.PathLike[str] | None) -> sqlite3.Connection:
-    """The database: the cache where there is one of this version, a new one otherwise."""
+def _open(cache: Path | None) -> sqlite3.Connection:
+    """The cache, to read from, where there is one of this version; else an empty database in memory."""
     made_with = f"{__version__} {_fields()}"
-    if cache is not None:
-        cache = Path(cache)
+    if cache is not None and cache.stat().st_size:
         try:
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            cache.touch(mode=0o600)
-        except OSError as error:
-            raise cannot_write(cache, error) from error
-    database = sqlite3.connect(cache or ":memory:")
-    try:
-        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if tables == _TABLES:
-            if database.execute("SELECT made_with FROM meta").fetchone() == (made_with,):
-                return database
-            say("the cache of headers is of another version: all headers are read again")
-            database.executescript("".join(f"DROP TABLE {name};" for name in _TABLES))
-        elif tables:
-            raise sqlite3.DatabaseError("it holds something else")
-        database.executescript(_SCHEMA)
-        with database:
-            database.execute("INSERT INTO meta VALUES (?, '', '')", (made_with,))
-        return database
-    except sqlite3.DatabaseError as error:
-        database.close()
-        raise MedloraError(
-            f"{cache} is not a cache of medlora, is damaged, or cannot be written ({error})",
-            "remove it, or choose another place for the cache",
-        ) from None
+            with cache.open("rb") as file:
+                if _check_of(file) != _kept_check(file):
+                    raise sqlite3.DatabaseError("its checksum is another one")
+            kept = sqlite3.connect(f"{cache.absolute().as_uri()}?mode=ro", uri=True)
+            if kept.execute("SELECT made_with FROM meta").fetchone() == (made_with,):
+                return kept
+            kept.close()
+        except (OSError, sqlite3.DatabaseError) as error:
+            raise MedloraError(
+                f"{cache} is not a cache of medlora, is damaged, or cannot be read ({error})",
+                "remove it, or choose another place for the cache",
+            ) from None
+        say("the cache of headers is of another version: all headers are read again")
+    database = sqlite3.connect(":memory:")
+    database.executescript(_SCHEMA)
+    with database:
+        database.execute("INSERT INTO meta VALUES (?, '', '')", (made_with,))
+    return database
+
+
+def _in_memory(kept: sqlite3.Connection) -> sqlite3.Connection:
+    """A copy of the database that may be changed; ``kept`` is let go of."""
+    database = sqlite3.connect(":memory:")
+    with closing(kept):
+        kept.backup(database)
+    return database
+
+
+def _check_of(file: BinaryIO) -> bytes:
+    """A checksum over a database file, but for the four bytes that keep it: SQLite itself would miss most damage."""
+    file.seek(0)
+    start = file.read(_CHECK)
+    file.seek(_CHECK + 4)
+    check = zlib.crc32(start)
+    while chunk := file.read(1 << 20):
+        check = zlib.crc32(chunk, check)
+    return check.to_bytes(4, "big")
+
+
+def _kept_check(file: BinaryIO) -> bytes:
+    file.seek(_CHECK)
+    return file.read(4)
 
 
 def _fields() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, BinaryIO
 
 import imagecodecs
@@ -32,8 +33,8 @@ _PREFIX = "1.2.840.10008.1.2.4."
 _JPEG = {_PREFIX + n for n in ("50", "51", "57", "70")}  # baseline, extended, lossless, lossless first-order
 _JPEG_LS = {_PREFIX + n for n in ("80", "81")}
 _JPEG_2000 = {_PREFIX + n for n in ("90", "91", "201", "202", "203")}  # and its high-throughput form, HTJ2K
-_MOST_DECODED = 4 << 30  # bytes; what a file that is small by comparison may claim
-_MOST_RATIO = 500
+MOST_DECODED = 4 << 30  # bytes; what a series of small files may claim, and a sixteenth of it one file
+MOST_RATIO = 500
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def check_pixels(header: Header) -> Issue | None:
     if syntax not in _NATIVE and syntax not in _JPEG | _JPEG_LS | _JPEG_2000 and syntax != RLELossless:
         return Issue(Code.UnsupportedTransferSyntax, syntax if syntax.startswith("1.2.840.10008.") else "a private one")
     if syntax == DeflatedExplicitVRLittleEndian or syntax not in _NATIVE:
-        if cells.size > max(_MOST_DECODED // 16, header.size * _MOST_RATIO):
+        if cells.size > max(MOST_DECODED // 16, header.size * MOST_RATIO):
             return Issue(Code.TooLarge, f"{cells.size / 1e9:.1f} GB from a file of {header.size / 1e6:.1f} MB")
         if syntax == DeflatedExplicitVRLittleEndian:
             return None
@@ -215,6 +216,7 @@ class Frames:
         try:
             if self._syntax == RLELossless:
                 dtype = np.dtype(f"<u{cells.bits // 8}" if cells.bits > 1 else "u1")
+                _check_segments(encoded, cells.samples * dtype.itemsize)
                 frame = np.frombuffer(imagecodecs.dicomrle_decode(encoded, dtype), dtype)
                 frame = frame.reshape(cells.samples, cells.rows, cells.columns).transpose(1, 2, 0)
                 frame = frame[..., 0] if cells.samples == 1 else _to_rgb(frame, photometric)
@@ -232,7 +234,7 @@ class Frames:
 
     def _codestream(self, encoded: bytes, photometric: str) -> np.ndarray[Any, Any]:
         cells = self.cells
-        if b"\xff\xd9" not in encoded[-16:]:
+        if b"\xff\xd9" not in encoded.rstrip(b"\0")[-16:]:
             raise ScanError(Issue(Code.TruncatedPixelData, "the codestream has no end"))
         stream = _Codestream(encoded)
         if (stream.rows, stream.columns, stream.samples) != (cells.rows, cells.columns, cells.samples):
@@ -249,6 +251,20 @@ class Frames:
             space = "YCBCR" if stream.is_ycbcr(photometric) else "RGB"
             return imagecodecs.jpeg8_decode(encoded, colorspace=space, outcolorspace="RGB")
         return frame if frame.ndim == 2 else _to_rgb(frame, photometric)
+
+
+def _check_segments(encoded: bytes, count: int) -> None:
+    """Refuse an RLE frame whose header (PS3.5 G.5) names other segments than there are: the codec would read on in
+    whatever memory lies there.
+
+    Args:
+        encoded: one frame.
+        count: of its segments, one per byte of a pixel.
+    """
+    found, *offsets = struct.unpack_from("<16I", encoded)
+    starts = [64, *offsets[1:count], len(encoded)]
+    if found != count or offsets[0] != 64 or any(a >= b for a, b in pairwise(starts)):
+        raise ScanError(Issue(Code.DamagedPixelData, "the segments do not lie where they should"))
 
 
 def _to_rgb(frame: np.ndarray[Any, Any], photometric: str) -> np.ndarray[Any, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import pydicom
@@ -22,7 +23,10 @@ from medlora.scans.codes import Code
 from medlora.scans.elements import NO_IMAGES, PRESENT, SINGLE, STRUCTURAL, WANTED
 from medlora.scans.header import Header, Values, digest_of
 from medlora.scans.plain import plain_of
-from medlora.scans.walk import LONG, PIXELS, SHORT, UNDEFINED, Pixels, Unusual, walk
+from medlora.scans.walk import LONG, PIXELS, SHORT, UNDEFINED, Pixels, Unusual, meta, walk
+
+_MOST_INFLATED = 100  # times its size a deflated data set may grow; blank images of one size reach 1000
+_ALWAYS_INFLATED = 256 << 20  # bytes it may have whatever its size
 
 
 def looks_like_dicom(start: bytes) -> bool:
@@ -57,6 +61,9 @@ def read(path: str, size: int, start: bytes) -> Header:
                 raise Unusual
             values, header.pixels = walk(path, size, start)
         except Unusual:
+            if _inflates_too_far(path, size, start):
+                header.problem = (Code.TooLarge.name, f"deflated from {size / 1e6:.1f} MB")
+                return header
             values, header.pixels = by_pydicom(path)
         header.values = values
         _single_valued(values)
@@ -72,6 +79,25 @@ def read(path: str, size: int, start: bytes) -> Header:
     except Exception as error:  # pydicom raises whatever a damaged header leads to
         header.problem = (Code.DamagedHeader.name, type(error).__name__)
     return header
+
+
+def _inflates_too_far(path: str, size: int, start: bytes) -> bool:
+    """Whether a deflated data set is far larger than its file: pydicom inflates all of it at once."""
+    try:
+        syntax, _, position = meta(start, 132 if start[128:132] == b"DICM" else 0)
+    except (Unusual, struct.error, IndexError):
+        return False
+    if syntax != DeflatedExplicitVRLittleEndian:
+        return False
+    left = max(_ALWAYS_INFLATED, size * _MOST_INFLATED)
+    inflating = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+    with Path(path).open("rb") as file:
+        file.seek(position)
+        while not inflating.eof and (chunk := inflating.unconsumed_tail or file.read(1 << 16)):
+            left -= len(inflating.decompress(chunk, 1 << 20))
+            if left < 0:
+                return True
+    return False
 
 
 def _single_valued(values: Values) -> None:

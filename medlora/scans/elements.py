@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
 
+from medlora.scans.csa import CSA_TAG
+
 #: Shown in `Scan.header`.
 ACQUISITION = (
     "Modality", "SOPClassUID", "ImageType", "Manufacturer", "ManufacturerModelName", "PatientSex", "PatientAge",
@@ -54,16 +56,25 @@ for _keyword in (*ACQUISITION, *IDENTIFYING, *TECHNICAL):
     _tag = tag_for_keyword(_keyword)
     assert _tag is not None, _keyword
     WANTED[int(_tag)] = (_keyword, dictionary_VR(_tag))
+#: Private: Siemens' CSA image header, kept as what `csa.layout` makes of it.
+CSA = "CSAImageHeaderInfo"
+WANTED[CSA_TAG] = (CSA, "OB")
 PRESENT: dict[int, str] = {int(tag_for_keyword(keyword) or 0): keyword for keyword in SEQUENCES}
 
 #: Keywords whose elements hold one value at most.
-SINGLE = {keyword for tag, (keyword, _) in WANTED.items() if dictionary_VM(tag) == "1"}
+SINGLE = {keyword for tag, (keyword, _) in WANTED.items() if keyword != CSA and dictionary_VM(tag) == "1"}
 
 #: SOP classes with pixels that are no image of a patient: segmentations, and their label map form (PS3.4 B.5).
 NO_IMAGES = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
 
 #: SOP classes of CT: single slices, enhanced, legacy converted enhanced (PS3.4 B.5).
 CT_IMAGES = {f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "2.1", "2.2")}
+
+#: SOP classes of PET: single slices, legacy converted enhanced, enhanced (PS3.4 B.5).
+PET_IMAGES = {f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("128", "128.1", "130")}
+
+#: SOP class of whole slide images, whose frames are tiles of one plane (PS3.4 B.5).
+SLIDE_IMAGES = "1.2.840.10008.5.1.4.1.1.77.1.6"
 
 #: SOP classes of digital radiographs FOR PROCESSING: DX, mammography, intra-oral (PS3.4 B.5).
 FOR_PROCESSING = {f"1.2.840.10008.5.1.4.1.1.1.{n}" for n in ("1.1", "2.1", "3.1")}

@@ -12,7 +12,9 @@ from medlora.scans.codes import Code
 from medlora.scans.header import Header, digest_of
 from medlora.scans.nifti import files_of
 
-_FIRST_BYTES = 16 * 1024  # holds the whole header of most images
+_LEAST_BYTES = 16 * 1024  # holds the whole header of most images
+_MOST_BYTES = 1 << 20
+_first_bytes = _LEAST_BYTES  # more where the header before was longer, since those of a series are of one length
 _READ_ONLY = os.O_RDONLY | getattr(os, "O_BINARY", 0)  # Windows would translate line ends
 _GZIP = b"\x1f\x8b"
 _PLAIN_IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")  # PNG, JPEG
@@ -36,16 +38,21 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 
 def header_of(path: str) -> Header:
     """As `read_header`, with the path left as text: to make a `Path` takes longer than to read an image's header."""
+    global _first_bytes  # noqa: PLW0603 - a guess that only costs time where it is wrong
     try:
         file = os.open(path, _READ_ONLY)
         try:
             size = os.fstat(file).st_size
-            start = os.read(file, _FIRST_BYTES)
+            start = os.read(file, _first_bytes)
         finally:
             os.close(file)
-        return _read(path, size, start)
+        header = _read(path, size, start)
     except OSError as error:
         return _unusable(path, 0, Code.CannotOpen, error.strerror or type(error).__name__)
+    ends = header.pixels[1] if header.pixels is not None else 0
+    needed = _LEAST_BYTES if ends <= _LEAST_BYTES else min(ends + _LEAST_BYTES, _MOST_BYTES)
+    _first_bytes = max(needed, _first_bytes - (_first_bytes >> 6))  # soon more, slowly less: archives are mixed
+    return header
 
 
 def _read(path: str, size: int, start: bytes) -> Header:

@@ -10,6 +10,7 @@ import numpy as np
 import pydicom
 
 from medlora.scans.codes import Code
+from medlora.scans.elements import CSA
 from medlora.scans.geometry import axes
 from medlora.scans.header import Header, Values
 from medlora.scans.plain import dataset, plain_of
@@ -118,17 +119,11 @@ def _mosaic(header: Header) -> None:
     The stored position is that of the corner of the whole mosaic, as if it were one large image around the first tile's
     centre (nibabel, "Siemens mosaic format").
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # nibabel calls its DICOM part experimental; the tests hold it to known results
-        from nibabel.nicom import csareader
-
     values = header.values
-    data = dataset(header.path)
-    csa: dict[str, Any] | None = csareader.get_csa_header(data, "image")
-    count = csareader.get_n_mosaic(csa) if csa is not None else None
-    normal = csareader.get_slice_normal(csa) if csa is not None else None
+    found = values.get(CSA) or _older_layout(header)
+    count, normal = (int(found[0]), found[1:]) if found else (0, [])
     spacing = values.get("SpacingBetweenSlices")
-    if not count or normal is None or spacing is None:
+    if count < 1 or spacing is None:
         header.problem = (Code.UnknownMosaic.name, "")
         return
     tiles = math.ceil(math.sqrt(count))
@@ -144,6 +139,18 @@ def _mosaic(header: Header) -> None:
     corner = corner + directions[0] * between_columns * (values["Columns"] - columns) / 2
     corner = corner + directions[1] * between_rows * (values["Rows"] - rows) / 2
     # The private normal gives the side; its digits are fewer than those of the orientation.
-    step = spacing * directions[2] * np.sign(directions[2] @ np.asarray(normal, float))
+    step = abs(spacing) * directions[2] * np.sign(directions[2] @ np.asarray(normal, float))
     values["MosaicTiles"] = tiles
     header.frames = [{"ImagePositionPatient": (corner + k * step).tolist()} for k in range(count)]
+
+
+def _older_layout(header: Header) -> list[float]:
+    """As `csa.layout`, of headers of the older format, or in another block of private elements."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nibabel calls its DICOM part experimental; the tests hold it to known results
+        from nibabel.nicom import csareader
+
+    csa: dict[str, Any] | None = csareader.get_csa_header(dataset(header.path), "image")
+    count = csareader.get_n_mosaic(csa) if csa is not None else None
+    normal = csareader.get_slice_normal(csa) if csa is not None else None
+    return [count, *map(float, normal)] if count and normal is not None else []

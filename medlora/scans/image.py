@@ -11,12 +11,13 @@ from medlora.scans.codes import Code, Issue
 from medlora.scans.scan import ScanError
 
 _MOST_PIXELS = 1 << 28
+_EXIF_ORIENTATION = 0x0112
 
 
 def load(path: Path) -> np.ndarray:
     """Pixels as float32, shape (columns, rows, 1) or (columns, rows, 1, 3).
 
-    16-bit grey stays 16-bit; palettes and opacity become RGB; grey stored as RGB with equal channels becomes one. The
+    16 bits stay 16; palettes and opacity become RGB; grey stored as RGB with equal channels becomes one. The
     EXIF orientation is applied.
 
     Raises:
@@ -26,12 +27,15 @@ def load(path: Path) -> np.ndarray:
         with Image.open(path, formats=("PNG", "JPEG")) as image:
             if image.width * image.height > _MOST_PIXELS:
                 raise ScanError(Issue(Code.TooLarge, f"{image.width} × {image.height}"))
-            image = ImageOps.exif_transpose(image)  # noqa: PLW2901
-            if image.mode in ("1", "LA"):
-                image = image.convert("L")  # noqa: PLW2901
-            elif not (image.mode in ("L", "F", "I") or image.mode.startswith("I;16")):
-                image = image.convert("RGB")  # noqa: PLW2901
-            pixels = np.asarray(image, dtype=np.float32)
+            if _is_deep_colour(path):
+                pixels = _deep_colour(path, image)
+            else:
+                image = ImageOps.exif_transpose(image)  # noqa: PLW2901
+                if image.mode in ("1", "LA"):
+                    image = image.convert("L")  # noqa: PLW2901
+                elif not (image.mode in ("L", "F", "I") or image.mode.startswith("I;16")):
+                    image = image.convert("RGB")  # noqa: PLW2901
+                pixels = np.asarray(image, dtype=np.float32)
     except ScanError:
         raise
     except Image.DecompressionBombError as error:
@@ -45,3 +49,20 @@ def load(path: Path) -> np.ndarray:
     ):
         pixels = pixels[..., 0]
     return np.swapaxes(pixels, 0, 1)[:, :, None]
+
+
+def _is_deep_colour(path: Path) -> bool:
+    """Whether a PNG has samples of 16 bits and more than one per pixel (its IHDR): Pillow keeps 8 bits of those."""
+    with path.open("rb") as file:
+        start = file.read(26)
+    return start.startswith(b"\x89PNG") and start[24] == 16 and start[25] in (2, 4, 6)
+
+
+def _deep_colour(path: Path, image: Image.Image) -> np.ndarray:
+    """All 16 bits of a PNG of RGB or grey, its opacity left out."""
+    import imagecodecs
+
+    if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+        raise ScanError(Issue(Code.UnknownPixelFormat, "a PNG of 16 bits and several channels that is to be turned"))
+    pixels = imagecodecs.png_decode(path.read_bytes()).astype(np.float32)
+    return pixels[..., 0] if pixels.shape[2] == 2 else pixels[..., :3]

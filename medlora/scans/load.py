@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRBigEndian
 
 from medlora.scans.codes import Code, Issue
-from medlora.scans.decode import Frames
+from medlora.scans.decode import MOST_DECODED, MOST_RATIO, Frames
 from medlora.scans.file import read_header
 from medlora.scans.geometry import affine as affine_of
 from medlora.scans.geometry import check_stack, flat_affine
@@ -49,7 +50,8 @@ def load(planes: Sequence[tuple[Path, int]]) -> Voxels:
     if stray:
         issues.append(Issue(Code.UnusedBitsSet))
     matrix, positions = place(placed, array.shape[2])
-    windows = _windows(first, inverted) or _window_of_table(placed[0].header, inverted)
+    ends = rescale_of(first, _tables(placed[0].header)).ends if inverted else None
+    windows = _windows(first, ends) or _window_of_table(placed[0].header, ends)
     extra = {"slice_positions": positions, "windows": windows, "inverted": inverted}
     return array, matrix, issues, extra
 
@@ -93,7 +95,7 @@ def _array(planes: list[Plane]) -> tuple[NDArray[np.float32], bool]:
                     cells = cells if coloured is None else coloured
                     if volume is None:
                         depth = len(planes) if len(frames) == 1 else len(frames)
-                        volume = np.empty((depth, *cells.shape), np.float32)
+                        volume = _room((depth, *cells.shape), list(where.values()))
                     if cells.shape != volume.shape[1:]:
                         raise ScanError(Issue(Code.DamagedPixelData, "another size than its neighbours"))
                     out = volume[z if len(frames) == 1 else k]
@@ -104,6 +106,18 @@ def _array(planes: list[Plane]) -> tuple[NDArray[np.float32], bool]:
     assert volume is not None
     axes = (2, 1, 0, 3) if volume.ndim == 4 else (2, 1, 0)
     return volume.transpose(axes), stray
+
+
+def _room(shape: tuple[int, ...], files: list[list[tuple[int, Plane]]]) -> NDArray[np.float32]:
+    """Memory for the voxels, refused where many small files together claim more than they can justify."""
+    needed = math.prod(shape) * 4
+    size = sum(members[0][1].header.size for members in files)
+    try:
+        if needed <= max(MOST_DECODED, size * MOST_RATIO):
+            return np.empty(shape, np.float32)
+    except MemoryError:
+        pass
+    raise ScanError(Issue(Code.TooLarge, f"{needed / 1e9:.1f} GB from files of {size / 1e6:.1f} MB"))
 
 
 @contextmanager
@@ -167,24 +181,22 @@ def _coloured(cells: np.ndarray, header: Header) -> np.ndarray | None:
         raise ScanError(Issue(Code.UnknownPixelFormat, "the colour palette cannot be read")) from error
 
 
-def _windows(values: Values, inverted: bool) -> tuple[tuple[float, float], ...]:
-    """Window centres and widths in the units of the array (PS3.3 C.11.2.1.2)."""
+def _windows(values: Values, ends: float | None) -> tuple[tuple[float, float], ...]:
+    """Window centres and widths in the units of the array (PS3.3 C.11.2.1.2).
+
+    Args:
+        values: of the header.
+        ends: where bright and dark were exchanged, the sum of a value and of what it became.
+    """
     centres, widths = (values.get(word, []) for word in ("WindowCenter", "WindowWidth"))
     centres, widths = (v if isinstance(v, list) else [v] for v in (centres, widths))
     pairs = [
         (c, w) for c, w in zip(centres, widths, strict=False) if isinstance(c, float) and isinstance(w, float) and w > 0
     ]
-    return tuple((_flipped(c, values) if inverted else c, w) for c, w in pairs)
+    return tuple((c if ends is None else ends - c, w) for c, w in pairs)
 
 
-def _flipped(centre: float, values: Values) -> float:
-    """Where a value goes when bright and dark are exchanged within the stored range."""
-    scale = rescale_of(values)
-    bits, _, signed = scale.stored
-    return scale.slope * (-1 if signed else (1 << bits) - 1) + 2 * scale.intercept - centre
-
-
-def _window_of_table(header: Header, inverted: bool) -> tuple[tuple[float, float], ...]:
+def _window_of_table(header: Header, ends: float | None) -> tuple[tuple[float, float], ...]:
     """The range of values that the VOI LUT maps, as a window, where the file has a table instead (PS3.3 C.11.2.1.1)."""
     if not header.values.get("VOILUTSequence"):
         return ()
@@ -198,18 +210,19 @@ def _window_of_table(header: Header, inverted: bool) -> tuple[tuple[float, float
         first -= 1 << 16
     width = count or 1 << 16
     centre = first + width / 2
-    return ((_flipped(centre, header.values) if inverted else centre, float(width)),)
+    return ((centre if ends is None else ends - centre, float(width)),)
 
 
 def place(planes: list[Plane], depth: int) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
     """The affine, and the places of slices along the normal where they are not even."""
     values = planes[0].values
-    spacing = spacing_of(values) or (1.0, 1.0)
+    spacing = spacing_of(values) or _unit_spacing(values)
     directions, position = planes[0].directions, planes[0].position
     if any(plane.position is None for plane in planes):
         position = None
-    between = values.get("SpacingBetweenSlices", values.get("SliceThickness"))
-    thickness = float(between) if isinstance(between, (int, float)) and between > 0 else 1.0
+    said = (values.get(word) for word in ("SpacingBetweenSlices", "SliceThickness"))
+    # The sign of Spacing Between Slices is that of a stack's direction (PS3.3 C.8.4.15): here there is one slice.
+    thickness = next((abs(float(mm)) for mm in said if isinstance(mm, (int, float)) and mm), 1.0)
     if directions is None or position is None:
         return flat_affine(spacing, thickness), None
     if len(planes) == 1:
@@ -228,3 +241,11 @@ def spacing_of(values: Values) -> tuple[float, float] | None:
         if isinstance(pair, list) and len(pair) == 2 and all(isinstance(n, (int, float)) and n > 0 for n in pair):
             return float(pair[0]), float(pair[1])
     return None
+
+
+def _unit_spacing(values: Values) -> tuple[float, float]:
+    """1 mm, where the file does not say; between rows as much more as Pixel Aspect Ratio says (PS3.3 C.7.6.3.1.7)."""
+    ratio = values.get("PixelAspectRatio")
+    if isinstance(ratio, list) and len(ratio) == 2 and all(isinstance(n, (int, float)) and n > 0 for n in ratio):
+        return float(ratio[0]) / float(ratio[1]), 1.0
+    return 1.0, 1.0

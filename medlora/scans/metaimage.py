@@ -103,8 +103,10 @@ def read(path: Path) -> MetaImage:
         return _understood(said, path, position)
     except ScanError:  # a ValueError too
         raise
-    except (KeyError, ValueError) as error:
-        raise _damaged(str(error)) from error
+    except KeyError as error:
+        raise _damaged(f"it has no {error.args[0]}") from error
+    except ValueError as error:  # without its words: they repeat what stands in the file
+        raise _damaged("a number in it is none") from error
 
 
 def _understood(said: dict[str, str], path: Path, position: int) -> MetaImage:
@@ -113,7 +115,7 @@ def _understood(said: dict[str, str], path: Path, position: int) -> MetaImage:
     if count not in (2, 3) or int(said["NDims"]) != count or min(shape) < 1:
         raise _damaged("it is no image of two or three dimensions")
     if said["ElementType"] not in _TYPES or said.get("BinaryData", "True") != "True":
-        raise ScanError(Issue(Code.UnknownPixelFormat, said["ElementType"][:40]))
+        raise ScanError(Issue(Code.UnknownPixelFormat, "ElementType is no number, or the voxels are text"))
     swapped = said.get("BinaryDataByteOrderMSB", said.get("ElementByteOrderMSB", "False")) == "True"
     spacing = _numbers(said, ("ElementSpacing", "ElementSize"), count, [1.0] * count)
     origin = _numbers(said, ("Offset", "Origin", "Position"), count, [0.0] * count)

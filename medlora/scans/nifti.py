@@ -1,31 +1,44 @@
 """NIfTI files, through nibabel.
 
 The affine is nibabel's: the sform where its code is above 0 (it may hold a shear), else the qform where its code is,
-else
-none: voxel sizes alone, which is flagged. A fourth and further axis becomes the channel.
+else none: voxel sizes alone, which is flagged. Metres and micrometres become millimetres, which are also what a file
+without units is taken to mean. A fourth and further axis becomes the channel.
 """
 
 from __future__ import annotations
 
+import gzip
+import logging
+import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from io import IOBase
 from pathlib import Path
 
 import nibabel
 import numpy as np
+from nibabel import imageglobals
+from nibabel.fileholders import FileHolder
 
 from medlora.scans.codes import Code, Issue
 from medlora.scans.scan import ScanError
 
+_MILLIMETRES = {1: 1000.0, 3: 0.001}  # by the unit's code: metres, micrometres
+_LENGTHS_OF_TWO = {540, 0x1C020000}  # the header's own length in NIfTI-2, in either byte order
 _MOST_DECODED = 4 << 30
 _MOST_RATIO = 500
 
 
 def files_of(path: Path) -> list[Path]:
-    """The file, and the image that belongs to it where it is the header of a pair."""
-    if path.suffix.lower() == ".hdr":
+    """The file, and the image that belongs to it where it is the header of a pair. Links to an image are not followed:
+    they may lead anywhere."""
+    header = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    if header.suffix.lower() == ".hdr":
         for suffix in (".img", ".img.gz", ".IMG"):
-            if path.with_suffix(suffix).is_file():
-                return [path, path.with_suffix(suffix)]
+            image = header.with_suffix(suffix)
+            if image.is_file() and not image.is_symlink():
+                return [path, image]
     return [path]
 
 
@@ -36,15 +49,20 @@ def check(path: Path, size: int) -> tuple[list[Issue], nibabel.nifti1.Nifti1Head
         ScanError: the header cannot be read, or asks for more than the file can hold.
     """
     try:
-        image = _open(path)
-        header = image.header
-        shape, dtype = header.get_data_shape(), header.get_data_dtype()
-        offset = int(header.get_data_offset())
-        sform, qform = header.get_sform(coded=True), header.get_qform(coded=True)
+        with _open(path) as image:
+            header = image.header
+            shape, dtype = header.get_data_shape(), header.get_data_dtype()
+            offset = int(header.get_data_offset())
+            sform, qform = header.get_sform(coded=True), header.get_qform(coded=True)
+            affine = _affine(image)
+    except (ScanError, FileNotFoundError, PermissionError):
+        raise
     except Exception as error:  # nibabel raises classes of its own for each kind of damage
         raise ScanError(Issue(Code.DamagedHeader, type(error).__name__)) from error
     if not shape or min(shape) < 1 or len(shape) > 7:
         raise ScanError(Issue(Code.DamagedHeader, "no voxels"))
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        raise ScanError(Issue(Code.DamagedHeader, "the affine has no inverse"))
     needed = int(np.prod([float(n) for n in shape])) * max(dtype.itemsize, 4)
     if needed > max(_MOST_DECODED // 16, size * _MOST_RATIO):
         raise ScanError(Issue(Code.TooLarge, f"{needed / 1e9:.1f} GB from a file of {size / 1e6:.1f} MB"))
@@ -58,6 +76,8 @@ def check(path: Path, size: int) -> tuple[list[Issue], nibabel.nifti1.Nifti1Head
     issues = []
     if sform[1] == 0 and qform[1] == 0:
         issues.append(Issue(Code.NoGeometry, "neither sform nor qform"))
+    elif sform[1] == 0 and not _sized(path, header):
+        issues.append(Issue(Code.UnknownSpacing))
     elif sform[1] > 0 and qform[1] > 0 and sform[1] == qform[1] and not _agree(sform[0], qform[0], shape):
         issues.append(Issue(Code.ConflictingGeometry, "sform and qform of the same code; the sform was followed"))
     return issues, header
@@ -70,15 +90,17 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
         ScanError: the voxels cannot be had.
     """
     try:
-        image = _open(path)
-        if image.get_data_dtype().names is not None:  # RGB24 or RGBA32: a channel per colour, the opacity left out
-            packed = np.asanyarray(image.dataobj)
-            stored = np.stack([packed[name] for name in "RGB"], axis=-1).astype(np.float32)
-        elif image.get_data_dtype().kind == "c":
-            raise ScanError(Issue(Code.UnknownPixelFormat, "complex numbers"))
-        else:
-            stored = image.get_fdata(dtype=np.float32, caching="unchanged")
-    except ScanError:
+        with _open(path) as image:
+            kind = image.get_data_dtype()
+            if kind.names is not None:  # RGB24 or RGBA32: a channel per colour, the opacity left out
+                packed = np.asanyarray(image.dataobj)
+                stored = np.stack([packed[name] for name in "RGB"], axis=-1).astype(np.float32)
+            elif kind.kind == "c":
+                raise ScanError(Issue(Code.UnknownPixelFormat, "complex numbers"))
+            else:
+                stored = image.get_fdata(dtype=np.float32, caching="unchanged")
+            affine = _affine(image)
+    except (ScanError, FileNotFoundError, PermissionError):
         raise
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ScanError(Issue(Code.TruncatedPixelData)) from error
@@ -90,22 +112,63 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
         stored = stored.reshape(*stored.shape[:3], -1, order="F")
         if stored.shape[3] == 1:
             stored = stored[..., 0]
-    return stored, np.asarray(image.affine, float)
+    return stored, affine
 
 
-def _open(path: Path) -> nibabel.Nifti1Image:
-    """The image, whatever its name; memory is not mapped, so that the file may vanish afterwards."""
-    if len(files_of(path)) == 2 or path.name.lower().endswith((".nii", ".nii.gz")):
-        return nibabel.load(path, mmap=False)  # type: ignore[return-value]
-    data = path.read_bytes()
-    if data.startswith(b"\x1f\x8b"):
-        data = zlib.decompressobj(wbits=31).decompress(data, max(_MOST_DECODED // 16, len(data) * _MOST_RATIO))
-    kind = (
-        nibabel.Nifti2Image
-        if data[:2] in (b"\x1c\x02", b"\0\0") and data[4:6] in (b"n+", b"ni")
-        else nibabel.Nifti1Image
-    )
-    return kind.from_bytes(data)
+def _affine(image: nibabel.Nifti1Image) -> np.ndarray:
+    """From voxel index to RAS+ millimetres, whatever unit the header gives."""
+    unit = int(image.header["xyzt_units"]) & 0x07
+    scale = np.diag([*[_MILLIMETRES.get(unit, 1.0)] * 3, 1.0])
+    return scale @ np.asarray(image.affine, float)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[nibabel.Nifti1Image]:
+    """The image, whatever its name, its voxels still in the file.
+
+    Raises:
+        ScanError: it is the header of a pair, and the image is not there.
+    """
+    start = _start(path, 348)
+    two = struct.unpack("<i", start[:4])[0] in _LENGTHS_OF_TWO
+    files = files_of(path)
+    if len(files) < 2 and (start[344:348] == b"ni1\0" or start[4:8] == b"ni2\0"):
+        raise ScanError(Issue(Code.NoPixelData, "the .img of the pair is not beside it"))
+    paired, single = (nibabel.Nifti2Pair, nibabel.Nifti2Image) if two else (nibabel.Nifti1Pair, nibabel.Nifti1Image)
+    with ExitStack() as open_files, _silent():
+        held = [FileHolder(fileobj=open_files.enter_context(_reading(file))) for file in files]
+        names = ("header", "image") if len(files) == 2 else ("image",)
+        yield (paired if len(files) == 2 else single).from_file_map(dict(zip(names, held, strict=True)), mmap=False)
+
+
+def _reading(path: Path) -> IOBase:
+    return gzip.GzipFile(path) if _gzipped(path) else path.open("rb")
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without what nibabel logs of a header: it is among the issues."""
+    level = imageglobals.logger.level
+    imageglobals.logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        imageglobals.logger.setLevel(level)
+
+
+def _sized(path: Path, header: nibabel.nifti1.Nifti1Header) -> bool:
+    """Whether the file gives the size of its voxels; nibabel makes 1 mm of what is none."""
+    two = header["sizeof_hdr"] == 540
+    kind, offset = ("f8", 104) if two else ("f4", 76)
+    written = np.frombuffer(_start(path, 540), f"{header.endianness}{kind}", count=8, offset=offset)
+    return bool((written[1 : 1 + min(len(header.get_data_shape()), 3)] > 0).all())
+
+
+def _start(path: Path, count: int) -> bytes:
+    """The first bytes of a file, inflated where it is gzipped."""
+    with path.open("rb") as file:
+        start = file.read(1024)
+    return zlib.decompressobj(wbits=31).decompress(start, count) if start.startswith(b"\x1f\x8b") else start[:count]
 
 
 def _gzipped(path: Path) -> bool:

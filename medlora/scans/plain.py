@@ -13,6 +13,8 @@ from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
+from medlora.scans.csa import CSA_TAG, layout
+
 #: VRs of numbers in binary, and the format of one of them.
 BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
 PADDING = " \0"
@@ -38,6 +40,8 @@ def plain_of(data: pydicom.Dataset, tag: int | str) -> Any:
     """The plain value of one element; None where it is absent, empty or not readable."""
     try:
         element = data[tag]
+        if tag == CSA_TAG:
+            return layout(element.value) if isinstance(element.value, bytes) else None
         return plain(element.VR, element.value)
     except Exception:  # pydicom raises whatever a damaged value leads to
         return None
@@ -45,6 +49,8 @@ def plain_of(data: pydicom.Dataset, tag: int | str) -> Any:
 
 def plain_of_raw(tag: int, vr: str, raw: bytes, charset: bytes) -> Any:
     """The plain value of one element's little-endian bytes, as pydicom converts them; None as in `plain_of`."""
+    if tag == CSA_TAG:
+        return layout(raw)
     names = charset.decode("ascii", "replace").strip(PADDING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

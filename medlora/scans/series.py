@@ -63,7 +63,9 @@ def _without_place(alone: list[list[Plane]]) -> list[Volume | Refused]:
         results.append(Refused(together, Issue(Code.UnknownOrder, f"{len(loose)} images")))
         alone = [planes for planes in alone if not _is_slice(planes[0])]
     for planes in alone:
-        volumetric = planes[0].values.get("Modality") in ("CT", "MR", "PT", "NM")
+        values = planes[0].values
+        # One position for a file of several frames is that of one of them.
+        volumetric = values.get("Modality") in ("CT", "MR", "PT", "NM", "RTDOSE") or "ImagePositionPatient" in values
         results.append(Volume(planes, [Issue(Code.NoGeometry)] if volumetric else []))
     return results
 
@@ -129,9 +131,33 @@ def _check_counts(headers: Sequence[Header], results: Iterable[Volume | Refused]
         detail = f"{total - len(headers)} of {total}, by Images in Acquisition"
     elif _begins_late(numbers, len(headers)):
         detail = f"the first {numbers[0] - 1}, by Instance Number"
+    elif len(volumes) == 1 and len(volumes[0].planes) == len(headers):
+        detail = _skipped(volumes[0].planes)
     if detail:
         for volume in volumes:
             volume.issues.append(Issue(Code.MissingSlices, detail))
+
+
+def _skipped(planes: list[Plane]) -> str:
+    """Every second slice lost, or two of three, leaves no uneven gap: but instance numbers that rise in the same even
+    steps, and slices that lie further apart than they are thick.
+
+    Returns:
+        what gives it away; empty where nothing does.
+    """
+    numbers = [plane.values.get("InstanceNumber") for plane in planes]
+    if len(planes) < 3 or not all(isinstance(number, int) for number in numbers):
+        return ""
+    rises = set(np.diff(np.array(numbers)))
+    rise = abs(int(next(iter(rises))))
+    first, last = planes[0], planes[-1]
+    assert first.directions is not None and first.position is not None and last.position is not None
+    step = abs(float((last.position - first.position) @ first.directions[2])) / (len(planes) - 1)
+    said = [first.values.get(word) for word in ("SpacingBetweenSlices", "SliceThickness")]
+    usual = next((abs(mm) for mm in said if isinstance(mm, (int, float)) and mm), step)
+    if len(rises) == 1 and rise > 1 and step > 1.5 * usual:
+        return f"{rise - 1} of {rise}, by Instance Number and a step of {step:.4g} mm where {usual:.4g} is said"
+    return ""
 
 
 def _check_concatenations(results: Iterable[Volume | Refused]) -> None:

@@ -15,13 +15,14 @@ from typing import Any
 from medlora.scans import image, metaimage, nifti
 from medlora.scans.codes import Code, Issue, Severity, severity
 from medlora.scans.decode import check_pixels
-from medlora.scans.elements import ACQUISITION, CT_IMAGES, FOR_PROCESSING, NO_IMAGES
+from medlora.scans.elements import ACQUISITION, NO_IMAGES, SLIDE_IMAGES
 from medlora.scans.file import read_header
 from medlora.scans.folder import list_files
 from medlora.scans.geometry import flat_affine
 from medlora.scans.header import Header, Values, stored_pixels
-from medlora.scans.load import load, spacing_of
-from medlora.scans.plane import PROJECTIONS, Plane, Refused, Volume, is_localizer, planes_of
+from medlora.scans.load import load
+from medlora.scans.plane import PROJECTIONS, Plane, Refused, Volume, planes_of
+from medlora.scans.remarks import remarks
 from medlora.scans.scan import Excluded, Scan, ScanError
 from medlora.scans.series import assemble
 
@@ -186,6 +187,8 @@ def _unusable(header: Header) -> Issue | None:
         header.pixels is None and not any(word in values for word in _IMAGE_SIGNS)
     ):
         return Issue(Code.NotAnImage, str(values.get("Modality", "")))
+    if values.get("SOPClassUID") == SLIDE_IMAGES and values.get("NumberOfFrames", 1) != 1:
+        return Issue(Code.UnknownPixelFormat, "tiles of a whole slide image")
     return check_pixels(header)
 
 
@@ -248,7 +251,7 @@ def _add_series(members: list[Header], lost: int, found: Survey, severities: Sev
             str(values.get("Modality", "")),
             whitelisted(values),
             _identity(result.planes),
-            (*result.issues, *_issues_of_values(values)),
+            (*result.issues, *remarks(values, result.planes)),
             tuple((index[plane.header.path], plane.frame) for plane in result.planes),
         )
         _keep(scan, found, severities)
@@ -353,20 +356,3 @@ def _identity(planes: list[Plane]) -> Identity:
         )
     }
     return Identity(**text, sop_uids=tuple(dict.fromkeys(plane.uid for plane in planes)))
-
-
-def _issues_of_values(values: Values) -> list[Issue]:
-    """What the merged header of a scan says that a user must know."""
-    issues = []
-    if values.get("BurnedInAnnotation") == "YES":
-        issues.append(Issue(Code.BurnedInAnnotation))
-    if values.get("PresentationIntentType") == "FOR PROCESSING" or values.get("SOPClassUID") in FOR_PROCESSING:
-        issues.append(Issue(Code.ForProcessing))
-    volumetric = values.get("Modality") in ("CT", "MR", "PT", "NM")
-    if volumetric and "ImagePositionPatient" in values and spacing_of(values) is None:
-        issues.append(Issue(Code.UnknownSpacing))
-    if values.get("SOPClassUID") in CT_IMAGES and not is_localizer(values) and not values.get("ModalityLUTSequence"):
-        missing = [word for word in ("RescaleSlope", "RescaleIntercept") if word not in values]
-        if missing:
-            issues.append(Issue(Code.UnknownUnits, f"no {' and no '.join(missing)}"))
-    return issues

@@ -25,7 +25,7 @@ class Rescale:
         slope, intercept: PS3.3 C.11.1; Dose Grid Scaling is a slope.
         table: modality LUT, which then replaces the two; with the first stored value it maps.
         stored: bits that count, the highest of them, and whether they are signed.
-        inverted: dark and bright are exchanged within the range that the stored bits span.
+        inverted: dark and bright are exchanged within the range that the stored bits span, or the table.
     """
 
     slope: float
@@ -34,6 +34,14 @@ class Rescale:
     stored: tuple[int, int, bool]
     inverted: bool
 
+    @property
+    def ends(self) -> float:
+        """The smallest plus the largest value that stored cells can have: what a value turned round is taken from."""
+        if self.table is not None:
+            return float(self.table[0].min()) + float(self.table[0].max())
+        bits, _, signed = self.stored
+        return self.slope * (-1 if signed else (1 << bits) - 1) + 2 * self.intercept
+
     def apply(self, frame: np.ndarray[Any, Any], out: NDArray[np.float32]) -> bool:
         """Write the values of ``frame`` (rows, columns[, 3]) into ``out``; whether stray bits were masked away."""
         if frame.dtype.kind == "f":
@@ -41,14 +49,17 @@ class Rescale:
             self._scale(out)
             return False
         cells, dirty = self._integers(frame)
+        if self.table is not None:
+            entries, first = self.table
+            np.take(entries, np.clip(cells.astype(np.int64) - first, 0, len(entries) - 1), out=out)
+            if self.inverted:
+                np.subtract(np.float32(self.ends), out, out=out)
+            return dirty
         if self.inverted:
             bits, _, signed = self.stored
             ends = -1 if signed else (1 << bits) - 1  # smallest plus largest of the range
             cells = ends - cells.astype(np.int64 if bits > 30 else np.int32)
-        if self.table is not None:
-            entries, first = self.table
-            np.take(entries, np.clip(cells.astype(np.int64) - first, 0, len(entries) - 1), out=out)
-        elif self.slope == 1 and float(self.intercept).is_integer():
+        if self.slope == 1 and float(self.intercept).is_integer():
             np.add(
                 cells,
                 np.float32(self.intercept),

@@ -10,7 +10,7 @@ import numpy as np
 from medlora.scans.codes import Code, Issue
 from medlora.scans.geometry import Array, check_stack
 from medlora.scans.header import stored_pixels
-from medlora.scans.plane import Plane, Refused, Volume, by_words, grouped
+from medlora.scans.plane import Plane, Refused, Volume, by_words, grouped, listed
 
 # What names a kind of image, or a volume of a run: may tell images at the same position apart, most telling first.
 _KINDS = (
@@ -23,7 +23,16 @@ _DIFFUSION = ("DiffusionBValue", "DiffusionGradientOrientation")
 _MOMENTS = (("FrameReferenceTime",), ("AcquisitionDate", "AcquisitionTime"), ("ContentDate", "ContentTime"))
 _TIMES = ("AcquisitionDate", "AcquisitionTime", "ContentDate", "ContentTime")
 # Slices that differ in these make no clean volume, even where each position is there once.
-_NEVER_MIXED = ("FrameOfReferenceUID", "EchoNumbers", "DiffusionBValue", "ConvolutionKernel", "ComplexImageComponent")
+_NEVER_MIXED = (
+    "FrameOfReferenceUID", "EchoNumbers", "DiffusionBValue", "ConvolutionKernel", "ComplexImageComponent", "Units",
+    "RescaleType",
+)  # fmt: skip
+# Nor do those in which these numbers differ by more than rounding.
+_NEVER_APART = ("EchoTime", "KVP", "SliceThickness")
+# Counters of the acquisition: they rise from slab to slab of one volume as well, so a gap between slabs may be a loss.
+_COUNTERS = ("AcquisitionNumber", "TriggerTime")
+# What two volumes of one run have in common.
+_RUN = ("ConvolutionKernel", "SliceThickness", "ImageType")
 
 
 def volumes_of(planes: list[Plane]) -> list[Volume | Refused]:
@@ -45,7 +54,7 @@ def volumes_of(planes: list[Plane]) -> list[Volume | Refused]:
         return [_checked(planes, directions), *results]
     groups = _separated(slots, whole=False)
     if groups is not None:
-        return [*(_checked(group, directions) for group in groups), *results]
+        return [*_with_short_ones_said(groups, slots, directions), *results]
     groups = _by_order(slots)
     if groups is not None:
         inferred = [_checked(group, directions) for group in groups]
@@ -144,18 +153,45 @@ def _moment(plane: Plane) -> tuple:
 
 def _parted_by_kind(planes: list[Plane], directions: Array) -> list[list[Plane]]:
     """An uneven stack that falls into even ones of different kinds (thick and thin, two kernels) is those."""
-    if len(planes) < 4 or not _uneven(planes, directions):
+    issues = _issues_of_uneven(planes, directions) if len(planes) > 3 else []
+    if not issues:
         return [planes]
+    on_one_grid = any(issue.code is Code.MissingSlices for issue in issues)
     for word in _KINDS:
         parts = list(grouped(planes, by_words((word,))).values())
-        if len(parts) > 1 and all(len(part) > 1 and not _uneven(part, directions) for part in parts):
-            return parts
+        if len(parts) < 2 or not all(len(part) > 1 and not _issues_of_uneven(part, directions) for part in parts):
+            continue
+        if word in _COUNTERS and on_one_grid and _lost(planes, directions) <= min(map(len, parts)) // 2:
+            return [planes]
+        return parts
     return [planes]
 
 
-def _uneven(planes: list[Plane], directions: Array) -> bool:
+def _lost(planes: list[Plane], directions: Array) -> int:
+    """How many slices a stack lacks that lies on one even grid."""
+    along = _positions(planes) @ directions[2]
+    return round(float((along[-1] - along[0]) / np.diff(along).min())) + 1 - len(planes)
+
+
+def _issues_of_uneven(planes: list[Plane], directions: Array) -> list[Issue]:
+    """What is odd about a stack whose steps are not all the same; nothing where they are."""
     _, issues = check_stack(_positions(planes), directions)
-    return any(issue.code in (Code.NonUniformSpacing, Code.UnalignedSlices) for issue in issues)
+    return issues if any(issue.code in (Code.NonUniformSpacing, Code.UnalignedSlices) for issue in issues) else []
+
+
+def _with_short_ones_said(groups: list[list[Plane]], slots: list[list[Plane]], directions: Array) -> list[Volume]:
+    """The volumes of a run, of which those that end before the longest one of their kind lack slices."""
+    place = {id(plane): i for i, slot in enumerate(slots) for plane in slot}
+    places = [[place[id(plane)] for plane in group] for group in groups]
+    volumes = [_checked(group, directions) for group in groups]
+    for group, where, volume in zip(groups, places, volumes, strict=True):
+        for other, there in zip(groups, places, strict=True):
+            more = len(there) - len(where)
+            runs = any(there[i : i + len(where)] == where for i in range(more + 1)) if more > 0 else False
+            if runs and by_words(_RUN)(group[0]) == by_words(_RUN)(other[0]):
+                volume.issues.append(Issue(Code.MissingSlices, f"{more} of the {len(there)} that another volume has"))
+                break
+    return volumes
 
 
 def _checked(planes: list[Plane], directions: Array) -> Volume:
@@ -164,9 +200,17 @@ def _checked(planes: list[Plane], directions: Array) -> Volume:
         return Volume(planes)
     issues = check_stack(_positions(planes), directions)[1]
     mixed = [word for word in _NEVER_MIXED if len(grouped(planes, by_words((word,)))) > 1]
+    mixed += [word for word in _NEVER_APART if _differ(planes, word)]
+    if len({tuple(listed(plane.values.get("ImageType"))[:3]) for plane in planes}) > 1:
+        mixed.append("ImageType")
     if mixed:
         issues.append(Issue(Code.MixedSlices, ", ".join(mixed)))
     return Volume(planes, issues)
+
+
+def _differ(planes: list[Plane], word: str) -> bool:
+    numbers = {number for plane in planes if isinstance(number := plane.values.get(word), (int, float))}
+    return bool(numbers) and max(numbers) - min(numbers) > 0.01 * abs(max(numbers))
 
 
 def _positions(planes: list[Plane]) -> Array:

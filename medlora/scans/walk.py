@@ -16,6 +16,7 @@ from typing import Any
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
+from medlora.scans.csa import layout
 from medlora.scans.elements import PRESENT, STRUCTURAL, WANTED
 from medlora.scans.header import Values
 from medlora.scans.plain import BINARY, PADDING, plain, plain_of_raw
@@ -31,6 +32,7 @@ LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"
 
 _MOST_BYTES = 4 << 20  # a longer header is left to pydicom
 _MOST_CACHED = 4096
+_LONGEST_CACHED = 1024
 _EXPLICIT, _IMPLICIT = struct.Struct("<IHH").unpack_from, struct.Struct("<II").unpack_from
 _LENGTH = struct.Struct("<I").unpack_from
 
@@ -59,7 +61,7 @@ def walk(path: str | os.PathLike[str], size: int, start: bytes) -> tuple[Values,
             if len(start) >= min(size, _MOST_BYTES):
                 raise Unusual from error
             with Path(path).open("rb", buffering=0) as file:
-                longer = file.read(4 * len(start))
+                longer = file.read(8 * len(start))
             if len(longer) <= len(start):
                 raise Unusual from error
             start = longer
@@ -94,8 +96,10 @@ def _integer(raw: bytes) -> Any:
 def _texts(raw: bytes) -> Any:
     if b"\x1b" in raw:
         raise ValueError
-    text = raw.decode("ascii")
-    return plain("LO", text.split("\\")) if "\\" in text else text.strip(PADDING) or None
+    text = raw.decode("ascii").strip(PADDING)
+    if not text.isprintable():  # pydicom takes some control characters for white space
+        raise ValueError
+    return plain("LO", text.split("\\")) if "\\" in text else text or None
 
 
 def _name(raw: bytes) -> Any:
@@ -105,7 +109,7 @@ def _name(raw: bytes) -> Any:
 
 
 _CONVERTERS: dict[str, Callable[[bytes], Any]] = {vr: _binary(form) for vr, form in BINARY.items()}
-_CONVERTERS |= {"DS": _decimal, "IS": _integer, "PN": _name}
+_CONVERTERS |= {"DS": _decimal, "IS": _integer, "PN": _name, "OB": layout}
 # Values by bytes, one store per VR: most files of an archive repeat each other, and equal values are then one object.
 _CACHES: dict[str, dict[bytes, Any]] = {}
 _CONVERTED: dict[tuple[str, str, bytes, bytes], Any] = {}
@@ -132,7 +136,7 @@ _KNOWN = {_swapped(tag): _spec(keyword, vr) for tag, (keyword, vr) in WANTED.ite
 _KNOWN |= {_swapped(tag): _spec(keyword, _SEQUENCE) for tag, keyword in PRESENT.items()}
 _KNOWN |= {_swapped(tag): _spec(keyword, _END) for tag, keyword in PIXELS.items()}
 _SHORT, _LONG = {_number(vr) for vr in SHORT}, {_number(vr) for vr in LONG}
-_SQ, _US, _SS = _number(b"SQ"), _number(b"US"), _number(b"SS")
+_SQ, _UI, _US, _SS = (_number(vr) for vr in (b"SQ", b"UI", b"US", b"SS"))
 
 
 _Odd = tuple[_Spec, str, bytes]
@@ -143,7 +147,7 @@ _TEMPLATES = Templates()
 
 
 def _walk(buffer: bytes, size: int) -> tuple[Values, Pixels]:
-    syntax, instance, position = _meta(buffer)
+    syntax, instance, position = meta(buffer)
     if not syntax.startswith("1.2.840.10008.1.2") or syntax in (DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian):
         raise Unusual
     explicit = syntax != ImplicitVRLittleEndian
@@ -212,7 +216,7 @@ def _elements(buffer: bytes, position: int, size: int, explicit: bool) -> tuple[
             raise IndexError
         else:
             _take(spec, vr if explicit else wanted, raw, values, odd)
-    if position > size:
+    if position > size or any(item[0][0] in values for item in odd):  # the latter: one that is there twice
         raise Unusual
     if pixels is not None:
         kind_of_header = (explicit, len(starts), str(values.get("SOPClassUID")), str(values.get("Manufacturer")))
@@ -280,6 +284,7 @@ def _take(spec: _Spec, written: int, raw: bytes, values: Values, odd: list[_Odd]
         return
     if not raw:
         values.pop(keyword, None)  # of an element that is there twice, the last counts
+        odd[:] = [item for item in odd if item[0] is not spec]
         return
     try:
         value = convert(raw)
@@ -288,9 +293,11 @@ def _take(spec: _Spec, written: int, raw: bytes, values: Values, odd: list[_Odd]
     if value is None or keyword == "SpecificCharacterSet":
         odd.append((spec, vr, raw))
         return
-    if len(cache) >= _MOST_CACHED:
-        cache.clear()
-    cache[raw] = values[keyword] = value
+    values[keyword] = value
+    if len(raw) <= _LONGEST_CACHED:
+        if len(cache) >= _MOST_CACHED:
+            cache.clear()
+        cache[raw] = value
 
 
 def _convert(spec: _Spec, vr: str, raw: bytes, values: Values, charset: bytes) -> None:
@@ -310,9 +317,17 @@ def _convert(spec: _Spec, vr: str, raw: bytes, values: Values, charset: bytes) -
         values["Unreadable"] = min(keyword, values.get("Unreadable", keyword))
 
 
-def _meta(buffer: bytes) -> tuple[str, str, int]:
-    """Transfer syntax, Media Storage SOP Instance UID, and where the data set begins (PS3.10 7.1)."""
-    position = 132
+def meta(buffer: bytes, position: int = 132) -> tuple[str, str, int]:
+    """Transfer syntax, Media Storage SOP Instance UID, and where the data set begins (PS3.10 7.1).
+
+    Args:
+        buffer: the first bytes of the file.
+        position: where its file meta group begins.
+
+    Raises:
+        Unusual: pydicom has to read it.
+        IndexError, struct.error: the buffer ends before the group does.
+    """
     syntax = instance = b""
     while True:
         tag, vr, length = _EXPLICIT(buffer, position)
@@ -326,6 +341,8 @@ def _meta(buffer: bytes) -> tuple[str, str, int]:
             position += 4
             if length == UNDEFINED:
                 raise Unusual
+        if tag in (0x00100002, 0x00030002) and vr != _UI:
+            raise Unusual
         if tag == 0x00100002:
             syntax = buffer[position : position + length]
         elif tag == 0x00030002:

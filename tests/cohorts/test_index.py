@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import sqlite3
 import sys
 
+import nibabel
+import numpy as np
 import pydicom
 import pytest
 from archives import noise, uid, write_dicom
@@ -77,12 +80,11 @@ def test_the_cache_is_for_its_owner_alone(folder, tmp_path):
     assert (tmp_path / "cache").stat().st_mode & 0o077 == 0
 
 
-def test_a_cache_of_another_version_is_made_anew(folder, tmp_path):
+def test_a_cache_of_another_version_is_made_anew(folder, tmp_path, monkeypatch):
     cache = tmp_path / "index.sqlite"
-    index(folder, cache).close()
-    with sqlite3.connect(cache) as database:
-        database.execute("UPDATE meta SET made_with = 'medlora 0.0'")
-    database.close()
+    with monkeypatch.context() as earlier:
+        earlier.setitem(index.__globals__, "__version__", "0.0")
+        index(folder, cache).close()
     assert index(folder, cache).read == 25
     assert index(folder, cache).read == 0
 
@@ -106,6 +108,44 @@ def test_what_is_no_cache_is_left_alone(folder, tmp_path, kind):
     assert cache.read_bytes() == before
     assert index_again(folder, cache).read == 25
     assert cache.read_bytes() == before
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_damage_to_a_cache_goes_unnoticed(folder, tmp_path, seed):
+    """Cut short, zeroed, or single bytes changed: said, and where a cohort is updated all headers are read again."""
+    cache = tmp_path / "index.sqlite"
+    fresh = index(folder, cache)
+    whole, chance = bytearray(cache.read_bytes()), random.Random(seed)
+    at = chance.randrange(len(whole))
+    if seed % 3 == 0:
+        whole = whole[: max(at, 1)]
+    elif seed % 3 == 1:
+        whole[at] ^= 1 << chance.randrange(8)
+    else:
+        whole[at : at + 512] = chance.randbytes(len(whole[at : at + 512]))
+    cache.write_bytes(whole)
+    with pytest.raises(MedloraError, match="is not a cache of medlora, is damaged"):
+        index(folder, cache)
+    again = index_again(folder, cache)
+    assert again.read == 25 and [h.to_dict() for h in again.headers()] == [h.to_dict() for h in fresh.headers()]
+
+
+@pytest.mark.parametrize("suffix", [".img", ".raw"])
+def test_the_image_of_a_pair_changes_its_header(tmp_path, suffix):
+    root, cache = tmp_path / "archive", tmp_path / "cache"
+    root.mkdir()
+    voxels = np.arange(60, dtype="<i2").reshape(5, 4, 3)
+    nibabel.save(nibabel.Nifti1Pair(voxels, np.eye(4)), root / "a.hdr")
+    said = "ObjectType = Image\nNDims = 3\nDimSize = 3 4 5\nElementType = MET_SHORT\nElementDataFile = b.raw\n"
+    (root / "b.mhd").write_text(said)
+    voxels.tofile(root / "b.raw")
+    index(root, cache).close()
+    changed = root / ("a.img" if suffix == ".img" else "b.raw")
+    changed.write_bytes(changed.read_bytes()[::-1])
+    os.utime(changed, ns=(0, 0))
+    again, fresh = index(root, cache), index(root)
+    assert again.read < fresh.read
+    assert [h.digest for h in again.headers()] == [h.digest for h in fresh.headers()]
 
 
 def test_a_folder_that_is_none(tmp_path):

@@ -75,6 +75,64 @@ def test_slope_and_intercept(tmp_path):
     np.testing.assert_array_equal(scan.array, stored * np.float32(0.5) - 20)
 
 
+def changed(path: Path, at: int, *numbers: float, form: str = "<f4") -> Path:
+    whole = bytearray(path.read_bytes())
+    new = np.array(numbers, form).tobytes()
+    whole[at : at + len(new)] = new
+    path.write_bytes(whole)
+    return path
+
+
+@pytest.mark.parametrize("slope", [0.0, np.nan, np.inf])
+def test_a_slope_that_is_none_scales_nothing(tmp_path, slope):
+    """nifti1.h: "if the scl_slope field is nonzero, then each voxel value should be scaled"."""
+    (scan,) = scans.read(changed(nifti(tmp_path / "a.nii", volume(4, 5, 6), sform=np.eye(4)), 112, slope, 7))
+    np.testing.assert_array_equal(scan.array, volume(4, 5, 6))
+
+
+@pytest.mark.parametrize(("unit", "scale"), [(0, 1), (1, 1000), (2, 1), (3, 0.001)])
+@pytest.mark.parametrize("form", ["sform", "qform"])
+def test_metres_and_micrometres_become_millimetres(tmp_path, unit, scale, form):
+    """nifti1.h: NIFTI_UNITS_METER 1, _MM 2, _MICRON 3, in the low bits of xyzt_units; the higher ones are for time."""
+    affine = np.array([[0, -2.0, 0, 7], [3.0, 0, 0, 8], [0, 0, 4.0, 9], [0, 0, 0, 1]])
+    path = nifti(tmp_path / "a.nii", volume(4, 5, 6), **{form: affine})
+    (scan,) = scans.read(changed(path, 123, unit | 8, form="u1"))
+    np.testing.assert_allclose(scan.affine, np.diag([scale, scale, scale, 1]) @ affine, rtol=1e-6, atol=1e-6 * scale)
+    assert scan.issues == ()
+
+
+@pytest.mark.parametrize(("qfac", "third"), [(-1, -4.0), (1, 4.0), (0, 4.0)])
+def test_qfac_turns_the_third_axis(tmp_path, qfac, third):
+    """nifti1.h: "if qfac is 0, it is taken to be 1"."""
+    path = nifti(tmp_path / "a.nii", volume(4, 5, 6), qform=np.diag([2.0, 3, 4, 1]))
+    (scan,) = scans.read(changed(path, 76, qfac))
+    np.testing.assert_allclose(scan.affine, np.diag([2, 3, third, 1]))
+
+
+def test_an_affine_that_is_none_is_refused_and_voxels_without_a_size_flagged(tmp_path, capfd):
+    path = changed(nifti(tmp_path / "a.nii", volume(4, 5, 6), sform=np.eye(4)), 280, *[0] * 12)
+    assert [e.code for e in scans.survey(path).excluded] == [Code.DamagedHeader]
+    path = changed(nifti(tmp_path / "b.nii", volume(4, 5, 6), sform=np.eye(4)), 280, np.nan)
+    assert [e.code for e in scans.survey(path).excluded] == [Code.DamagedHeader]
+    path = changed(nifti(tmp_path / "c.nii", volume(4, 5, 6), qform=np.eye(4)), 84, 0)
+    assert codes(scans.read(path)[0]) == [Code.UnknownSpacing]
+    assert capfd.readouterr().err == ""  # what nibabel would log is among the issues
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_big_endian_and_gzipped_pairs(tmp_path, suffix):
+    header = nibabel.Nifti1Header(endianness=">")
+    nibabel.save(nibabel.Nifti1Pair(volume(4, 5, 6), SHEARED, header), tmp_path / "pair.hdr")
+    for name in ("pair.hdr", "pair.img"):
+        if suffix:
+            (tmp_path / (name + suffix)).write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+            (tmp_path / name).unlink()
+    found = scans.read(tmp_path)
+    assert len(found) == 1 and not found.excluded
+    np.testing.assert_array_equal(found[0].array, volume(4, 5, 6))
+    np.testing.assert_allclose(found[0].affine, SHEARED)
+
+
 def test_4d_becomes_channels_and_2d_a_slice(tmp_path):
     (scan,) = scans.read(nifti(tmp_path / "a.nii", volume(4, 5, 6, 7), sform=np.eye(4)))
     assert scan.shape == (4, 5, 6, 7)
@@ -146,6 +204,31 @@ def test_grey_stored_as_rgb_and_true_colour(tmp_path):
     Image.fromarray(colour).save(tmp_path / "colour.png")
     assert scans.read(tmp_path / "grey.png")[0].shape == (16, 12, 1)
     np.testing.assert_array_equal(scans.read(tmp_path / "colour.png")[0].array[0, 0, 0], [255, 0, 7])
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_all_sixteen_bits_of_a_colour_png(tmp_path, channels):
+    import imagecodecs
+
+    pixels = np.random.default_rng(0).integers(0, 65536, (12, 16, channels)).astype("u2")
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(pixels))
+    (scan,) = scans.read(tmp_path)
+    expected = pixels[..., :1] if channels == 2 else pixels[..., :3]
+    np.testing.assert_array_equal(np.atleast_3d(np.squeeze(scan.array)), expected.transpose(1, 0, 2))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path, orientation):
+    """EXIF 2.32, tag 0x0112: where the 0th row and the 0th column of what is stored lie in the scene."""
+    shown = np.add.outer(np.arange(48) * 2, np.arange(64) * 2).astype("u1")
+    stored = {
+        1: shown, 2: shown[:, ::-1], 3: shown[::-1, ::-1], 4: shown[::-1],
+        5: shown.T, 6: shown.T[::-1], 7: shown.T[::-1, ::-1], 8: shown.T[:, ::-1],
+    }[orientation]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "a.jpg", quality=98, exif=exif)
+    assert np.abs(scans.read(tmp_path)[0].to_numpy("zyx")[0] - shown).max() < 5
 
 
 def test_jpeg_and_truncated_jpeg(tmp_path):

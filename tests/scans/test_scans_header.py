@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import pickle
@@ -225,6 +226,21 @@ def test_a_walk_that_knows_the_series_finds_what_pydicom_finds(tmp_path, monkeyp
                 continue
             assert walked == by_pydicom(path)
     assert compared > 50  # of 80
+
+
+@pytest.mark.parametrize("values", [("H ", "1 "), ("1 ", "H "), ("H ", ""), ("2 ", "1 "), ("1 ", "")])
+def test_of_an_element_that_is_there_twice_the_last_counts(tmp_path, values):
+    path = save(image(picture(), CT, EchoNumbers="7", **PLACE), tmp_path / "a")
+    whole = path.read_bytes()
+    once = b"\x18\0\x86\0IS\x02\x007 "
+    twice = b"".join(b"\x18\0\x86\0IS" + len(v).to_bytes(2, "little") + v.encode() for v in values)
+    assert whole.count(once) == 1
+    path.write_bytes(whole.replace(once, twice))
+    slow = by_pydicom(path)
+    assert slow[0].get("EchoNumbers") == {"1 ": 1}.get(values[1])
+    with contextlib.suppress(Unusual):
+        assert walk(path, path.stat().st_size, path.read_bytes()) == slow
+    assert scans.read_header(path).values == slow[0]
 
 
 def test_a_known_header_longer_than_what_was_read_of_it(tmp_path):

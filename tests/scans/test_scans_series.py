@@ -113,31 +113,6 @@ def test_tilt_with_a_step_that_is_not_uniform(tmp_path):
     np.testing.assert_allclose(scan.slice_positions, (positions - positions[0])[:, 2] * math.cos(angle), atol=1e-5)
 
 
-@pytest.mark.parametrize(("missing", "count"), [([4], 1), ([2, 3, 4], 3), ([2, 6], 2)])
-def test_missing_slices_are_counted(tmp_path, missing, count):
-    kept = [k for k in range(10) if k not in missing]
-    series(tmp_path, axial(10)[kept])
-    scan = one(tmp_path)
-    assert Code.MissingSlices in codes(scan) and f"({count} " in str(scan.issues[0])
-    # Both ends are where their headers put them.
-    np.testing.assert_allclose(scan.affine @ [0, 0, len(kept) - 1, 1], [100, 80, 30 + 9 * 2.5, 1])
-    refused = scans.survey(tmp_path, severities={Code.MissingSlices: "refuse"})
-    assert refused.scans == [] and refused.excluded[0].code is Code.MissingSlices
-    assert refused.excluded[0].scan_id == scan.scan_id
-
-
-def test_the_first_and_the_last_slice_missing(tmp_path):
-    series(tmp_path / "first", axial(6), each=[{"InstanceNumber": k + 3} for k in range(6)])
-    series(tmp_path / "last", axial(6), ImagesInAcquisition=8, SeriesInstanceUID="1.2.3.4.6")
-    first, last = (one(tmp_path / name) for name in ("first", "last"))
-    assert [str(issue) for issue in first.issues] == [
-        "MissingSlices: Slices are missing (the first 2, by Instance Number)."
-    ]
-    assert [str(issue) for issue in last.issues] == [
-        "MissingSlices: Slices are missing (2 of 8, by Images in Acquisition)."
-    ]
-
-
 def test_spacing_is_between_slices_not_their_thickness(tmp_path):
     series(tmp_path, axial(5, step=1.25), SliceThickness=2.5)  # overlapping reconstruction
     scan = one(tmp_path)
@@ -312,21 +287,6 @@ def test_mixed_transfer_syntaxes_and_rescale_inside_one_series(tmp_path):
     assert scan.issues == ()
 
 
-@pytest.mark.parametrize("cut", ["0003.dcm", "0005.dcm"])
-def test_a_truncated_slice_is_excluded_and_its_gap_counted(tmp_path, cut):
-    series(tmp_path, axial(6))
-    path = tmp_path / cut
-    path.write_bytes(path.read_bytes()[:-100])
-    found = scans.read(tmp_path)
-    assert [e.code for e in found.excluded] == [Code.TruncatedPixelData]
-    assert Code.MissingSlices in codes(found[0]) and found[0].shape[2] == 5
-
-
-def test_a_series_numbered_through_a_study_is_complete(tmp_path):
-    series(tmp_path, axial(6), each=[{"InstanceNumber": 201 + k} for k in range(6)])
-    assert one(tmp_path).issues == ()
-
-
 def test_an_order_that_is_not_known_can_be_let_pass(tmp_path):
     volume = series(tmp_path, axial(4), ImagePositionPatient=None, names=["d", "c", "b", "a"])
     scan = one(tmp_path, severities={Code.UnknownOrder: "flag"})
@@ -334,18 +294,43 @@ def test_an_order_that_is_not_known_can_be_let_pass(tmp_path):
     assert codes(scan) == [Code.UnknownOrder]
 
 
-def test_a_cut_short_run_keeps_its_whole_volumes(tmp_path):
-    positions = np.concatenate([axial(5), axial(5), axial(5)[:3]])
-    each = [{"TemporalPositionIdentifier": 1 + k // 5} for k in range(13)]
-    series(tmp_path, positions, sop_class=MR, each=each)
-    assert sorted(scan.shape[2] for scan in scans.read(tmp_path)) == [3, 5, 5]
-
-
 def test_slices_that_must_not_be_mixed_are_flagged_where_nothing_parts_them(tmp_path):
     each = [{"ConvolutionKernel": "B70f" if k % 2 else "B30f"} for k in range(6)]
     series(tmp_path, axial(6), each=each)
     scan = one(tmp_path)
     assert codes(scan) == [Code.MixedSlices] and "ConvolutionKernel" in str(scan.issues[0])
+
+
+@pytest.mark.parametrize(
+    ("word", "values"),
+    [("KVP", (80, 140)), ("SliceThickness", (1.0, 5.0)), ("EchoTime", (10.0, 90.0)),
+     ("ImageType", (["ORIGINAL", "PRIMARY", "AXIAL"], ["DERIVED", "SECONDARY", "MIP"])), ("KVP", (120, 120.5))],
+)  # fmt: skip
+def test_other_kinds_of_slices_on_the_same_grid_are_flagged(tmp_path, word, values):
+    """A reformatted image that lies just where the next slice would; numbers that differ by rounding are no kinds."""
+    series(tmp_path, axial(6), each=[{word: values[k == 5]} for k in range(6)])
+    (issues,) = (scan.issues for scan in scans.read(tmp_path))
+    expected = [] if values == (120, 120.5) else [(Code.MixedSlices, word)]
+    assert [(issue.code, issue.detail) for issue in issues] == expected
+
+
+def test_two_slabs_far_apart_are_two_scans(tmp_path):
+    positions = axial(30)[[*range(10), *range(20, 30)]]
+    series(tmp_path, positions, each=[{"AcquisitionNumber": 1 + k // 10} for k in range(20)])
+    found = scans.read(tmp_path)
+    assert [scan.shape[2] for scan in found] == [10, 10] and all(scan.issues == () for scan in found)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rounded_positions_and_cosines_are_clean(tmp_path, seed):
+    """Noise of a thousandth of a millimetre in positions, cosines of three decimals: both occur, neither is a fault."""
+    chance = np.random.default_rng(seed)
+    row, column, _ = np.linalg.qr(chance.normal(size=(3, 3)))[0]
+    positions = np.arange(60)[:, None] * np.cross(row, column) * 1.2 + chance.uniform(-1e-3, 1e-3, (60, 3))
+    volume = series(tmp_path, positions, orientation=tuple(np.round([*row, *column], 3)), sop_class=MR)
+    scan = one(tmp_path)
+    np.testing.assert_array_equal(scan.array, volume)
+    assert scan.issues == () and scan.spacing[2] == pytest.approx(1.2, abs=1e-3)
 
 
 @pytest.mark.parametrize("tilt", [0.0, 12.0])

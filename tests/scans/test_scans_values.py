@@ -101,6 +101,50 @@ def test_modality_lut(tmp_path):
     assert scan.issues == ()
 
 
+def test_modality_lut_of_a_monochrome1_radiograph_is_turned_after_the_table(tmp_path):
+    """MONOCHROME1 says how the values that come out of the table are shown (PS3.3 C.11.1, C.7.6.3.1.2)."""
+    item = Dataset()
+    item.LUTDescriptor, item.ModalityLUTType = [8, 0, 16], "US"
+    table = np.array([0, 1, 3, 7, 15, 31, 63, 127])
+    item.LUTData = table.astype("<u2").tobytes()
+    item["LUTData"].VR, item["LUTDescriptor"].VR = "OW", "US"
+    stored = np.arange(8).reshape(2, 4)
+    elements = {"PhotometricInterpretation": "MONOCHROME1", "WindowCenter": 30.0, "WindowWidth": 10.0}
+    save(image(stored, CR, stored=12, ModalityLUTSequence=[item], **elements), tmp_path / "a")
+    scan = loaded(tmp_path)
+    np.testing.assert_array_equal(rows(scan), 127 - table[stored])
+    assert scan.windows == ((97.0, 10.0),)
+
+
+@pytest.mark.parametrize(("sop_class", "each", "detail"), [
+    (CT, [{}, {"RescaleIntercept": None}, {}], "no RescaleIntercept in 1 of 3"),
+    (MR, [{"RescaleSlope": 2, "RescaleIntercept": 0}, {}, {"RescaleSlope": 2, "RescaleIntercept": 0}],
+     "no RescaleSlope and no RescaleIntercept in 1 of 3"),
+    (PET, [{}] * 3, "no RescaleSlope and no RescaleIntercept in 3 of 3"),
+    (CT, [{"RescaleType": "MGML"}] * 3, "a CT whose Rescale Type is not HU"),
+])  # fmt: skip
+def test_slices_whose_units_are_not_said_are_flagged(tmp_path, sop_class, each, detail):
+    series(tmp_path, axial(3), sop_class=sop_class, each=each)
+    assert [str(issue) for issue in loaded(tmp_path).issues] == [str(scans.Issue(Code.UnknownUnits, detail))]
+
+
+def test_units_that_change_within_a_series_are_flagged(tmp_path):
+    each = [{"Units": unit, "RescaleSlope": 1, "RescaleIntercept": 0} for unit in ("BQML", "BQML", "CNTS")]
+    series(tmp_path, axial(3), sop_class=PET, each=each)
+    assert [(issue.code, issue.detail) for issue in loaded(tmp_path).issues] == [(Code.MixedSlices, "Units")]
+
+
+def test_dose_without_scaling_or_without_places_is_flagged(tmp_path):
+    dose = picture(3 * 12, 16).reshape(3, 12, 16)
+    elements = {"Modality": "RTDOSE", **PLACE}
+    save(image(dose, "1.2.840.10008.5.1.4.1.1.481.2", DoseGridScaling=1e-5, **elements), tmp_path / "places" / "a")
+    save(
+        image(dose, "1.2.840.10008.5.1.4.1.1.481.2", GridFrameOffsetVector=[0, 3, 6], **elements), tmp_path / "b" / "b"
+    )
+    assert [issue.code for issue in loaded(tmp_path / "places").issues] == [Code.NoGeometry]
+    assert [issue.code for issue in loaded(tmp_path / "b").issues] == [Code.UnknownUnits]
+
+
 def test_dose_grid_scaling_and_planes(tmp_path):
     dose = picture(3 * 12, 16).reshape(3, 12, 16) * 100000
     save(
@@ -162,6 +206,25 @@ def test_for_processing_follows_the_intensity_sign_and_is_flagged(tmp_path, sign
     scan = loaded(tmp_path)
     np.testing.assert_array_equal(rows(scan), 4095 - stored if inverted else stored)
     assert [issue.code for issue in scan.issues] == [Code.ForProcessing]
+
+
+def test_pixels_that_are_not_square_without_a_spacing(tmp_path):
+    """PS3.3 C.7.6.3.1.7: vertical to horizontal size of a pixel."""
+    save(image(picture(), DX, PixelAspectRatio=[2, 1]), tmp_path / "a")
+    assert loaded(tmp_path).spacing == (1.0, 2.0, 1.0)
+
+
+@pytest.mark.parametrize("written", [-3.0, 0.0])
+def test_a_single_slice_is_as_thick_as_said_whatever_the_sign(tmp_path, written):
+    """PS3.3 C.8.4.15: the sign of Spacing Between Slices is a direction."""
+    save(image(picture(), MR, SpacingBetweenSlices=written, SliceThickness=2.0, **PLACE), tmp_path / "a")
+    assert loaded(tmp_path).spacing == (1.0, 1.0, abs(written) or 2.0)
+
+
+def test_tiles_of_a_whole_slide_are_no_slices(tmp_path):
+    tiles = picture(4 * 12, 16, high=256).reshape(4, 12, 16)
+    save(image(tiles, "1.2.840.10008.5.1.4.1.1.77.1.6", stored=8, Modality="SM"), tmp_path / "a")
+    assert [e.code for e in scans.survey(tmp_path).excluded] == [Code.UnknownPixelFormat]
 
 
 def test_contradicting_polarity_is_flagged(tmp_path):

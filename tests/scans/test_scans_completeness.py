@@ -1,0 +1,101 @@
+"""Slices that are missing are said to be: one, many, every second, the first, the last, in one volume of a run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from make_dicom import MR, axial, series
+
+from medlora import scans
+from medlora.scans import Code
+
+
+def codes(scan):
+    return [issue.code for issue in scan.issues]
+
+
+def one(path):
+    (scan,) = scans.read(path)
+    return scan
+
+
+@pytest.mark.parametrize(("missing", "count"), [([4], 1), ([2, 3, 4], 3), ([2, 6], 2)])
+def test_missing_slices_are_counted(tmp_path, missing, count):
+    kept = [k for k in range(10) if k not in missing]
+    series(tmp_path, axial(10)[kept])
+    scan = one(tmp_path)
+    assert Code.MissingSlices in codes(scan) and f"({count} " in str(scan.issues[0])
+    # Both ends are where their headers put them.
+    np.testing.assert_allclose(scan.affine @ [0, 0, len(kept) - 1, 1], [100, 80, 30 + 9 * 2.5, 1])
+    refused = scans.survey(tmp_path, severities={Code.MissingSlices: "refuse"})
+    assert refused.scans == [] and refused.excluded[0].code is Code.MissingSlices
+    assert refused.excluded[0].scan_id == scan.scan_id
+
+
+def test_the_first_and_the_last_slice_missing(tmp_path):
+    series(tmp_path / "first", axial(6), each=[{"InstanceNumber": k + 3} for k in range(6)])
+    series(tmp_path / "last", axial(6), ImagesInAcquisition=8, SeriesInstanceUID="1.2.3.4.6")
+    first, last = (one(tmp_path / name) for name in ("first", "last"))
+    assert [str(issue) for issue in first.issues] == [
+        "MissingSlices: Slices are missing (the first 2, by Instance Number)."
+    ]
+    assert [str(issue) for issue in last.issues] == [
+        "MissingSlices: Slices are missing (2 of 8, by Images in Acquisition)."
+    ]
+
+
+@pytest.mark.parametrize("cut", ["0003.dcm", "0005.dcm"])
+def test_a_truncated_slice_is_excluded_and_its_gap_counted(tmp_path, cut):
+    series(tmp_path, axial(6))
+    path = tmp_path / cut
+    path.write_bytes(path.read_bytes()[:-100])
+    found = scans.read(tmp_path)
+    assert [e.code for e in found.excluded] == [Code.TruncatedPixelData]
+    assert Code.MissingSlices in codes(found[0]) and found[0].shape[2] == 5
+
+
+def test_a_series_numbered_through_a_study_is_complete(tmp_path):
+    series(tmp_path, axial(6), each=[{"InstanceNumber": 201 + k} for k in range(6)])
+    assert one(tmp_path).issues == ()
+
+
+@pytest.mark.parametrize("kept", [[0, 2, 4, 6, 8], [0, 3, 6, 9]])
+@pytest.mark.parametrize("word", ["SpacingBetweenSlices", "SliceThickness"])
+def test_every_second_slice_missing_leaves_no_gap_but_is_said(tmp_path, kept, word):
+    each = [{"InstanceNumber": 10 - k} for k in kept]
+    series(tmp_path, axial(10)[kept], each=each, **{word: 2.5})
+    assert codes(one(tmp_path)) == [Code.MissingSlices]
+
+
+def test_thin_slices_far_apart_are_complete(tmp_path):
+    series(tmp_path / "numbered one by one", axial(6, step=10.0), SliceThickness=1.0)  # high-resolution CT
+    each = [{"InstanceNumber": 1 + 2 * k} for k in range(6)]  # one of two echoes that were numbered in turn
+    series(tmp_path / "of two echoes", axial(6), sop_class=MR, each=each, SliceThickness=2.5, SeriesInstanceUID="1.2.3")
+    for folder in tmp_path.iterdir():
+        assert one(folder).issues == ()
+
+
+@pytest.mark.parametrize("word", ["AcquisitionNumber", "TriggerTime"])
+def test_a_gap_between_two_rotations_is_a_gap(tmp_path, word):
+    """Step-and-shoot CT numbers its rotations; as real files of dicom2nifti's tests do, with a slice lost between."""
+    series(tmp_path, axial(8)[[0, 1, 2, 3, 5, 6, 7]], each=[{word: 1 + (k > 3)} for k in range(7)])
+    scan = one(tmp_path)
+    assert scan.shape[2] == 7 and Code.MissingSlices in codes(scan) and "(1 " in str(scan.issues[0])
+
+
+@pytest.mark.parametrize("kept", [[0, 1, 2], [2, 3, 4], [1, 2, 3]])
+@pytest.mark.parametrize("word", ["TemporalPositionIdentifier", "EchoNumbers", "DiffusionBValue"])
+def test_a_run_cut_short_keeps_its_whole_volumes_and_says_which_is_not(tmp_path, kept, word):
+    positions = np.concatenate([axial(5), axial(5), axial(5)[kept]])
+    volume = series(tmp_path, positions, sop_class=MR, each=[{word: 1 + k // 5} for k in range(13)])
+    found = {scan.header[word]: scan for scan in scans.read(tmp_path)}
+    assert [codes(found[t]) for t in (1, 2, 3)] == [[], [], [Code.MissingSlices]]
+    np.testing.assert_array_equal(found[3].array, volume[:, :, 10:])
+    assert "(2 of the 5" in str(found[3].issues[0])
+
+
+def test_a_shorter_reconstruction_of_another_kernel_is_complete(tmp_path):
+    positions = np.concatenate([axial(8), axial(8)[2:6]])
+    series(tmp_path, positions, each=[{"ConvolutionKernel": "B70f" if k < 8 else "B30f"} for k in range(12)])
+    found = scans.read(tmp_path)
+    assert sorted(scan.shape[2] for scan in found) == [4, 8] and all(scan.issues == () for scan in found)

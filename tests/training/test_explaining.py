@@ -6,11 +6,12 @@ import torch
 from torch import nn
 
 from medlora.errors import MedloraError
-from medlora.evaluation import OperatingPoint
+from medlora.evaluation import OperatingPoint, Temperature
 from medlora.scans import Scan
 from medlora.training import saliency
 from medlora.training.explaining import LogOdds, drawn_anew, rank_correlation
 from medlora.training.predictor import Predictor
+from medlora.training.task import OneOf
 from medlora.transforms import CTNodule, Radiograph
 
 SIZE = 64
@@ -54,7 +55,7 @@ class Deaf(Constructed):
 def predictor(model, preset=None, classes=("normal", "sick")):
     preset = preset or Radiograph(size=SIZE, mean=(0.0,) * 3, std=(1.0,) * 3)
     point = OperatingPoint(0.5, rule="0.5", chosen_on="tune", positive=classes[1])
-    return Predictor(model.eval(), preset, list(classes), 2.0, point, {}, torch.device("cpu"))
+    return Predictor(model.eval(), preset, OneOf(list(classes)), Temperature(2.0), point, {}, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_occlusion_is_the_fall_of_the_log_odds(scan):
     model = predictor(Constructed())
     found = model.explain(scan, method="occlusion")
     image = torch.as_tensor(found.image)[None].expand(1, 3, -1, -1)
-    network = LogOdds(model.model, model.temperature)
+    network = LogOdds(model)
     falls = []
     for top in (8, 12):
         for left in (40, 44):

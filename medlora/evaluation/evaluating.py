@@ -231,10 +231,11 @@ def _overall(
     groups = np.zeros(checked.n, dtype=np.intp) if repeats is None else repeats
     patients = checked.patients
     m, n = int(y[seen].sum()), int((~y)[seen].sum())
-    what = "findings" if checked.kind == "multilabel" else "classes"
-    macro = mean_auc(y, s, groups, patients, seen, level=level, what=what)
-    made.append(Metric.of("macro", "auc", macro, m, n, None))
-    if repeats is None:
+    if len(both) > 1:
+        what = "findings" if checked.kind == "multilabel" else "classes"
+        macro = mean_auc(y, s, groups, patients, seen, level=level, what=what)
+        made.append(Metric.of("macro", "auc", macro, m, n, None))
+    if len(both) > 1 and repeats is None:
         who = np.repeat(patients, len(both))
         use = seen.reshape(-1)
         micro = auc(y.reshape(-1)[use], s.reshape(-1)[use], who[use], level=level)

@@ -17,8 +17,10 @@ from medlora.training import saliency
 from medlora.training.saliency import METHODS, SOURCES
 
 if TYPE_CHECKING:
+    from medlora.evaluation import Calibration
     from medlora.scans import Scan
     from medlora.training.predictor import Predictor
+    from medlora.training.task import Task
     from medlora.transforms import Centre
 
 SIMILAR = 0.5
@@ -139,7 +141,7 @@ def explain(
         target = model.task.foremost(probabilities)
     index = model.classes.index(target)
 
-    network = LogOdds(model).eval()
+    network = LogOdds(model.model, model.task, model.calibration).eval()
     inputs = model.preset.normalise(image[None].to(model.device))
     layer = saliency.last_map(network, inputs)
     if method is None:
@@ -168,9 +170,9 @@ def explain(
 class LogOdds(nn.Module):
     """Network input → calibrated log-odds of each class or finding, log p − log (1 − p); (N, K)."""
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, model: nn.Module, task: Task, calibration: Calibration) -> None:
         super().__init__()
-        self.model, self.task, self.calibration = predictor.model, predictor.task, predictor.calibration
+        self.model, self.task, self.calibration = model, task, calibration
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) → (N, K)."""

@@ -93,7 +93,7 @@ def test_occlusion_is_the_fall_of_the_log_odds(scan):
     model = predictor(Constructed())
     found = model.explain(scan, method="occlusion")
     image = torch.as_tensor(found.image)[None].expand(1, 3, -1, -1)
-    network = LogOdds(model)
+    network = LogOdds(model.model, model.task, model.calibration)
     falls = []
     for top in (8, 12):
         for left in (40, 44):
@@ -159,7 +159,7 @@ def test_tokens_equal_what_a_small_change_of_each_token_does():
 
     torch.manual_seed(0)
     vit = timm.create_model("vit_tiny_patch16_224", num_classes=2, img_size=64).double().eval()
-    network = LogOdds(vit, 1.0)
+    network = LogOdds(vit, OneOf(["a", "b"]), Temperature())
     inputs = torch.randn(1, 3, 64, 64, dtype=torch.float64)
     layer = saliency.last_map(network, inputs)
     assert (layer.method, layer.grid, layer.prefix) == ("tokens", (4, 4), 1)
@@ -190,7 +190,7 @@ def test_the_last_map_of_a_network(name, path):
     import timm
 
     side = 224 if "swin" in name else 64
-    network = LogOdds(timm.create_model(name, num_classes=3).eval(), 1.0)
+    network = LogOdds(timm.create_model(name, num_classes=3).eval(), OneOf(["a", "b", "c"]), Temperature())
     inputs = torch.randn(1, 3, side, side)
     layer = saliency.last_map(network, inputs)
     assert (layer and layer.path) == path
@@ -201,7 +201,9 @@ def test_the_last_map_of_a_network(name, path):
 def test_log_odds_of_several_classes():
     logits = torch.tensor([[1.0, -2.0, 0.5]])
     p = torch.softmax(logits / 2, dim=1)
-    torch.testing.assert_close(LogOdds(nn.Identity(), 2.0)(logits), torch.log(p / (1 - p)))
+    torch.testing.assert_close(
+        LogOdds(nn.Identity(), OneOf(["a", "b", "c"]), Temperature(2.0))(logits), torch.log(p / (1 - p))
+    )
 
 
 def test_rank_correlation_counts_flat_maps_as_none():

@@ -79,10 +79,9 @@ def _mark(table: LabelTable, row: int, column: str, cell: str) -> str:
         number = None
     if number in _NUMBERS:
         return _NUMBERS[number]
-    # Text in the wrong column may be a name: only a number is repeated.
+    said = "text" if number is None else repr(cell)  # text in the wrong column may be a name, and is not repeated
     raise MedloraError(
-        f"{table.path.name} row {row}, column {column!r}: {'text' if number is None else cell!r} is no mark of a "
-        "finding",
+        f"{table.path.name} row {row}, column {column!r}: {said} is no mark of a finding",
         "write 1 (present), 0 (absent), -1 (uncertain) or nothing (unknown); a column of classes is named alone",
     )
 

@@ -91,6 +91,24 @@ def test_tables_of_nih_rsna_and_covidx(tmp_path):
         "--label", "Finding Labels", "--contains", "Pneumonia=pneumonia", "--else", "other",
     )  # fmt: skip
     assert [tuple(row.values()) for row in found] == [("1_0.png", "pneumonia", "1"), ("2_0.png", "other", "2")]
+    found, said = table_script(
+        nih, tmp_path / "nih.csv", "--file", "Image Index", "--patient-column", "Patient ID",
+        "--label", "Finding Labels", "--findings", "Edema,Pneumonia,Effusion",
+    )  # fmt: skip
+    assert [tuple(row.values()) for row in found] == [("1_0.png", "1", "1", "0", "1"), ("2_0.png", "0", "0", "0", "2")]
+    assert "Edema: 1 × 0, 1 × 1" in said
+    chexpert = tmp_path / "train.csv"
+    chexpert.write_text(
+        "Path,Frontal/Lateral,Edema,Pleural Effusion\n"
+        "C/train/patient00001/study1/view1_frontal.jpg,Frontal,1.0,\n"
+        "C/train/patient00001/study1/view2_lateral.jpg,Lateral,1.0,\n"
+        "C/train/patient00002/study1/view1_frontal.jpg,Frontal,-1.0,0.0\n"
+    )
+    found, _ = table_script(
+        chexpert, tmp_path / "chexpert.csv", "--file", "Path", "--patient", "(patient[0-9]+)",
+        "--findings", "Edema,Pleural Effusion", "--where", "Frontal/Lateral=Frontal",
+    )  # fmt: skip
+    assert [tuple(row.values())[1:] for row in found] == [("1.0", "", "patient00001"), ("-1.0", "0.0", "patient00002")]
     rsna = tmp_path / "stage_2_train_labels.csv"
     rsna.write_text("patientId,x,y,width,height,Target\na,1,2,3,4,1\na,5,6,7,8,1\nb,,,,,0\n")
     found, _ = table_script(

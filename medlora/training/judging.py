@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,6 +191,7 @@ def _thumbnails(model: Predictor, cohort: Cohort, table: pd.DataFrame) -> Callab
     of_case = dict(zip(shown["case_id"], where(shown), strict=True))
     prepare = replace(model.preset, size=min(model.preset.size, 192)).preparation()
 
+    @cache  # a case may be among the worst of several findings
     def png(case_id: str) -> bytes:
         from PIL import Image
 

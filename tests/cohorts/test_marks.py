@@ -109,6 +109,25 @@ def test_what_cannot_be_meant_is_refused(archive, change, options, said):
         Cohort.from_archive(root, table(root, columns), **{"label_column": "Edema,Fracture", **options})
 
 
+def test_places_have_findings_too(archive):
+    root = archive(12)
+    marks = [("1", "0"), ("0", "-1"), ("", "1")]
+    rows = [
+        [f"PAT{patient:03d}/0.dcm", 10 + 9 * place, 20, 0, *cells_of]
+        for patient in range(12)
+        for place, cells_of in enumerate([*marks, ("", "")])
+    ]
+    labels = write_csv(root.parent / "l.csv", [["file", "x", "y", "z", "Spiculated", "Calcified"], *rows])
+    cohort = Cohort.from_archive(root, labels, label_column=["Spiculated", "Calcified"], coordinates="voxel")
+    assert len(cohort) == 36
+    assert cohort.table["y"].notna().all()  # the coordinate
+    first = cohort.table[cohort.table["scan_id"] == cohort.table["scan_id"].iloc[0]]
+    found = (
+        first[["y_Spiculated", "y_Calcified"]].astype(object).where(first[["y_Spiculated", "y_Calcified"]].notna(), "")
+    )
+    assert sorted(map(tuple, found.to_numpy().tolist()), key=str) == [("", 1), (0, ""), (1, 0)]
+
+
 def test_rows_about_one_scan_must_agree(archive):
     root = archive(1, each=2)
     labels = write_csv(

@@ -58,13 +58,13 @@ def picture(path, seed, bright):
 @pytest.mark.slow
 def test_one_finding_of_chexpert_becomes_a_report(call, tmp_path):
     """As datasets/chexpert.md says: uncertain and unmentioned images left out, patients read from the path."""
-    rows = [["Path", "Sex", "Frontal/Lateral", "Pleural Effusion"]]
+    rows = [["Path", "Sex", "Frontal/Lateral", "Pleural Effusion", "Edema"]]
     for index in range(40):
         value = ("1.0", "0.0", "-1.0", "")[index // 14 if index < 36 else 3]
         view = "Lateral" if index == 0 else "Frontal"
         name = f"CheXpert-v1.0-small/train/patient{index // 2:05d}/study1/view{index % 2 + 1}_frontal.jpg"
         picture(tmp_path / name, index, value == "1.0")
-        rows.append([name, "Female", view, value])
+        rows.append([name, "Female", view, value, ("1.0", "0.0", "")[index // 2 % 3]])
     with (tmp_path / "train.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
     labels = tmp_path / "labels.csv"
@@ -81,6 +81,21 @@ def test_one_finding_of_chexpert_becomes_a_report(call, tmp_path):
     small = ["--epochs", 1, "--set", "data.image_size=32", "--classes", "none,effusion"]
     assert call("train", cohort, "-o", run, *small)[0] == 0
     assert call("evaluate", run)[0] == 0
+
+    findings = "Pleural Effusion,Edema"
+    found, _ = table_script(
+        tmp_path / "train.csv", labels, "--file", "Path", "--patient", "(patient[0-9]+)", "--findings", findings,
+        "--where", "Frontal/Lateral=Frontal",
+    )  # fmt: skip
+    assert len(found) == 39
+    cohort, run = tmp_path / "cohort2", tmp_path / "run2"
+    words = ["--label-column", findings, "--uncertain", "unknown", "-o", cohort]
+    assert call("check", tmp_path / "CheXpert-v1.0-small", "--labels", labels, *words)[0] == 0
+    table = pd.read_csv(cohort / "cohort.csv")
+    assert table["y_Pleural Effusion"].value_counts().to_dict() == {0: 14, 1: 13}
+    assert call("train", cohort, "-o", run, *small[:-2])[0] == 0
+    code, out, _ = call("evaluate", run)
+    assert code == 0 and "AUC of Edema" in out
 
 
 def test_tables_of_nih_rsna_and_covidx(tmp_path):

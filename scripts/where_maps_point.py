@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("demo", type=Path, help="folder of medlora demo, drawn with its default seed")
     folder = parser.parse_args().demo
     model = medlora.load(folder / "run")
-    network = LogOdds(model.model, model.temperature).eval()
+    network = LogOdds(model.model, model.task, model.calibration).eval()
     tested = pd.read_csv(folder / "run" / "predictions" / "test.csv", dtype=str)
     wanted = set(tested.loc[tested["y"] == "opacity", "scan_id"])
     labels = pd.read_csv(folder / "archive" / "labels.csv")

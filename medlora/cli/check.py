@@ -25,7 +25,19 @@ def check(
         str | None,
         typer.Option("--key", help="How rows find scans: file, series, study, accession, patient, or a column."),
     ] = None,
-    label_column: Annotated[str | None, typer.Option("--label-column", help="Column of the labels.")] = None,
+    label_column: Annotated[
+        str | None,
+        typer.Option(
+            "--label-column",
+            help="Column of the labels; or, separated by commas, those of findings: 1, 0, -1 uncertain, empty unknown.",
+        ),
+    ] = None,
+    uncertain: Annotated[
+        str | None,
+        typer.Option(
+            "--uncertain", help="Findings: what -1 is taken as: unknown (the default: masked), absent or present."
+        ),
+    ] = None,
     site: Annotated[
         str | None, typer.Option("--site", help="Column of the sites, or =NAME for one site of that name.")
     ] = None,
@@ -45,6 +57,7 @@ def check(
     """Look through an archive, join labels, split by patient, and say what is wrong with it."""
     from medlora.cohorts import Cohort
     from medlora.cohorts.folder import may_write
+    from medlora.cohorts.labelling import labelling
     from medlora.progress import say
 
     may_write(output, overwrite, [archive, *([labels] if labels is not None else [])])
@@ -54,6 +67,7 @@ def check(
         labels,
         key=key,
         label_column=label_column,
+        uncertain=uncertain,
         site=site,
         split_seed=split_seed,
         split_column=split_column,
@@ -65,7 +79,7 @@ def check(
     cohort.save(output, overwrite=overwrite)
     excluded = {str(code): int(n) for code, n in cohort.excluded.groupby("code").size().items()}
     splits = {
-        str(split): {str(label): int(n) for label, n in rows["label"].value_counts().sort_index().items()}
+        str(split): {label: len(part) for label, part in labelling(rows).groups()}
         for split, rows in cohort.table.groupby("split", sort=False)
         if split
     }
@@ -74,15 +88,16 @@ def check(
         "cases": len(cohort),
         "patients": int(cohort.table["patient"].nunique()),
         "splits": splits,
+        **({"findings": cohort.info["findings"]} if cohort.info.get("findings") else {}),
         "excluded": excluded,
         "warnings": cohort.warnings,
         "errors": cohort.errors,
         "report": output / "check.html",
     }
     lines = [repr(cohort)]
-    lines += [
-        f"  {name}: " + ", ".join(f"{n} {label}" for label, n in counts.items()) for name, counts in splits.items()
-    ]
+    for split in splits:
+        counts = labelling(cohort.table[cohort.table["split"] == split]).counts()
+        lines.append(f"  {split}: " + ", ".join(f"{n} {label}" for n, label in counts))
     lines += [f"  left out: {n} × {code}" for code, n in excluded.items()]
     lines += [f"Warning: {warning}" for warning in cohort.warnings]
     lines += [f"Error: {error}" for error in cohort.errors]

@@ -17,7 +17,10 @@ def explain(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")] = Path("explanation"),
     target: Annotated[
         str | None,
-        typer.Option("--class", help="The class to explain; none: of two the positive one, else the most probable."),
+        typer.Option(
+            "--class",
+            help="The class or finding to explain; none: of two classes the positive one, else the most probable.",
+        ),
     ] = None,
     method: Annotated[
         str, typer.Option("--method", help="auto, gradcam, gradcam++, tokens (for transformers) or occlusion.")

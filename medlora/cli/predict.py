@@ -44,7 +44,8 @@ def predict(
     if linkage is not None:
         files.write_text(linkage, answers.linkage().to_csv(index=False, lineterminator="\n"))
     table = answers.table
-    counts = {str(name): int(n) for name, n in table.loc[table["reason"] == "", "predicted"].value_counts().items()}
+    counts = answers.counts()
+    truth = "column y" if "y" in table else "the columns y_FINDING with 1 or 0"
     unanswered = table.loc[table["reason"] != "", "reason"].value_counts()
     values = {
         "predictions": output,
@@ -60,6 +61,6 @@ def predict(
     lines += [f"Predictions: {output}"]
     if linkage is None:
         lines += ["Rows carry a scan_id and no file name; --linkage FILE also writes which files they are of."]
-    lines += [RESEARCH_USE_ONLY, "", "Next, once the true labels are known: fill column y, and medlora evaluate it"]
+    lines += [RESEARCH_USE_ONLY, "", f"Next, once the true labels are known: fill {truth}, and medlora evaluate it"]
     show(lines, values, as_json)
     return 0 if answers.answered else 3

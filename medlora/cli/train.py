@@ -24,7 +24,11 @@ def train(
         str | None, typer.Option("--targets", help="Roles, groups or module paths, separated by commas; auto.")
     ] = None,
     classes: Annotated[
-        str | None, typer.Option("--classes", help="Labels to tell apart, separated by commas; the positive one last.")
+        str | None,
+        typer.Option(
+            "--classes",
+            help="Labels to tell apart, the positive one last, or findings to answer for; separated by commas.",
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the training cases.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--lr", help="Highest learning rate.")] = None,

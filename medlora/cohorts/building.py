@@ -13,20 +13,22 @@ import pandas as pd
 
 from medlora._version import __version__
 from medlora.cohorts import folder as cohort_folder
-from medlora.cohorts import readings
+from medlora.cohorts import marks, readings
+from medlora.cohorts.assembling import cases_of, pictures, table_of
 from medlora.cohorts.findings import with_findings
 from medlora.cohorts.formats import recognise
 from medlora.cohorts.index import Index, index_again
 from medlora.cohorts.joining import Join, identifiers, join, relative
+from medlora.cohorts.labelling import FINDING
 from medlora.cohorts.labels import LabelTable
 from medlora.cohorts.left_out import Excluded
 from medlora.cohorts.modality import with_modality
 from medlora.cohorts.patients import Patients, patients_of
 from medlora.cohorts.pixels import Pixels, may_show, read_pixels
 from medlora.cohorts.places import Place, Places, read_places
-from medlora.cohorts.rows import Case, Rows, read_rows
+from medlora.cohorts.rows import Rows, read_rows
 from medlora.cohorts.selection import Selection
-from medlora.cohorts.source import source_check
+from medlora.cohorts.source import sources_of
 from medlora.errors import MedloraError
 from medlora.progress import say, track
 
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from medlora.scans import ScanFiles
 
 THUMBNAILS_PER_CLASS = 12
-MOST_PICTURES = 500
 NOT_ACQUISITION = ("PatientSex", "PatientAge")
 """Header fields that say who the patient is, not how the image was made: no part of the source check."""
 
@@ -46,7 +47,8 @@ def build(
     labels: str | os.PathLike[str] | None,
     *,
     key: str | None,
-    label_column: str | None,
+    label_column: str | Sequence[str] | None,
+    uncertain: str | None,
     site: str | None,
     split_seed: int,
     split_column: str | None,
@@ -62,8 +64,10 @@ def build(
     source = recognise(labels) if labels is not None else None
     table = source.read() if source is not None and not source.needs_scans else None
     places = read_places(table, coordinates) if table is not None else None
-    if source is None and (key or label_column or split_column):
-        raise MedloraError("there is no table of labels for --key, --label-column or --split-column", "add --labels")
+    if source is None and (key or label_column or uncertain or split_column):
+        raise MedloraError(
+            "there is no table of labels for --key, --label-column, --uncertain or --split-column", "add --labels"
+        )
     excluded = Excluded()
     known = None if update is None else Path(update) / "private" / "index.sqlite"
     say(f"looking for scans in {archive}")
@@ -85,8 +89,9 @@ def build(
         for line in joined.messages():
             say(line)
         rows, asked = read_rows(
-            table, joined, asked, label_column=label_column, site=site, split_column=split_column, places=places
-        )
+            table, joined, asked, label_column=label_column, site=site, split_column=split_column, places=places,
+            uncertain=uncertain,
+        )  # fmt: skip
         _without_label(table, joined, excluded)
         scans = _labelled(scans, joined, rows, excluded)
     elif site and site.startswith("="):
@@ -94,7 +99,7 @@ def build(
     scans, rule = _selected(scans, select, joined, excluded)
     patients = patients_of(scans, rows.patient)
     scans, pixels = _read_all(scans, rows, excluded, places, workers)
-    frame = _table(scans, rows, patients, pixels, table)
+    frame = table_of(scans, rows, patients, pixels, table)
 
     salt = cohort_folder.new_salt()
     frame["patient"] = [cohort_folder.patient_hash(salt, patients.key[scan_id]) for scan_id in frame["scan_id"]]
@@ -119,23 +124,24 @@ def build(
         ),
         "split": None,
     }
+    if rows.findings:
+        found = marks.uncertain_in(case.marks for case in cases_of(scans, rows))
+        info["findings"] = {"uncertain_as": rows.uncertain, "uncertain": found}
     info["same_image"], info["same_image_scans"] = _same_images(frame, pixels)
     acquisition = [name for name in frame.columns if cohort_folder.is_acquisition(name)]
-    if rows.cases and frame["label"].nunique() > 1:
-        say("checking whether the source of the images tells the classes apart")
-        info["source_check"] = source_check(
-            list(frame["scan_id"]), list(frame["patient"]), list(frame["label"]),
+    info["source_check"] = []
+    if rows.cases:
+        info["source_check"] = sources_of(
+            frame,
             frame[[name for name in acquisition if name not in NOT_ACQUISITION]],
             [pixels[scan_id].small for scan_id in frame["scan_id"]],
-        )  # fmt: skip
-    else:
-        info["source_check"] = []
+        )
     left_out, paths_left_out = excluded.frames(archive)
     private = cohort_folder.Private(_linkage(scans, archive, patients), paths_left_out, salt)
     cohort = cls(frame, left_out, info, private)
     cohort._index = headers
     cohort._files = {scan.scan_id: scan for scan in scans}
-    cohort._places = _pictures(rows, pixels)
+    cohort._places = pictures(rows, pixels)
     cohort._thumbnails = {scan_id: found.thumbnail for scan_id, found in pixels.items() if found.thumbnail}
     return _with_splits(cohort, rows, split_seed, fractions)
 
@@ -186,13 +192,15 @@ def _without_label(table: LabelTable, joined: Join, excluded: Excluded) -> None:
 
 
 def _labelled(scans: list[ScanFiles], joined: Join, rows: Rows, excluded: Excluded) -> list[ScanFiles]:
-    kept, labelled = [], rows.label
+    kept, labelled = [], {case.scan_id for case in rows.cases}
     for scan in scans:
         if scan.scan_id in labelled:
             kept.append(scan)
             continue
         row = joined.scans.get(scan.scan_id)
-        reason = f"row {row[0]} of the table gives no label" if row else "no row of the table is about it"
+        reason = rows.unknown.get(scan.scan_id) or (
+            f"row {row[0]} of the table gives no label" if row else "no row of the table is about it"
+        )
         excluded.add(scan.scan_id, "NoLabel", reason, scan.paths)
     if not kept:
         raise MedloraError(
@@ -233,7 +241,7 @@ def _read_all(
 ) -> tuple[list[ScanFiles], dict[str, Pixels]]:
     """Read all pixels once; scans that cannot be read are excluded."""
     shown: Counter[str] = Counter()
-    wanted, labels = [], rows.label
+    wanted, examples = [], rows.examples
     of_scan: dict[str, list[Place]] = {}
     for case in rows.cases:
         if case.place is not None:
@@ -241,9 +249,9 @@ def _read_all(
     if places is not None and places.system != "voxel":
         _have_geometry(scans, of_scan, places)
     for scan in scans:
-        label = labels.get(scan.scan_id, "")
-        if shown[label] < THUMBNAILS_PER_CLASS and may_show(scan):
-            shown[label] += 1
+        names = examples.get(scan.scan_id, [""])
+        if any(shown[name] < THUMBNAILS_PER_CLASS for name in names) and may_show(scan):
+            shown.update(names)
             wanted.append(scan.scan_id)
     pixels: dict[str, Pixels] = {}
     kept = []
@@ -271,36 +279,6 @@ def _read_all(
     return kept, pixels
 
 
-def _table(
-    scans: list[ScanFiles], rows: Rows, patients: Patients, pixels: dict[str, Pixels], table: LabelTable | None
-) -> pd.DataFrame:
-    by_id = {scan.scan_id: scan for scan in scans}
-    cases = [case for case in rows.cases if case.scan_id in by_id] or [Case(scan_id, "") for scan_id in by_id]
-    number: Counter[str] = Counter()
-    lines = []
-    for case in cases:
-        line: dict[str, Any] = {"case_id": case.scan_id, "scan_id": case.scan_id, "patient": patients.key[case.scan_id]}
-        line |= {"site": rows.site.get(case.scan_id, ""), "label": case.label, "split": case.split}
-        if case.place is not None:
-            centre = pixels[case.scan_id].places[number[case.scan_id]].centre
-            number[case.scan_id] += 1
-            line["case_id"] = f"{case.scan_id}:{number[case.scan_id]}"
-            line |= dict(zip(cohort_folder.PLACE, (*centre, case.place.diameter), strict=True))
-            if table is not None:
-                line |= {cohort_folder.KEPT + name: table.cell(case.place.row, name) for name in table.kept}
-        lines.append(line)
-    frame = pd.DataFrame(lines)
-    if "diameter" in frame and frame["diameter"].isna().all():
-        frame = frame.drop(columns="diameter")
-    header = pd.DataFrame(
-        [{name: _cell(value) for name, value in by_id[case.scan_id].header.items()} for case in cases]
-    )
-    for position, name in enumerate(("Columns", "Rows", "Slices")):
-        header[name] = [pixels[case.scan_id].shape[position] for case in cases]
-    header = header.dropna(axis=1, how="all")
-    return pd.concat([frame, header[[name for name in header.columns if name not in frame.columns]]], axis=1)
-
-
 def _have_geometry(scans: list[ScanFiles], of_scan: dict[str, list[Place]], places: Places) -> None:
     from medlora.scans import Code
 
@@ -317,25 +295,6 @@ def _have_geometry(scans: list[ScanFiles], of_scan: dict[str, list[Place]], plac
             "in the patient",
             "give the centres as voxel indices (--coordinates voxel)",
         )
-
-
-def _pictures(rows: Rows, pixels: dict[str, Pixels]) -> dict[str, bytes]:
-    """case_id → marked slice, of the first places."""
-    number: Counter[str] = Counter()
-    found: dict[str, bytes] = {}
-    for case in rows.cases:
-        if case.place is not None and case.scan_id in pixels:
-            number[case.scan_id] += 1
-            image = pixels[case.scan_id].places[number[case.scan_id] - 1].picture
-            if image and len(found) < MOST_PICTURES:
-                found[f"{case.scan_id}:{number[case.scan_id]}"] = image
-    return found
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return "\\".join(str(item) for item in value)  # as DICOM writes several values
-    return value
 
 
 def _linkage(scans: list[ScanFiles], archive: Path, patients: Patients) -> pd.DataFrame:
@@ -389,10 +348,26 @@ def _with_splits(cohort: Cohort, rows: Rows, seed: int, fractions: Sequence[floa
             )
         cohort.info["split"] = {"by": "column"}
     elif rows.cases and fractions is not None:
-        if len(cohort.classes) < 2 and fractions[0] > 0:
+        if rows.findings:
+            _told(cohort, fractions[0] > 0)
+        elif len(cohort.classes) < 2 and fractions[0] > 0:
             raise MedloraError(
                 f"all {len(cohort)} labelled scans have the same label, {cohort.classes[0]!r}",
                 "two classes at least are needed; check the label column (--label-column)",
             )
         return cohort.split(seed, fractions)
     return with_findings(cohort)
+
+
+def _told(cohort: Cohort, both: bool) -> None:
+    """Refuse findings that nothing can be learnt of."""
+    for name in cohort.classes:
+        known = cohort.table[FINDING + name].dropna()
+        if known.empty or (both and known.nunique() < 2):
+            raise MedloraError(
+                f"the finding {name!r} is unknown in all {len(cohort)} cases"
+                if known.empty
+                else f"the finding {name!r} is {'present' if known.iloc[0] else 'absent'} in all {len(known)} cases "
+                "where it is known",
+                "cases with and without it are needed; leave it out of --label-column",
+            )

@@ -12,6 +12,7 @@ import pandas as pd
 
 from medlora.cohorts import folder as cohort_folder
 from medlora.cohorts.folder import Private
+from medlora.cohorts.labelling import Classes, Findings, labelling
 from medlora.cohorts.splits import SPLITS, split_patients
 from medlora.errors import MedloraError
 
@@ -26,6 +27,7 @@ class Cohort:
     Attributes:
         table: one row per case: ``case_id``, ``scan_id``, ``patient``, ``site``, ``label``, ``split``, ``x``, ``y``,
             ``z`` (RAS millimetres) and perhaps ``diameter`` (mm) where a case is a place, then acquisition columns.
+            Where there are several findings, ``label`` is empty, and ``y_FINDING`` is 1, 0 or missing (unknown).
         excluded: what was left out: ``scan_id`` (empty where there is none), ``code``, ``reason``, ``files``.
         info: what was asked, the archive's root, counts, findings, versions (``cohort.json``).
         folder: where it was loaded from or saved to, or None.
@@ -60,7 +62,8 @@ class Cohort:
         labels: str | os.PathLike[str] | None = None,
         *,
         key: str | None = None,
-        label_column: str | None = None,
+        label_column: str | Sequence[str] | None = None,
+        uncertain: str | None = None,
         site: str | None = None,
         split_seed: int = 0,
         split_column: str | None = None,
@@ -79,7 +82,9 @@ class Cohort:
                 without them the cohort has no labels and no splits.
             key: how rows are joined to scans: ``file``, ``sop``, ``series``, ``study``, ``accession``, ``patient``,
                 a heading of the table, or ``kind=heading``; the first of these that matches where None.
-            label_column: heading of the labels; told by its name where None.
+            label_column: heading of the labels, told by its name where None; or headings of several findings, as a
+                list or separated by commas, whose cells are 1 (present), 0 (absent), -1 (uncertain) or empty (unknown).
+            uncertain: what uncertain findings are taken as: ``unknown`` (where None), ``absent`` or ``present``.
             site: heading of the sites, or ``=NAME`` for one site of that name; told by its name where None.
             split_seed: of the draw of the splits.
             split_column: heading of splits that the user has made, instead of a draw.
@@ -97,9 +102,9 @@ class Cohort:
         from medlora.cohorts.building import build
 
         return build(
-            cls, archive, labels, key=key, label_column=label_column, site=site, split_seed=split_seed,
-            split_column=split_column, fractions=fractions, select=select, coordinates=coordinates,
-            modality=modality, update=update, workers=workers,
+            cls, archive, labels, key=key, label_column=label_column, uncertain=uncertain, site=site,
+            split_seed=split_seed, split_column=split_column, fractions=fractions, select=select,
+            coordinates=coordinates, modality=modality, update=update, workers=workers,
         )  # fmt: skip
 
     @classmethod
@@ -126,9 +131,14 @@ class Cohort:
     # --- asking ---
 
     @property
+    def labelling(self) -> Classes | Findings:
+        """How its cases are labelled: one class each, or several findings."""
+        return labelling(self.table)
+
+    @property
     def classes(self) -> list[str]:
-        """The labels that occur, sorted."""
-        return sorted({label for label in self.table["label"] if label})
+        """The labels that occur, sorted; or the findings, as they were named."""
+        return self.labelling.names
 
     @property
     def warnings(self) -> list[str]:
@@ -144,7 +154,7 @@ class Cohort:
         return len(self.table)
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{label}: {n}" for label, n in self.table["label"].value_counts().sort_index().items())
+        counts = ", ".join(f"{label}: {n}" for n, label in self.labelling.counts()) + self.labelling.unit
         patients = self.table["patient"].nunique()
         return f"Cohort({len(self)} cases of {patients} patients{f' ({counts})' if self.classes else ''})"
 
@@ -156,7 +166,7 @@ class Cohort:
     # --- splits ---
 
     def split(self, seed: int = 0, fractions: Sequence[float] = (0.6, 0.2, 0.2)) -> Cohort:
-        """A copy with splits drawn by patient, stratified by label (see `splits.split_patients`).
+        """A copy with splits drawn by patient, stratified by label or finding (see `splits.split_patients`).
 
         Raises:
             MedloraError: the cohort has no labels, or a class has too few patients.
@@ -168,7 +178,7 @@ class Cohort:
         table = self.table.copy()
         try:
             table["split"] = split_patients(
-                table["scan_id"], self._groups(), table["label"], seed=seed, fractions=fractions
+                table["scan_id"], self._groups(), self.labelling.strata(), seed=seed, fractions=fractions
             )
         except MedloraError as error:
             if not self.info["same_image"]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from medlora.cohorts import readings
+from medlora.cohorts import marks, readings
+from medlora.cohorts.labelling import Findings
 from medlora.cohorts.source import source_warnings
 from medlora.cohorts.splits import SPLITS
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from medlora.cohorts.cohort import Cohort
 
 FEW = 10  # patients of a class in a split, below which an interval says next to nothing
@@ -36,7 +39,8 @@ def _counts(cohort: Cohort) -> dict[str, Any]:
     table = cohort.table
     by = [
         {"label": label, "split": split, "cases": len(part), "patients": int(part["patient"].nunique())}
-        for (label, split), part in table.groupby(["label", "split"])
+        for label, of_label in cohort.labelling.groups()
+        for split, part in of_label.groupby("split")
     ]
     return {
         "cases": len(table),
@@ -62,17 +66,31 @@ def _errors(cohort: Cohort) -> list[str]:
     across = sum(len({where.get(s, "") for s in group} - {""}) > 1 for group in cohort.info["same_image_scans"])
     if across:
         lines.append(f"{_n(across, 'image occurs', 'images occur')} in more than one split, under different scans")
-    for label in cohort.classes:
-        there = set(split.loc[split["label"] == label, "split"])
-        missing = [name for name in SPLITS if name in set(split["split"]) and name not in there]
+    return lines if isinstance(cohort.labelling, Findings) else [*lines, *_gaps(cohort)]
+
+
+def _gaps(cohort: Cohort) -> list[str]:
+    """Splits without a case of a class. Of findings the others can be trained, so that it is a warning."""
+    splits = [name for name in SPLITS if (cohort.table["split"] == name).any()]
+    lines = []
+    for label, part in _strata(cohort):
+        missing = [name for name in splits if name not in set(part["split"])]
         if missing:
             lines.append(f"the class {label!r} has no case in {' and '.join(missing)}")
     return lines
 
 
+def _strata(cohort: Cohort) -> list[tuple[str, pd.DataFrame]]:
+    """The cases of each class; of each finding, where it is present and where it is absent."""
+    labelling = cohort.labelling
+    groups = dict(labelling.groups())
+    return [(name, groups.get(name, cohort.table[:0])) for name in labelling.counted]
+
+
 def _warnings(cohort: Cohort) -> list[str]:
     return [
         *_about_join(cohort),
+        *_about_findings(cohort),
         *(line for line, certain in _about_centres(cohort) if not certain),
         *_about_patients(cohort),
         *_about_classes(cohort),
@@ -85,6 +103,13 @@ def _warnings(cohort: Cohort) -> list[str]:
 def _about_join(cohort: Cohort) -> list[str]:
     joined = cohort.info["join"]
     return joined["messages"][1:] if joined else []
+
+
+def _about_findings(cohort: Cohort) -> list[str]:
+    if not isinstance(cohort.labelling, Findings):
+        return []
+    said = marks.sentence(cohort.info.get("findings"))
+    return ([said] if said else []) + _gaps(cohort)
 
 
 def _about_centres(cohort: Cohort) -> list[tuple[str, bool]]:
@@ -130,10 +155,9 @@ def _about_classes(cohort: Cohort) -> list[str]:
     for labels in alike.values():
         if len(labels) > 1:
             lines.append(f"the classes {' and '.join(map(repr, labels))} differ only in writing; they are kept apart")
-    table = cohort.table
     for split in ("tune", "test"):
-        part = table[table["split"] == split]
-        few = [f"{label!r} ({n})" for label, n in part.groupby("label")["patient"].nunique().items() if 0 < n < FEW]
+        patients = {label: part.loc[part["split"] == split, "patient"].nunique() for label, part in _strata(cohort)}
+        few = [f"{label!r} ({n})" for label, n in patients.items() if 0 < n < FEW]
         if few:
             lines.append(f"fewer than {FEW} patients in {split}, so intervals will be wide: {', '.join(few)}")
     return lines
@@ -155,8 +179,10 @@ def _about_sites(cohort: Cohort) -> list[str]:
             lines.append(
                 f"{_n(several, 'patient has', 'patients have')} scans at more than one site; each counts as one patient"
             )
-        for label, part in table[table["label"] != ""].groupby("label"):
-            if part["site"].nunique() == 1 and len(cohort.classes) > 1:
+        strata = _strata(cohort)
+        for label, rows in strata:
+            part = rows[rows["site"] != ""]
+            if part["site"].nunique() == 1 and len(strata) > 1:
                 lines.append(f"all scans with the label {label!r} come from the site {part['site'].iloc[0]!r}")
     return lines
 
@@ -164,7 +190,7 @@ def _about_sites(cohort: Cohort) -> list[str]:
 def _about_images(cohort: Cohort) -> list[str]:
     lines = []
     table = cohort.table
-    label = dict(zip(table["scan_id"], table["label"], strict=True))
+    strata = dict(zip(table["scan_id"], cohort.labelling.strata(), strict=True))
     groups = cohort.info["same_image_scans"]
     if groups:
         copies = sum(map(len, groups)) - len(groups)
@@ -174,7 +200,7 @@ def _about_images(cohort: Cohort) -> list[str]:
             f"{sum(map(len, cohort.info['same_image']))} patients share an image with another patient; "
             "they are kept in one split"
         )
-    conflicts = sum(len({label.get(scan_id, "") for scan_id in group} - {""}) > 1 for group in groups)
+    conflicts = sum(cohort.labelling.conflict([strata.get(scan_id, ()) for scan_id in group]) for group in groups)
     if conflicts:
         lines.append(f"{_n(conflicts, 'image occurs', 'images occur')} with different labels")
     if "Modality" in table and table["Modality"].nunique() > 1:

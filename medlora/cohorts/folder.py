@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from medlora import files
+from medlora.cohorts.labelling import is_finding
 from medlora.errors import MedloraError
 
 FORMAT = "medlora cohort"
@@ -25,7 +26,7 @@ OURS = frozenset({"cohort.csv", "excluded.csv", "check.html", "cohort.json", "pr
 TEXT = ("case_id", "scan_id", "patient", "site", "label", "split")
 PLACE = ("x", "y", "z", "diameter")
 FIXED = (*TEXT, *PLACE)
-"""Columns of ``cohort.csv`` that are no acquisition columns; nor are those that begin with `KEPT`."""
+"""Columns of ``cohort.csv`` that are no acquisition columns; nor are findings, nor those that begin with `KEPT`."""
 KEPT = "label_"
 """Begins the names of columns that annotations bring beside the label, such as the number of readers."""
 LINKAGE = ("scan_id", "path", "size", "series_uid", "study_uid", "patient_id")
@@ -67,7 +68,7 @@ class Contents:
 
 def is_acquisition(column: str) -> bool:
     """Whether a column of ``cohort.csv`` says how the image was made."""
-    return column not in FIXED and not column.startswith(KEPT)
+    return column not in FIXED and not column.startswith(KEPT) and not is_finding(column)
 
 
 def new_salt() -> bytes:
@@ -208,7 +209,7 @@ def _read_table(path: Path, text: Sequence[str]) -> pd.DataFrame:
     columns = pd.read_csv(path, nrows=0).columns
     return pd.read_csv(
         path,
-        dtype={name: str for name in text if name in columns},
+        dtype={name: str if name in text else "Int64" for name in columns if name in text or is_finding(name)},
         keep_default_na=False,
         na_values={name: [""] for name in columns if name not in text},
     )

@@ -90,7 +90,8 @@ def label_column(table: LabelTable, taken: set[str]) -> str:
     if len(found) != 1:
         raise MedloraError(
             f"which column of {table.path.name} holds the labels is not clear",
-            f"name it with --label-column, one of {', '.join(map(repr, rest)) or '(none is left)'}",
+            f"name it with --label-column, one of {', '.join(map(repr, rest)) or '(none is left)'}"
+            "; several, separated by commas, are findings that can occur together",
         )
     return found[0]
 

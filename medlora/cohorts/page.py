@@ -11,6 +11,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader
 
 from medlora.cohorts.folder import FIXED, is_acquisition
+from medlora.cohorts.labelling import ALL, is_finding, labelling
 from medlora.cohorts.pixels import data_uri
 from medlora.cohorts.splits import SPLITS
 
@@ -27,7 +28,7 @@ def render(cohort: Cohort) -> str:
     return _template("check.html.jinja").render(
         cohort=cohort,
         info=cohort.info,
-        classes=cohort.classes,
+        groups=[name for name, _ in _groups(cohort)],
         counts=counts(cohort),
         splits=[split for split in SPLITS if (cohort.table["split"] == split).any()],
         codes=_codes(cohort),
@@ -46,15 +47,15 @@ def summary_html(cohort: Cohort) -> str:
         cohort=cohort,
         counts=counts(cohort),
         splits=[split for split in SPLITS if (cohort.table["split"] == split).any()],
-        rows=cohort.table.head(8).to_dict("records"),
-        columns=[name for name in cohort.table.columns if name in FIXED],
+        rows=cohort.table.head(8).astype(object).where(cohort.table.head(8).notna(), "").to_dict("records"),
+        columns=[name for name in cohort.table.columns if name in FIXED or is_finding(name)],
     )
 
 
 def counts(cohort: Cohort) -> list[dict[str, Any]]:
-    """One row per label: cases and patients, in all and by split."""
+    """One row per label, or three per finding: cases and patients, in all and by split."""
     rows = []
-    for label, part in cohort.table.groupby("label"):
+    for label, part in cohort.labelling.groups():
         by_split = {name: (len(sub), sub["patient"].nunique()) for name, sub in part.groupby("split")}
         rows.append({"label": label or "(none)", "all": (len(part), part["patient"].nunique()), "by_split": by_split})
     return rows
@@ -62,8 +63,7 @@ def counts(cohort: Cohort) -> list[dict[str, Any]]:
 
 def acquisition_mix(cohort: Cohort) -> list[dict[str, Any]]:
     """For each acquisition field what it holds, by label: shares of the commonest values, or median and range."""
-    table = cohort.table
-    groups = [(label, table[table["label"] == label]) for label in cohort.classes] or [("all", table)]
+    table, groups = cohort.table, _groups(cohort)
     fields = []
     for name in [name for name in table.columns if is_acquisition(name)]:
         values = table[name]
@@ -71,6 +71,11 @@ def acquisition_mix(cohort: Cohort) -> list[dict[str, Any]]:
         rows = _quantiles(name, groups) if numeric else _shares(name, values, groups)
         fields.append({"name": name, "rows": rows, "varies": values.nunique(dropna=False) > 1})
     return sorted(fields, key=lambda field: not field["varies"])
+
+
+def _groups(cohort: Cohort) -> list[tuple[str, pd.DataFrame]]:
+    """The cases that the table of acquisition fields shows side by side."""
+    return [(name, part) for name, part in cohort.labelling.beside() if name] or [("all", cohort.table)]
 
 
 def _quantiles(name: str, groups: list[tuple[str, pd.DataFrame]]) -> list[dict[str, Any]]:
@@ -114,8 +119,9 @@ def _sites(cohort: Cohort) -> dict[str, Any]:
     table = cohort.table
     if (table["site"] == "").all():
         return {}
-    cross = pd.crosstab(table["site"], table["label"])
-    return {"labels": list(cross.columns), "rows": [(site, list(cross.loc[site])) for site in cross.index]}
+    groups = cohort.labelling.beside()
+    cross = {site: [int((part["site"] == site).sum()) for _, part in groups] for site in sorted(set(table["site"]))}
+    return {"labels": [name for name, _ in groups], "rows": list(cross.items())}
 
 
 def pictures_in(page: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
@@ -131,7 +137,7 @@ def pictures_in(page: Path) -> tuple[dict[str, bytes], dict[str, bytes]]:
 
 
 def _places(cohort: Cohort) -> list[dict[str, Any]]:
-    label = dict(zip(cohort.table["case_id"], cohort.table["label"], strict=True))
+    label = dict(zip(cohort.table["case_id"], cohort.labelling.texts(), strict=True))
     return [
         {"case_id": case_id, "label": label[case_id], "uri": data_uri(image)}
         for case_id, image in cohort._pictures[1].items()
@@ -141,20 +147,23 @@ def _places(cohort: Cohort) -> list[dict[str, Any]]:
 
 def _thumbnails(cohort: Cohort) -> list[dict[str, Any]]:
     thumbnails = cohort._pictures[0]
-    groups = []
-    for label, part in cohort.table.drop_duplicates("scan_id").groupby("label"):
+    groups: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    for label, part in labelling(cohort.table.drop_duplicates("scan_id")).beside():
         images = [
             {"scan_id": scan_id, "uri": data_uri(thumbnails[scan_id])}
             for scan_id in part["scan_id"]
-            if scan_id in thumbnails
+            if scan_id in thumbnails and scan_id not in seen  # with several findings it is an example of the first
         ]
+        seen.update(image["scan_id"] for image in images)
         if images:
-            groups.append({"label": label or "(no label)", "images": images})
+            name = "others" if label == ALL else label or "(no label)"
+            groups.append({"label": name, "images": images})
     return groups
 
 
 def _same(cohort: Cohort) -> list[list[dict[str, Any]]]:
-    rows = cohort.table.drop_duplicates("scan_id").set_index("scan_id")
+    rows = cohort.table.assign(label=cohort.labelling.texts()).drop_duplicates("scan_id").set_index("scan_id")
     return [
         [{"scan_id": s, **rows.loc[s, ["patient", "label", "split"]].to_dict()} for s in group if s in rows.index]
         for group in cohort.info["same_image_scans"][:50]

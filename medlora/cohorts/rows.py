@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from medlora.cohorts import headings
+from medlora.cohorts import headings, marks
 from medlora.cohorts.joining import Join
 from medlora.cohorts.labels import LabelTable, is_missing
 from medlora.cohorts.places import Place, Places
@@ -16,26 +16,50 @@ from medlora.errors import MedloraError
 
 @dataclass(frozen=True)
 class Case:
-    """One label: of a whole scan, or of a place in it."""
+    """One label, or the marks of several findings: of a whole scan, or of a place in it.
+
+    Attributes:
+        scan_id: of the scan.
+        label: its class; empty where findings are marked.
+        split: as the table has it.
+        place: in the scan.
+        marks: finding → 1, 0, -1 or empty (see `medlora.cohorts.marks`).
+    """
 
     scan_id: str
     label: str
     split: str = ""
     place: Place | None = None
+    marks: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def shown_as(self) -> list[str]:
+        """What it is an example of: its class, or each finding that is present."""
+        return [name for name, mark in self.marks.items() if mark == marks.PRESENT] or [self.label]
 
 
 @dataclass
 class Rows:
-    """What the table of labels says: its cases, and about each scan (scan_id → cell) the site and the patient."""
+    """What the table of labels says: its cases, and about each scan (scan_id → cell) the site and the patient.
+
+    Attributes:
+        cases: with a label, or a finding that is known.
+        findings: their names, where there are several.
+        uncertain: what uncertain findings are taken as.
+        unknown: scan_id → why it gives no case, where that is said of its findings.
+    """
 
     cases: list[Case] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+    uncertain: str = marks.USUAL
+    unknown: dict[str, str] = field(default_factory=dict)
     site: dict[str, str] = field(default_factory=dict)
     patient: dict[str, str] = field(default_factory=dict)
 
     @property
-    def label(self) -> dict[str, str]:
-        """scan_id → label of its first case."""
-        return {case.scan_id: case.label for case in reversed(self.cases)}
+    def examples(self) -> dict[str, list[str]]:
+        """scan_id → what its first case is an example of."""
+        return {case.scan_id: case.shown_as for case in reversed(self.cases)}
 
 
 def read_rows(
@@ -43,10 +67,11 @@ def read_rows(
     joined: Join,
     asked: dict[str, Any],
     *,
-    label_column: str | None,
+    label_column: str | Sequence[str] | None,
     site: str | None,
     split_column: str | None,
     places: Places | None,
+    uncertain: str | None = None,
 ) -> tuple[Rows, dict[str, Any]]:
     """The cells about each scan, and the options with the columns that they turned out to mean.
 
@@ -54,13 +79,15 @@ def read_rows(
         table: the labels.
         joined: which rows are about which scan.
         asked: the options so far.
-        label_column: heading of the labels, or None.
+        label_column: heading of the labels, or None; several headings (a list, or separated by commas) of findings.
         site: heading of the sites, ``=NAME``, or None.
         split_column: heading of the splits, or None.
         places: the centres, where cases are places; a row is then a case of its own.
+        uncertain: what uncertain findings are taken as: ``unknown`` (where None), ``absent`` or ``present``.
 
     Raises:
-        MedloraError: a column is not there or not clear, or rows about one case are repeated or disagree.
+        MedloraError: a column is not there or not clear, a mark of a finding is none, or rows about one case are
+            repeated or disagree.
     """
     keys = headings.key_columns(table)
     columns: dict[str, str] = {}
@@ -74,31 +101,61 @@ def read_rows(
         columns["site"] = table.column(site, "--site")
     if "patient" in keys and list(keys.values()).count(keys["patient"]) == 1:  # not a name that may mean anything
         columns["patient"] = keys["patient"]
-    if label_column:
+    findings = marks.finding_columns(table, label_column)
+    if uncertain is not None and findings is None:
+        raise MedloraError("--uncertain is for findings, and there is one column of labels", "leave it out")
+    if findings is not None:
+        table = marks.with_marks(table, findings)
+    elif isinstance(label_column, str) and label_column:
         columns["label"] = table.column(label_column, "--label-column")
     else:
         taken = {*keys.values(), joined.column, *columns.values(), *(places.columns if places else ())}
         columns["label"] = headings.label_column(table, taken)
     if split_column:
         _check_splits(table, columns["split"])
-    rows = Rows()
+    rows = Rows(findings=findings or [], uncertain=marks.read_rule(uncertain))
+    told = findings or [columns["label"]]
     for scan_id, numbers in sorted(joined.scans.items()):
         for what, cells in (("site", rows.site), ("patient", rows.patient)):
             if what in columns and (cell := _one_cell(table, joined, numbers, columns[what], what)):
                 cells[scan_id] = cell
     if places is not None:
-        rows.cases = _cases_of_rows(table, joined, columns, places)
+        rows.cases = _cases_of_rows(table, joined, columns, places, rows)
     else:
-        _no_repeated_rows(table, joined, columns["label"])
+        _no_repeated_rows(table, joined, told)
         for scan_id, numbers in sorted(joined.scans.items()):
-            if label := _one_cell(table, joined, numbers, columns["label"], "label"):
+            label = [_one_cell(table, joined, numbers, column, "label") for column in told]
+            if _tells(rows, label):
                 split = _one_cell(table, joined, numbers, columns["split"], "split") if split_column else ""
-                rows.cases.append(Case(scan_id, label, split_name(split) or ""))
-    _are_classes(table, columns["label"], rows)
+                rows.cases.append(_case(rows, scan_id, label, split, None))
+            elif findings:
+                rows.unknown[scan_id] = _nothing_known(numbers[0], label)
+    if findings is None:
+        _are_classes(table, columns["label"], rows)
     if site and site.startswith("="):
         rows.site = dict.fromkeys(joined.scans, site[1:])
-    named = {f"{what}_column": columns.get(what) for what in ("label", "site", "patient", "split")}
+    named: dict[str, Any] = {f"{what}_column": columns.get(what) for what in ("label", "site", "patient", "split")}
+    if findings is not None:
+        named["label_column"] = findings
     return rows, {**asked, "key": joined.key, "key_column": joined.column, **named}
+
+
+def _tells(rows: Rows, cells: Sequence[str]) -> bool:
+    """Whether there is a label, or a finding that is known."""
+    if not rows.findings:
+        return not is_missing(cells[0])
+    known = marks.resolved(dict(zip(rows.findings, cells, strict=True)), rows.uncertain)
+    return any(value is not None for value in known.values())
+
+
+def _case(rows: Rows, scan_id: str, cells: Sequence[str], split: str, place: Place | None) -> Case:
+    found = dict(zip(rows.findings, cells, strict=True)) if rows.findings else {}
+    return Case(scan_id, "" if rows.findings else cells[0], split_name(split) or "", place, found)
+
+
+def _nothing_known(row: int, cells: Sequence[str]) -> str:
+    uncertain = sum(cell == marks.UNCERTAIN for cell in cells)
+    return f"row {row} of the table: no finding is known" + (f", {uncertain} uncertain" if uncertain else "")
 
 
 def _are_classes(table: LabelTable, column: str, rows: Rows) -> None:
@@ -112,15 +169,15 @@ def _are_classes(table: LabelTable, column: str, rows: Rows) -> None:
         )
 
 
-def _cases_of_rows(table: LabelTable, joined: Join, columns: dict[str, str], places: Places) -> list[Case]:
+def _cases_of_rows(table: LabelTable, joined: Join, columns: dict[str, str], places: Places, rows: Rows) -> list[Case]:
     """A case for each labelled row of each scan, in the order of their centres, so that the order of rows does not
     matter."""
     cases = []
     for scan_id, numbers in sorted(joined.scans.items()):
         seen: dict[tuple[float, ...], int] = {}
         for row in numbers:
-            label = table.cell(row, columns["label"])
-            if is_missing(label):
+            cells = [table.cell(row, column) for column in rows.findings or [columns["label"]]]
+            if not _tells(rows, cells):
                 continue
             place = places.of_row.get(row)
             if place is None:
@@ -135,15 +192,15 @@ def _cases_of_rows(table: LabelTable, joined: Join, columns: dict[str, str], pla
                 )
             seen[place.centre] = row
             split = table.cell(row, columns["split"]) if "split" in columns else ""
-            cases.append(Case(scan_id, label, split_name(split) or "", place))
+            cases.append(_case(rows, scan_id, cells, split, place))
     return sorted(cases, key=lambda case: (case.scan_id, case.place.centre if case.place else ()))
 
 
-def _no_repeated_rows(table: LabelTable, joined: Join, label: str) -> None:
+def _no_repeated_rows(table: LabelTable, joined: Join, told: Sequence[str]) -> None:
     for numbers in joined.groups:
         if joined.key == "patient":
             continue  # a row per visit is usual; rows that disagree are found below
-        labels = {table.cell(row, label) for row in numbers}
+        labels = {tuple(table.cell(row, column) for column in told) for row in numbers}
         if len(labels) == 1:
             raise MedloraError(
                 f"{table.path.name}: rows {_list(numbers)} are about the same case (column {joined.column!r})",

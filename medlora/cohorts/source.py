@@ -21,11 +21,45 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from medlora.cohorts.labelling import labelling
+from medlora.progress import say
+
 WARN_ABOVE = 0.6
 FOLDS = 5
 DRAWS = 1000
 MOST_CASES = 4000  # more would not make the interval narrower in a way that matters
 MOST_CATEGORIES = 20
+
+
+def sources_of(
+    table: pd.DataFrame, acquisition: pd.DataFrame, small: Sequence[np.ndarray | None]
+) -> list[dict[str, Any]]:
+    """`source_check` for all that the labels of a cohort's table ask: classes against the rest, or finding by finding.
+
+    Args:
+        table: of the cohort.
+        acquisition: its columns of acquisition tags.
+        small: one 32 × 32 image in 0..1 per case, or None.
+
+    Returns:
+        As `source_check`; the class is a finding, judged on the cases where it is known, where there are findings.
+    """
+    questions = [
+        ([int(row) for row in np.flatnonzero(known)], labels, told)
+        for known, labels, told in labelling(table).questions()
+        if len({label for label, asked in zip(labels, known, strict=True) if asked}) > 1
+    ]
+    if questions:
+        say("checking whether the source of the images tells the classes apart")
+    results = []
+    for rows, labels, told in questions:
+        part = table.iloc[rows]
+        found = source_check(
+            list(part["scan_id"]), list(part["patient"]), [labels[row] for row in rows], acquisition.iloc[rows],
+            [small[row] for row in rows],
+        )  # fmt: skip
+        results += [result for result in found if result["class"] in told]
+    return results
 
 
 def source_check(

@@ -1,4 +1,4 @@
-"""Splits by patient, stratified by label: the same for the same scans and seed, wherever and in whatever order."""
+"""Splits by patient, stratified by label or finding: the same for the same scans and seed, in whatever order."""
 
 from __future__ import annotations
 
@@ -24,23 +24,16 @@ def split_name(cell: str) -> str | None:
 def split_patients(
     scan_ids: Sequence[str],
     patients: Sequence[Hashable],
-    labels: Sequence[str],
+    labels: Sequence[str | tuple[str, ...]],
     seed: int = 0,
     fractions: Sequence[float] = (0.6, 0.2, 0.2),
 ) -> list[str]:
     """Assign every case to ``train``, ``tune`` or ``test`` so that no patient is in two of them.
 
-    Iterative stratification (Sechidis et al., ECML PKDD 2011, doi 10.1007/978-3-642-23808-6_10) with the patient as
-    the unit: the class with the fewest patients is dealt first; each of its patients, in an order drawn by ``seed``
-    (but those who alone hold more than 5 % of a class before all others), goes where most cases of that class are still
-    wanted. A patient with several labels counts in each of them. No split that wants cases is left without a class
-    while there is a patient to give it. The draw depends on ``seed`` and on scan identifiers alone, not on the order of
-    the rows nor on the cohort's salt.
-
     Args:
         scan_ids: one per case, in any order.
         patients: the patient of each case.
-        labels: the label of each case.
+        labels: the label of each case, or all that it counts as (of each finding, whether it is present or absent).
         seed: of the draw.
         fractions: of the cases that ``train``, ``tune`` and ``test`` shall hold; they sum to 1.
 
@@ -56,14 +49,44 @@ def split_patients(
             "give three numbers of at least 0 that sum to 1, e.g. 0.6, 0.2, 0.2",
         )
     wanted = {split: fraction for split, fraction in zip(SPLITS, fractions, strict=True) if fraction > 0}
+    return deal(scan_ids, patients, labels, wanted, seed)
+
+
+def deal(
+    scan_ids: Sequence[str],
+    patients: Sequence[Hashable],
+    labels: Sequence[str | tuple[str, ...]],
+    wanted: Mapping[str, float],
+    seed: int = 0,
+) -> list[str]:
+    """Deal patients out to parts of given sizes, each with its share of every label.
+
+    Iterative stratification (Sechidis et al., ECML PKDD 2011, doi 10.1007/978-3-642-23808-6_10) with the patient as
+    the unit: the class with the fewest patients is dealt first; each of its patients, in an order drawn by ``seed``
+    (but those who alone hold more than 5 % of a class before all others), goes where most cases of that class are still
+    wanted. A patient with several labels counts in each of them. No part is left without a class while there is a
+    patient to give it. The draw depends on ``seed`` and on scan identifiers alone, not on the order of the rows nor on
+    the cohort's salt.
+
+    Args:
+        scan_ids, patients, labels, seed: see `split_patients`.
+        wanted: part → its share of the cases; they sum to 1.
+
+    Returns:
+        The part of each case, in the order given.
+
+    Raises:
+        MedloraError: a class has fewer patients than there are parts, or cannot be in all of them.
+    """
+    strata = [(label,) if isinstance(label, str) else label for label in labels]
     cases: dict[Hashable, Counter[str]] = {}
     first: dict[Hashable, str] = {}
-    for scan_id, patient, label in zip(scan_ids, patients, labels, strict=True):
-        cases.setdefault(patient, Counter())[label] += 1
+    for scan_id, patient, stratum in zip(scan_ids, patients, strata, strict=True):
+        cases.setdefault(patient, Counter()).update(stratum)
         first[patient] = min(first.get(patient, scan_id), scan_id)
     _enough(cases, wanted)
 
-    total = Counter(labels)
+    total = Counter(label for stratum in strata for label in stratum)
     lack = {split: {label: part * n for label, n in total.items()} for split, part in wanted.items()}
     covered: dict[str, set[str]] = {label: set() for label in total}
     drawn = {

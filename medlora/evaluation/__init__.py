@@ -15,9 +15,11 @@ from medlora.evaluation.proportions import likelihood_ratios, predictive_values,
 from medlora.evaluation.reading import read_predictions
 from medlora.evaluation.report import ReportContext
 from medlora.evaluation.result import Evaluation, Metric
+from medlora.evaluation.scaling import Calibration, Sigmoids, Temperature, calibration_from, fit_sigmoid
 from medlora.evaluation.subgroups import Subgroup
 
 __all__ = [
+    "Calibration",
     "Comparison",
     "Difference",
     "Estimate",
@@ -25,17 +27,21 @@ __all__ = [
     "Metric",
     "OperatingPoint",
     "ReportContext",
+    "Sigmoids",
     "Subgroup",
+    "Temperature",
     "apply_temperature",
     "auc",
     "auc_covariance",
     "brier",
+    "calibration_from",
     "calibration_intercept_slope",
     "choose_threshold",
     "compare",
     "delong_test",
     "delong_test_unpaired",
     "evaluate",
+    "fit_sigmoid",
     "fit_temperature",
     "gather",
     "holm",

@@ -17,7 +17,8 @@ class ReportContext:
         title: the report's heading.
         subtitle: one line under it (the task, the split).
         data_note: a word that every figure carries ("phantom").
-        flow: ``{"found": n, "excluded": {code: n}, "splits": {split: {class: n}}}``.
+        flow: ``{"found": n, "excluded": {code: n}, "splits": {split: {class: n}}}``, and ``"cases": {split: n}`` where
+            a case is of several classes.
         training_curve: one mapping per epoch: ``epoch``, ``train_loss``, ``tune_loss``, ``tune_auc``, …
         baselines: other models' predictions on the same cases, by name (the linear probe).
         thumbnails: PNG bytes by case_id, or a function of case_id that gives them (or None).
@@ -27,7 +28,7 @@ class ReportContext:
         warnings: sentences shown first.
         provenance: what was used (backbone, licence, fingerprint, method, seed, versions), shown as a table.
         same_data_warning: True (or a sentence) when the operating point was chosen on these very cases.
-        uncalibrated: the same cases before temperature scaling, for the calibration figure.
+        uncalibrated: the same cases before calibration, for the calibration figure.
     """
 
     title: str | None = None

@@ -226,17 +226,20 @@ def _overall(
     known = ~np.isnan(truths)
     both = [j for j in range(truths.shape[1]) if len(set(truths[known[:, j], j])) == 2]
     made: list[Metric] = []
-    y, s = truths[:, both] == 1, checked.p[:, both]
-    if known[:, both].all():
-        repeats = trainings(checked)
-        groups = np.zeros(checked.n, dtype=np.intp) if repeats is None else repeats
-        patients = checked.patients
-        macro = mean_auc(y, s, groups, patients, level=level, what="classes")
-        made.append(Metric.of("macro", "auc", macro, int(y.sum()), int((~y).sum()), None))
-        if repeats is None:
-            who = np.repeat(patients, len(both))
-            micro = auc(y.reshape(-1), s.reshape(-1), who, level=level)
-            made.append(Metric.of("micro", "auc", micro, int(y.sum()), int((~y).sum()), None))
+    y, s, seen = truths[:, both] == 1, checked.p[:, both], known[:, both]
+    repeats = trainings(checked)
+    groups = np.zeros(checked.n, dtype=np.intp) if repeats is None else repeats
+    patients = checked.patients
+    m, n = int(y[seen].sum()), int((~y)[seen].sum())
+    if len(both) > 1:
+        what = "findings" if checked.kind == "multilabel" else "classes"
+        macro = mean_auc(y, s, groups, patients, seen, level=level, what=what)
+        made.append(Metric.of("macro", "auc", macro, m, n, None))
+    if len(both) > 1 and repeats is None:
+        who = np.repeat(patients, len(both))
+        use = seen.reshape(-1)
+        micro = auc(y.reshape(-1)[use], s.reshape(-1)[use], who[use], level=level)
+        made.append(Metric.of("micro", "auc", micro, m, n, None))
     if checked.kind == "multiclass" and answers is not None and point is not None:
         right = answers == np.array(checked.classes, dtype=object)[checked.y]
         share = proportion(right, np.ones(checked.n), checked.groups, interval=interval, level=level)
@@ -261,6 +264,7 @@ def mean_auc(
     scores: NDArray,
     groups: NDArray[np.intp],
     patients: NDArray[np.intp],
+    known: NDArray[np.bool_] | None = None,
     *,
     level: float = 0.95,
     what: str = "classes",
@@ -272,26 +276,28 @@ def mean_auc(
         scores: shape (n, k).
         groups: number of each row's training (seed, fold), shape (n,).
         patients: number of each row's patient, shape (n,).
+        known: which truths are known, shape (n, k); None for all. Each curve is of the cases where it is.
         level: confidence level.
         what: what the columns are, for the method's name.
     """
     count = int(groups.max()) + 1
     k = y.shape[1]
     where = np.zeros((len(y), count * k), dtype=bool)
+    seen = np.ones(y.shape, dtype=bool) if known is None else known
     for g in range(count):
-        inside = y[groups == g]
-        if (inside.all(axis=0) | ~inside.any(axis=0)).any():
+        within = (groups == g)[:, None] & seen
+        if not ((within & y).any(axis=0) & (within & ~y).any(axis=0)).all():
             raise MedloraError(
                 f"training {g + 1} of {count} (column seed or fold) has cases of one class only",
                 "its area cannot be estimated: divide into fewer, stratified folds",
             )
-        where[:, g * k : (g + 1) * k] = (groups == g)[:, None]
+        where[:, g * k : (g + 1) * k] = within
     areas, cov = auc_covariance(np.tile(y, count), np.tile(scores, count), patients, where)
-    m, n = int(y.sum()), int((~y).sum())
+    m, n = int(y[seen].sum()), int((~y)[seen].sum())
     weights = np.full(len(areas), 1 / len(areas))
     label = " and ".join(([f"{k} {what}"] if k > 1 else []) + ([f"{count} trainings"] if count > 1 else []))
     # The rule and method 5 see the smallest class of all, counted in patients.
-    people = [[len(np.unique(patients[side[:, j]])) for j in range(k)] for side in (y, ~y)]
+    people = [[len(np.unique(patients[side[:, j]])) for j in range(k)] for side in (y & seen, ~y & seen)]
     fewest = min(people[0]), min(people[1])
     estimate = auc_interval(float(areas.mean()), float(weights @ cov @ weights), *fewest, patients=fewest, level=level)
     return Estimate(

@@ -78,6 +78,20 @@ class OperatingPoint:
         answer[p[:, j] >= self.value] = positive
         return answer
 
+    def words(self, probabilities: ArrayLike, classes: list[str] | tuple[str, ...]) -> NDArray:
+        """The answer for each case as the column ``predicted`` has it, shape (n,).
+
+        A class name; with several findings those at or above their thresholds, joined by ``|``, or ``none``.
+
+        Raises:
+            MedloraError: see `predict`.
+        """
+        answers = self.predict(probabilities, classes)
+        if not isinstance(self.value, dict):
+            return answers
+        said = ["|".join(name for name, hit in zip(classes, row, strict=True) if hit) or "none" for row in answers]
+        return np.array(said, dtype=object)
+
     def describe(self, class_: str | None = None) -> str:
         """One line for a report and for ``at`` in metrics.json."""
         rule = self.rule.replace(">=", " ≥ ")

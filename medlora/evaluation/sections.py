@@ -197,13 +197,14 @@ def _flow(context: ReportContext) -> dict[str, Any] | None:
     excluded = sorted(dict(flow.get("excluded") or {}).items(), key=lambda item: -item[1])
     splits = {str(s): {str(c): int(n) for c, n in dict(v).items()} for s, v in dict(flow.get("splits") or {}).items()}
     classes = list(dict.fromkeys(c for v in splits.values() for c in v))
+    cases = {split: sum(counts.values()) for split, counts in splits.items()} | dict(flow.get("cases") or {})
     return {
         "found": flow.get("found"),
         "excluded": excluded,
         "left_out": sum(n for _, n in excluded),
         "classes": classes,
-        "splits": [(s, [v.get(c, 0) for c in classes], sum(v.values())) for s, v in splits.items()],
-        "included": sum(sum(v.values()) for v in splits.values()),
+        "splits": [(s, [v.get(c, 0) for c in classes], cases[s]) for s, v in splits.items()],
+        "included": sum(cases.values()),
     }
 
 
@@ -305,7 +306,7 @@ def _scores(evaluation: Evaluation, figures: _Figures) -> str | None:
 
 
 def _calibration(evaluation: Evaluation, context: ReportContext, figures: _Figures) -> dict[str, Any] | None:
-    """The figure, and Brier score, intercept and slope before and after temperature scaling."""
+    """The figure, and Brier score, intercept and slope before and after scaling."""
     checked = evaluation.predictions
     if not checked.probability:
         return None

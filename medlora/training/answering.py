@@ -30,10 +30,10 @@ class Answers:
     """Predictions for new scans.
 
     Attributes:
-        table: a row for each scan: case_id, scan_id, patient (a hash that holds within this table), site, y (empty),
-            p_CLASS…, predicted, note, reason (why there is no answer); nothing in it identifies anybody. Where places
-            in scans were asked about, a row for each of them, with its centre (x_mm, y_mm, z_mm, RAS+) and the row of
-            the table of cases.
+        table: a row for each scan: case_id, scan_id, patient (a hash that holds within this table), site, y (empty; of
+            findings y_FINDING…), p_CLASS…, predicted, note, reason (why there is no answer); nothing in it identifies
+            anybody. Where places in scans were asked about, a row for each of them, with its centre (x_mm, y_mm, z_mm,
+            RAS+) and the row of the table of cases.
         sources: the files of each row of ``table``; they may carry names, so they are kept apart from it.
     """
 
@@ -44,6 +44,13 @@ class Answers:
     def answered(self) -> int:
         """How many rows have an answer."""
         return int((self.table["reason"] == "").sum())
+
+    def counts(self) -> dict[str, int]:
+        """How often each class was answered, or each finding (and ``none``), the commonest first."""
+        words = self.table.loc[self.table["reason"] == "", "predicted"]
+        if "y" not in self.table:  # several findings in a cell
+            words = words.str.split("|").explode()
+        return {str(name): int(n) for name, n in words.value_counts().items()}
 
     def linkage(self) -> pd.DataFrame:
         """Which files each row is of. Paths may identify patients: keep it as the scans themselves are kept."""
@@ -193,14 +200,14 @@ def _row(model: Predictor, item: ScanFiles, salt: bytes) -> dict[str, object]:
 
 def _empty(model: Predictor, scan_id: str) -> dict[str, object]:
     probabilities = {f"p_{name}": None for name in model.classes}
-    identity = {"case_id": scan_id, "scan_id": scan_id, "patient": "", "site": "", "y": ""}
+    identity = {"case_id": scan_id, "scan_id": scan_id, "patient": "", "site": "", **model.task.unanswered()}
     place = dict.fromkeys((*_CENTRE, "row")) if model.preset.places else {}
     return {**identity, **probabilities, "predicted": "", **place, "note": "", "reason": ""}
 
 
 def _answer(model: Predictor, rows: list[dict[str, object]], waiting: list[tuple[int, torch.Tensor]]) -> None:
     probabilities = model.probabilities(model.logits(torch.stack([image for _, image in waiting])))
-    predicted = model.operating_point.predict(probabilities, model.classes)
+    predicted = model.operating_point.words(probabilities, model.classes)
     for (index, _), values, answer in zip(waiting, probabilities, predicted, strict=True):
         rows[index].update({f"p_{name}": float(value) for name, value in zip(model.classes, values, strict=True)})
         rows[index]["predicted"] = answer

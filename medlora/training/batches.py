@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from medlora.training.prepared import PreparedImages
 
 Place = tuple[int, int]  # (epoch, index of the image)
-Item = tuple[torch.Tensor, torch.Tensor, int]  # what the network gets, its class, index of the image
+Item = tuple[torch.Tensor, torch.Tensor, int]  # what the network gets, its target, index of the image
 
 
 class Order(Sampler[list[Place]]):
@@ -100,7 +100,7 @@ class CachedViews(Dataset[Item]):
 
     Args:
         features: (N, V, …) in any floating dtype; given out as float32.
-        labels: class index of each image, int64 (N,).
+        labels: target of each image, (N,) or (N, K).
         seed: of the choice.
     """
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from medlora.errors import MedloraError
+from medlora.training.task import OneOf, Task, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -68,35 +69,39 @@ class TrainingCases:
     """Cases with a label and a split.
 
     Attributes:
-        table: the cohort's table, without cases of other classes.
-        classes: names, in the order of the outputs; the last is the positive one of two.
+        table: the cohort's table, without cases that say nothing about these classes.
+        classes: names of classes or findings, in the order of the outputs; of two classes the last is the positive one.
     """
 
     table: pd.DataFrame
     classes: list[str]
 
+    @property
+    def task(self) -> Task:
+        """What is asked about them."""
+        return task_of(self.table, self.classes)
+
     def rows(self, split: str) -> pd.DataFrame:
-        """The cases of ``split`` as predictions begin: case_id, scan_id, patient, site, y."""
+        """The cases of ``split`` as predictions begin: case_id, scan_id, patient, site, and the truth."""
         chosen = self.table[self.table["split"] == split]
         out = chosen[["case_id", "scan_id", "patient", "site"]].reset_index(drop=True)
-        out["y"] = chosen["label"].to_numpy()
-        return out
+        return pd.concat([out, self.task.truth(chosen)], axis=1)
 
     def of(self, split: str) -> list[Where]:
         """Where the images of ``split`` are made from."""
         return where(self.table[self.table["split"] == split])
 
     def labels(self, split: str) -> np.ndarray:
-        """Class numbers of ``split``, int64 (N,)."""
-        number = {name: index for index, name in enumerate(self.classes)}
-        return self.table.loc[self.table["split"] == split, "label"].map(number).to_numpy(np.int64)
+        """What the loss compares with: class numbers of ``split``, int64 (N,), or findings, float32 (N, K)."""
+        return self.task.targets(self.table[self.table["split"] == split])
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Cases by split and class."""
-        return {
-            str(split): {name: int((rows["label"] == name).sum()) for name in self.classes}
-            for split, rows in self.table.groupby("split", sort=False)
-        }
+        """Cases by split and class, or by split and whether a finding is present or absent."""
+        return {str(split): self.task.counts(rows) for split, rows in self.table.groupby("split", sort=False)}
+
+    def cases(self) -> dict[str, int]:
+        """Cases by split."""
+        return {str(split): len(rows) for split, rows in self.table.groupby("split", sort=False)}
 
     def patients(self) -> dict[str, int]:
         """Patients by split."""
@@ -146,7 +151,8 @@ def select_cases(cohort: Cohort, classes: list[str] | None) -> TrainingCases:
 
     Args:
         cohort: with labels and splits.
-        classes: labels to tell apart, in order; none for all of them, ordered by :func:`ordered`.
+        classes: labels to tell apart, in order; none for all of them, ordered by :func:`ordered`. Or findings to
+            answer for; none for all, as they were named.
 
     Raises:
         MedloraError: a class is unknown or has no cases where they are needed, or a patient is in two splits.
@@ -155,23 +161,25 @@ def select_cases(cohort: Cohort, classes: list[str] | None) -> TrainingCases:
         raise MedloraError("the cohort has no labels, so there is nothing to train", "run medlora check with --labels")
     if cohort.errors:
         raise MedloraError(f"the cohort is not fit to train on: {cohort.errors[0]}", "see its check.html")
-    chosen = list(dict.fromkeys(classes)) if classes else ordered(cohort.classes)
+    exclusive = isinstance(task_of(cohort.table, cohort.classes), OneOf)
+    chosen = list(dict.fromkeys(classes or ())) or (ordered(cohort.classes) if exclusive else cohort.classes)
     unknown = [name for name in chosen if name not in cohort.classes]
     if unknown:
         raise MedloraError(
-            f"the cohort has no cases of {', '.join(map(repr, unknown))}",
-            f"its classes are: {', '.join(cohort.classes)}",
+            f"the cohort has no {'cases of' if exclusive else 'finding'} {', '.join(map(repr, unknown))}",
+            f"its {'classes' if exclusive else 'findings'} are: {', '.join(cohort.classes)}",
         )
-    if len(chosen) < 2:
+    if exclusive and len(chosen) < 2:
         raise MedloraError(f"there is one class only, {chosen[0]!r}", "labels of at least two classes are needed")
-    table = cohort.table[cohort.table["label"].isin(chosen)].reset_index(drop=True)
-    cases = TrainingCases(table, chosen)
+    task = task_of(cohort.table, chosen)
+    cases = TrainingCases(cohort.table[task.has_label(cohort.table)].reset_index(drop=True), chosen)
     counts = cases.counts()
     for split in ("train", "tune"):
-        missing = [name for name in chosen if not counts.get(split, {}).get(name)]
+        missing = [name for name in task.counts(cases.table) if not counts.get(split, {}).get(name)]
         if missing:
             raise MedloraError(
                 f"the split {split!r} has no case of {', '.join(map(repr, missing))}",
-                "run medlora check with another --split-seed, or with more patients of that class",
+                "run medlora check with another --split-seed, or with more patients of that class"
+                + ("" if exclusive else "; or train the other findings alone (--classes)"),
             )
     return cases

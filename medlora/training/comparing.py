@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 
 from medlora import evaluation, files
+from medlora.cohorts.labelling import Findings, labelling
+from medlora.cohorts.splits import deal
 from medlora.errors import MedloraError
 from medlora.progress import say
 from medlora.training.advice import Against, advice
@@ -171,12 +173,31 @@ def _run(cohort: Path, folder: Path, settings: dict[str, Any], fold: int | None,
 def with_fold(cohort: Cohort, fold: int, folds: int) -> Cohort:
     """The cohort with one of ``folds`` patient-disjoint folds as its test split and a fifth of the rest as tune split.
 
-    Stratified by label; the same on every machine, since patients are numbered in the order of their scans.
+    Stratified by label or finding; the same on every machine, since patients are numbered in the order of their scans.
     """
+    table = cohort.table[cohort.labelling.known()].sort_values("case_id", ignore_index=True)
+    dealt = _dealt if isinstance(cohort.labelling, Findings) else _folded
+    cohort.table = table.assign(split=dealt(table, fold, folds))
+    return cohort
+
+
+def _dealt(table: pd.DataFrame, fold: int, folds: int) -> np.ndarray:
+    """The split of each case by iterative stratification, where cases have several findings."""
+
+    def parts(cases: pd.DataFrame, wanted: dict[str, float]) -> np.ndarray:
+        dealt = deal(list(cases["scan_id"]), list(cases["patient"]), labelling(cases).strata(), wanted)
+        return np.array(dealt, dtype=str)
+
+    test = parts(table, {str(number): 1 / folds for number in range(folds)}) == str(fold)
+    split = np.full(len(table), "test", dtype=object)
+    split[~test] = parts(table[~test], {"train": 0.8, "tune": 0.2})
+    return split
+
+
+def _folded(table: pd.DataFrame, fold: int, folds: int) -> np.ndarray:
+    """The split of each case by scikit-learn's stratification, where it has one label."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    table = cohort.table.sort_values("case_id", ignore_index=True)
-    table = table[table["label"] != ""].reset_index(drop=True)
     patients, labels = pd.factorize(table["patient"])[0], table["label"].to_numpy()
     if min(pd.Series(patients).groupby(labels).nunique()) < folds:
         raise MedloraError(
@@ -188,8 +209,7 @@ def with_fold(cohort: Cohort, fold: int, folds: int) -> Cohort:
     split = np.full(len(table), "train", dtype=object)
     split[test] = "test"
     split[rest[next(inner)[1]]] = "tune"
-    cohort.table = table.assign(split=split)
-    return cohort
+    return split
 
 
 def _judged(folder: Path, work: list[tuple[str, int, int]], page: Any) -> MethodComparison:
@@ -210,7 +230,14 @@ def _judged(folder: Path, work: list[tuple[str, int, int]], page: Any) -> Method
             "peak_mb": json.loads((run.folder / _PEAK).read_text(encoding="utf-8"))["peak_mb"] or math.nan,
         }
         for name in _judged_classes(table):
-            found = evaluation.auc(table["y"] == name, table[f"p_{name}"], table["patient"])
+            y, score, known = _asked(table, name)
+            if len(set(y)) < 2:
+                raise MedloraError(
+                    f"the test split of {run.folder.name} has no case where {name!r} is known to be "
+                    f"{'absent' if y.any() else 'present'}",
+                    "leave the finding out (--set data.classes=[…]), or compare with fewer --folds",
+                )
+            found = evaluation.auc(y, score, table["patient"].to_numpy()[known])
             rows.append(
                 {"method": method, "seed": seed, "fold": fold, "class": name, "auc": found.value, "low": found.low,
                  "high": found.high, **cost}
@@ -224,9 +251,16 @@ def _judged(folder: Path, work: list[tuple[str, int, int]], page: Any) -> Method
 
 
 def _judged_classes(table: pd.DataFrame) -> list[str]:
-    """The classes whose AUC is given: the positive one of two, else each against the rest."""
+    """The classes whose AUC is given: the positive one of two, else each against the rest; of findings all."""
     names = [str(column)[2:] for column in table.columns if str(column).startswith("p_")]
-    return names[-1:] if len(names) == 2 else names
+    return names[-1:] if len(names) == 2 and "y" in table else names
+
+
+def _asked(table: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Whether positive, and the score, of the cases whose truth is known, both (n,); and which these are, (N,)."""
+    y = (table["y"] == name).astype(float) if "y" in table else table[f"y_{name}"]
+    known = y.notna().to_numpy()
+    return y.to_numpy()[known] == 1, table[f"p_{name}"].to_numpy()[known], known
 
 
 def _summary(table: pd.DataFrame, predictions: dict[tuple[str, int, int], pd.DataFrame]) -> list[Row]:
@@ -263,11 +297,11 @@ def _resampled(table: pd.DataFrame, fold: int) -> np.ndarray:
     random = np.random.default_rng((0, fold))
     times = random.multinomial(len(patients), np.full(len(patients), 1 / len(patients)), _RESAMPLES)
     weights = np.vstack([np.ones(len(table)), times[:, codes]])
-    return np.mean(
-        [weighted_auc((table["y"] == name).to_numpy(), table[f"p_{name}"].to_numpy(), weights)
-         for name in _judged_classes(table)],
-        axis=0,
-    )  # fmt: skip
+    areas = []
+    for name in _judged_classes(table):
+        y, score, known = _asked(table, name)
+        areas.append(weighted_auc(y, score, weights[:, known]))
+    return np.mean(areas, axis=0)
 
 
 def weighted_auc(y: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -23,7 +23,8 @@ class Data(_Block):
     cohort: str | None = Field(None, description="the cohort folder, as medlora check made it")
     classes: list[str] | None = Field(
         None,
-        description="labels to tell apart, in order; the last is the positive one of two; none: all",
+        description="labels to tell apart, in order; the last is the positive one of two; or findings to answer for; "
+        "none: all",
     )
     preset: str | None = Field(None, description="preparation of the scans; none: the one for the cohort's modality")
     image_size: int | None = Field(
@@ -129,7 +130,8 @@ class Train(_Block):
     class_weights: Literal["balanced", "sampler", "logit_adjustment", "none"] = Field(
         "balanced",
         description="unequal classes: balanced weighs them in the loss by inverse frequency, sampler draws them "
-        "equally often, logit_adjustment adds their log frequency to the logits, none does nothing",
+        "equally often, logit_adjustment adds their log frequency to the logits, none does nothing; of findings "
+        "each is balanced between present and absent, and sampler has no meaning",
     )
     seed: int = Field(0, ge=0, description="of head, updates, order, and augmentation")
     device: str = Field("auto", description="cpu, cuda, mps, or auto")
@@ -167,8 +169,9 @@ class Evaluation(_Block):
 
     operating_point: str = Field(
         "youden",
-        description="rule of the threshold, of two classes: youden, sensitivity>=0.95, specificity>=0.9, cost:5 (a "
-        "missed positive costs five false alarms), or a number; of more classes the most probable is answered",
+        description="rule of the threshold, of two classes or of each finding: youden, sensitivity>=0.95, "
+        "specificity>=0.9, cost:5 (a missed positive costs five false alarms), or a number; of more classes the most "
+        "probable is answered",
     )
     probe: bool = Field(True, description="train a linear probe beside the adapter, for the report")
 

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from medlora.errors import MedloraError
@@ -23,7 +22,7 @@ from medlora.training.batches import AugmentedImages, CachedViews, Order
 from medlora.training.callbacks import KeepBest, StopBetweenBatches
 from medlora.training.checkpoint import Checkpoint, restore_optimizer
 from medlora.training.device import pick_device
-from medlora.training.losses import Loss, macro_auc, mixed
+from medlora.training.losses import Loss, MaskedLoss, mixed
 from medlora.training.processes import Together
 
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from medlora.training.prefix import FrozenPrefix
     from medlora.training.prepared import PreparedImages
     from medlora.training.processes import Member
+    from medlora.training.task import Task
     from medlora.transforms import Preset
 
 
@@ -56,12 +56,13 @@ class CachedPrefix:
 
 
 class AdapterTraining(L.LightningModule):
-    """One adapter on its backbone, trained on (image, class index, row) batches.
+    """One adapter on its backbone, trained on (image, target, row) batches.
 
     Args:
         model: the backbone with ``adapter`` attached; images (N, C, H, W) → logits (N, K).
         adapter: what is trained and kept.
         preset: normalises the prepared images.
+        task: gives the figures of an epoch.
         loss: of a batch.
         settings: of the ``train`` block.
         steps: optimiser steps of an epoch.
@@ -69,7 +70,7 @@ class AdapterTraining(L.LightningModule):
         names: of the training images, for messages.
         after: the state to go on from.
         order: of the training images.
-        tune_labels: class index of each tune image, int64 (N,).
+        tune_labels: target of each tune image, (N,) or (N, K).
         member: this process among several that train together.
     """
 
@@ -78,7 +79,8 @@ class AdapterTraining(L.LightningModule):
         model: torch.nn.Module,
         adapter: Adapter,
         preset: Preset,
-        loss: Loss,
+        task: Task,
+        loss: Loss | MaskedLoss,
         settings: Train,
         steps: int,
         prefix: FrozenPrefix | None,
@@ -92,6 +94,7 @@ class AdapterTraining(L.LightningModule):
         self.model = model
         self.adapter = adapter
         self.preset = preset
+        self.task = task
         self.loss = loss
         self.settings = settings
         self.steps = steps
@@ -158,14 +161,8 @@ class AdapterTraining(L.LightningModule):
             logits = logits.cpu()
         losses = torch.stack(self._losses).mean().item() if self._losses else math.nan
         self._losses.clear()
-        self.history.append(
-            {
-                "epoch": len(self.history) + 1,
-                "train_loss": losses,
-                "tune_loss": float(functional.cross_entropy(logits, labels)),
-                "tune_auc": macro_auc(logits.softmax(-1).numpy(), labels.numpy()),
-            }
-        )
+        loss, auc = self.task.figures(logits, labels)
+        self.history.append({"epoch": len(self.history) + 1, "train_loss": losses, "tune_loss": loss, "tune_auc": auc})
 
     def configure_optimizers(self) -> Any:  # noqa: D102
         rate, total = self.settings.learning_rate, self.settings.epochs * self.steps
@@ -192,7 +189,7 @@ def fit(
     preset: Preset,
     train: PreparedImages,
     tune: PreparedImages,
-    classes: int,
+    task: Task,
     settings: Train,
     folder: Path,
     names: list[str],
@@ -210,7 +207,7 @@ def fit(
         adapter: trained in place.
         preset: normalisation and augmentation.
         train, tune: prepared images.
-        classes: how many.
+        task: what is asked.
         settings: of the ``train`` block.
         folder: of the run; metrics.csv and checkpoints/ are written there.
         names: scan_ids of the training images, for messages.
@@ -243,7 +240,7 @@ def fit(
             f"train.precision=16-mixed needs a CUDA device, and this is {device.type}",
             "use bf16-mixed, or 32-true",
         )
-    loss = Loss(train.labels, classes, settings.class_weights, settings.label_smoothing)
+    loss = task.loss(train.labels, settings.class_weights, settings.label_smoothing)
     rank, world = (member.rank, member.world) if member is not None else (0, 1)
     order = Order(len(train), settings.batch, settings.seed, loss.drawing, rank, world)
     seen: Dataset[Any]
@@ -259,7 +256,7 @@ def fit(
     steps = -(-len(order) // settings.accumulate)
     prefix = cached.prefix if cached is not None else None
     module = AdapterTraining(
-        model, adapter, preset, loss, settings, steps, prefix, names, after, order, tune.labels, member
+        model, adapter, preset, task, loss, settings, steps, prefix, names, after, order, tune.labels, member
     )
     keep, stop = KeepBest(folder, digest, settings.patience, order, after, rank == 0), StopBetweenBatches()
     if after is not None:

@@ -17,8 +17,10 @@ from medlora.training import saliency
 from medlora.training.saliency import METHODS, SOURCES
 
 if TYPE_CHECKING:
+    from medlora.evaluation import Calibration
     from medlora.scans import Scan
     from medlora.training.predictor import Predictor
+    from medlora.training.task import Task
     from medlora.transforms import Centre
 
 SIMILAR = 0.5
@@ -109,7 +111,8 @@ def explain(
 ) -> Explanation:
     """Map where the model looked for one class, and check that the map depends on what was trained.
 
-    What is explained are the log-odds of the class, log p − log (1 − p), so that of two classes both outputs count.
+    What is explained are the log-odds of the class, log p − log (1 − p), so that of two classes both outputs count, and
+    of a finding its own alone.
 
     The check draws weights anew, from the output backwards (Adebayo et al. 2018): those of the head; then those of the
     adapter too; then all others of the backbone. Each tensor is drawn from a normal distribution of its own root mean
@@ -119,7 +122,7 @@ def explain(
         model: the adapter on its backbone.
         scan: of the kind that the adapter was made for.
         centre: RAS+ mm, where its cases are places.
-        target: the class; none: of two the positive one, else the most probable.
+        target: the class or finding; none: of two classes the positive one, else the most probable.
         method: one of :data:`~medlora.training.saliency.METHODS`; none: Grad-CAM where the network ends in a map,
             gradient × token where it ends in tokens, but occlusion where either has fewer than 7 × 7 places, as in
             small images, or the channels show different places.
@@ -135,10 +138,10 @@ def explain(
     image = torch.as_tensor(model.preset.preparation()(scan, centre))
     probabilities = model.probabilities(model.logits(image[None]))[0]
     if target is None:
-        target = model.classes[1 if len(model.classes) == 2 else int(probabilities.argmax())]
+        target = model.task.foremost(probabilities)
     index = model.classes.index(target)
 
-    network = LogOdds(model.model, model.temperature).eval()
+    network = LogOdds(model.model, model.task, model.calibration).eval()
     inputs = model.preset.normalise(image[None].to(model.device))
     layer = saliency.last_map(network, inputs)
     if method is None:
@@ -156,7 +159,7 @@ def explain(
         maps=found,
         target=target,
         probability=float(probabilities[index]),
-        predicted=str(model.operating_point.predict(probabilities[None], model.classes)[0]),
+        predicted=str(model.operating_point.words(probabilities[None], model.classes)[0]),
         method=method,
         layer="" if layer is None or method == "occlusion" else layer.path.removeprefix("model."),
         checks=checks,
@@ -165,21 +168,15 @@ def explain(
 
 
 class LogOdds(nn.Module):
-    """Network input → log-odds of each class, log p − log (1 − p), p at the adapter's temperature; (N, K)."""
+    """Network input → calibrated log-odds of each class or finding, log p − log (1 − p); (N, K)."""
 
-    def __init__(self, model: nn.Module, temperature: float) -> None:
+    def __init__(self, model: nn.Module, task: Task, calibration: Calibration) -> None:
         super().__init__()
-        self.model, self.temperature = model, temperature
+        self.model, self.task, self.calibration = model, task, calibration
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) → (N, K)."""
-        logits = self.model(images) / self.temperature
-        others = (
-            logits[:, None]
-            .expand(-1, logits.shape[1], -1)
-            .masked_fill(torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device), -torch.inf)
-        )
-        return logits - others.logsumexp(dim=-1)
+        return self.task.log_odds(self.model(images), self.calibration)
 
 
 def _checked(model: nn.Module, found: np.ndarray, maps: Any, draws: int, seed: int) -> Iterator[Check]:

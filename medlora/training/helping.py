@@ -26,6 +26,7 @@ from medlora.training.methods import method_of
 from medlora.training.prefix import find_prefix
 from medlora.training.prepared import PreparedImages
 from medlora.training.processes import Member
+from medlora.training.task import task_from
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,9 @@ class Job:
         preset: of the images.
         fingerprint: of the frozen base.
         files: split → file of its prepared images.
-        labels: split → class numbers.
+        labels: split → targets.
         names: scan_ids of the training images.
-        classes: how many.
+        task: what is asked.
         folder: of the run.
         digest: of all that decides the training.
         features: file of what the frozen prefix gave; none: the whole network is computed.
@@ -50,9 +51,9 @@ class Job:
     preset: dict[str, Any]
     fingerprint: str
     files: dict[str, str]
-    labels: dict[str, list[int]]
+    labels: dict[str, list[Any]]
     names: list[str]
-    classes: int
+    task: dict[str, Any]
     folder: str
     digest: str
     features: str | None
@@ -70,11 +71,11 @@ def work(member: Member) -> None:
         MedloraError: the first process failed, or the weights here are not its own.
     """
     job = Job(**member.receive())
-    config = Config.model_validate(job.config)
+    config, task = Config.model_validate(job.config), task_from(job.task)
     backbone = backbones.create(
         config.model.backbone,
         config.model.weights,
-        num_classes=job.classes,
+        num_classes=len(task.classes),
         image_size=config.data.image_size,
         seed=config.train.seed,
     )
@@ -104,7 +105,7 @@ def work(member: Member) -> None:
         preset,
         images["train"],
         images["tune"],
-        job.classes,
+        task,
         config.train,
         Path(job.folder),
         job.names,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ def evaluate_run(run: Run, split: str, *, weights: str | Path | None, device: st
     context = _context(models["adapter"], run.adapter_path, cohort, tables, plain)
     context = replace(
         context,
-        title=f"{' against '.join(cases.classes)}: the {split} split",
+        title=f"{cases.task.title}: the {split} split",
         subtitle=_subtitle(models["adapter"].info),
         training_curve=[{str(k): v for k, v in row.items()} for row in run.history.to_dict("records")],
         flow=_flow(cohort, cases),
@@ -87,7 +88,7 @@ def evaluate_adapter(
 
     Args:
         adapter: the folder of an adapter, or of the run that holds it.
-        cohort: whose labels are among the adapter's classes.
+        cohort: whose labels are among the adapter's classes; or that has some of its findings.
         output: the folder to be made: ``predictions.csv`` beside the report.
         split: only this split; none for all labelled cases.
         weights: the backbone's weights file, where the adapter was trained on one.
@@ -95,20 +96,18 @@ def evaluate_adapter(
         overwrite: replace what ``output`` holds.
 
     Raises:
-        MedloraError: no adapter, no labels, labels that the adapter does not know, or an output that exists.
+        MedloraError: no adapter, no labels, labels that the adapter does not know or of another kind, or an output
+            that exists.
     """
     if not overwrite:
         files.refuse_existing(output, "the evaluation")
     model = Predictor.load(adapter, weights, device)
-    table = cohort.table[cohort.table["label"] != ""].reset_index(drop=True)
+    table = cohort.table[cohort.labelling.known()]
     if split is not None:
-        table = table[table["split"] == split].reset_index(drop=True)
-    unknown = sorted(set(table["label"]) - set(model.classes))
-    if unknown:
-        raise MedloraError(
-            f"the cohort has labels that the adapter does not know: {', '.join(map(repr, unknown))}",
-            f"its classes are: {', '.join(model.classes)}; write the cohort's labels as these",
-        )
+        table = table[table["split"] == split]
+    if len(table):
+        table = model.task.answerable(table)
+    table = table.reset_index(drop=True)
     if table.empty:
         raise MedloraError("the cohort has no labelled cases to evaluate on", "run medlora check with --labels")
     cases = TrainingCases(table.assign(split="all"), model.classes)
@@ -116,7 +115,7 @@ def evaluate_adapter(
     overlap = _seen(adapter, table)
     context = replace(
         _context(model, adapter_folder(adapter), cohort, tables, plain),
-        title=f"{' against '.join(model.classes)}: evaluation on another cohort",
+        title=f"{model.task.title}: evaluation on another cohort",
         subtitle=_subtitle(model.info),
         flow=_flow(cohort, cases),
         same_data_warning=overlap,
@@ -130,12 +129,12 @@ def evaluate_adapter(
 def _tables(
     models: dict[str, Predictor], cohort: Cohort, cases: TrainingCases, split: str, what: str
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
-    """Predictions by model; and the first model's before temperature scaling."""
+    """Predictions by model; and the first model's before calibration."""
     rows = cases.rows(split)
     logits = predict_scans(list(models.values()), cohort.scan, cases.of(split), what)
     tables = {name: model.table(rows, part) for (name, model), part in zip(models.items(), logits, strict=True)}
     first = next(iter(models.values()))
-    return tables, replace(first, temperature=1.0).table(rows, logits[0])
+    return tables, replace(first, calibration=first.calibration.neutral()).table(rows, logits[0])
 
 
 def _context(
@@ -147,7 +146,7 @@ def _context(
         baselines={name: table for name, table in tables.items() if name != "adapter"},
         thumbnails=_thumbnails(model, cohort, tables["adapter"]),
         sizes=_sizes(model, adapter),
-        source_check=_source_check(cohort, model.classes),
+        source_check=_source_check(cohort, model.task.judged),
         warnings=cohort.warnings,
         provenance=_provenance(model),
         uncalibrated=plain,
@@ -176,9 +175,11 @@ def _provenance(model: Predictor) -> dict[str, str]:
         "fingerprint of the backbone": info["base"]["fingerprint"],
         "preparation": f"{model.preset.name}, {model.preset.size} × {model.preset.size} pixels",
         "seed": str(backbone["seed"]),
-        "temperature": f"{model.temperature:.3f}",
+        "calibration": model.calibration.describe(),
         "operating point": model.operating_point.describe(),
     }
+    if "uncertain_as" in info["task"]:
+        rows["uncertain findings, in training"] = f"taken as {info['task']['uncertain_as']}"
     if "epochs" in training:
         rows["epochs"] = f"{training['epochs']}, kept is epoch {training['kept_epoch']}"
     return rows
@@ -190,6 +191,7 @@ def _thumbnails(model: Predictor, cohort: Cohort, table: pd.DataFrame) -> Callab
     of_case = dict(zip(shown["case_id"], where(shown), strict=True))
     prepare = replace(model.preset, size=min(model.preset.size, 192)).preparation()
 
+    @cache  # a case may be among the worst of several findings
     def png(case_id: str) -> bytes:
         from PIL import Image
 
@@ -202,9 +204,8 @@ def _thumbnails(model: Predictor, cohort: Cohort, table: pd.DataFrame) -> Callab
     return png
 
 
-def _source_check(cohort: Cohort, classes: list[str]) -> list[dict[str, Any]]:
-    """What border and acquisition tags alone reach, for the classes that are judged: of two the positive one."""
-    judged = classes if len(classes) > 2 else classes[-1:]
+def _source_check(cohort: Cohort, judged: list[str]) -> list[dict[str, Any]]:
+    """What border and acquisition tags alone reach, for the classes that are judged."""
     return [row for row in cohort.info.get("source_check") or [] if row["class"] in judged]
 
 
@@ -218,6 +219,7 @@ def _flow(cohort: Cohort, cases: TrainingCases) -> dict[str, Any]:
         "found": len(cohort.table) + int(left_out.sum()),
         "excluded": excluded,
         "splits": cases.counts(),
+        "cases": cases.cases(),
     }
 
 
@@ -236,7 +238,7 @@ def _subtitle(info: dict[str, Any]) -> str:
 def _chosen_here(split: str) -> bool | str:
     if split == "tune":
         return (
-            "The operating point and the temperature (and the epoch, if the best is kept) were chosen on these cases."
+            "The operating point and the calibration (and the epoch, if the best is kept) were chosen on these cases."
         )
     if split == "train":
         return "The adapter was trained on these very cases: these figures say nothing about new patients."

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from medlora.errors import MedloraError
+
 Balance = Literal["balanced", "sampler", "logit_adjustment", "none"]
 
 
@@ -39,6 +41,53 @@ class Loss:
         return losses.mean() if self.weights is None else (losses * self.weights.to(losses)[labels]).mean()
 
 
+class MaskedLoss:
+    """Binary cross-entropy of several findings, those that are unknown left out.
+
+    The mean is over the known entries of the training images, each of which counts the same whatever batch it comes in:
+    a batch's sum is divided by its images times the known entries that a training image has on the average. So the
+    gradients of parts of a batch (several processes, accumulated steps) add up to those of the whole.
+
+    Args:
+        labels: 1 present, 0 absent, NaN unknown; float (N, K) of the training images.
+        balance: ``balanced`` weighs presence and absence of each finding by their inverse frequencies among its known
+            entries; ``logit_adjustment`` adds the logarithm of its odds to the logits; ``none``.
+        label_smoothing: probability taken from the truth and spread over present and absent.
+
+    Raises:
+        MedloraError: ``sampler``, which draws an image for its one class.
+    """
+
+    def __init__(self, labels: Tensor, balance: Balance, label_smoothing: float) -> None:
+        if balance == "sampler":
+            raise MedloraError(
+                "train.class_weights=sampler draws an image for its one class, and here an image has several findings",
+                "use balanced, logit_adjustment or none",
+            )
+        present, absent = (labels == 1).sum(0).double(), (labels == 0).sum(0).double()
+        known = present + absent
+        self.weights = None
+        if balance == "balanced":
+            self.weights = torch.stack([known / (2 * absent), known / (2 * present)]).float()  # absent, present
+        self.offsets = (present / absent).log().float() if balance == "logit_adjustment" else None
+        self.label_smoothing = label_smoothing
+        self.per_image = float(known.sum()) / len(labels)
+        self.drawing = None
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits and labels (N, K) → the mean. Weights have mean 1 over the known training entries of a finding."""
+        if self.offsets is not None:
+            logits = logits + self.offsets.to(logits)
+        known = ~labels.isnan()
+        truth = labels[known].to(logits)
+        target = truth * (1 - self.label_smoothing) + self.label_smoothing / 2
+        losses = functional.binary_cross_entropy_with_logits(logits[known], target, reduction="none")
+        if self.weights is not None:
+            absent, present = self.weights.to(losses)[:, None].expand(-1, *labels.shape)
+            losses = losses * torch.where(truth == 1, present[known], absent[known])
+        return losses.sum() / (len(labels) * self.per_image)
+
+
 def mixed(images: Tensor, strength: float) -> tuple[Tensor, Tensor, float]:
     """Mixup (Zhang et al. 2018, arXiv 1710.09412): each image with another of the batch.
 
@@ -62,3 +111,20 @@ def macro_auc(probabilities: np.ndarray, labels: np.ndarray) -> float:
     if not present:
         return float("nan")
     return float(np.mean([roc_auc_score(labels == k, probabilities[:, k]) for k in present]))
+
+
+def masked_auc(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Mean AUC of the findings that are known to be present in some cases and absent in others; both (N, K) → 0…1.
+
+    Args:
+        scores: higher is more for the finding.
+        labels: 1 present, 0 absent, NaN unknown.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    areas = []
+    for score, label in zip(scores.T, labels.T, strict=True):
+        known = ~np.isnan(label)
+        if len(set(label[known])) == 2:
+            areas.append(roc_auc_score(label[known], score[known]))
+    return float(np.mean(areas)) if areas else float("nan")

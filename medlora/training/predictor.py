@@ -13,10 +13,11 @@ import torch
 
 from medlora import adapters, backbones, transforms
 from medlora.errors import MedloraError
-from medlora.evaluation import OperatingPoint, apply_temperature
+from medlora.evaluation import Calibration, OperatingPoint, calibration_from
 from medlora.progress import track
 from medlora.training.cases import prepared
 from medlora.training.device import pick_device
+from medlora.training.task import Task, task_from
 
 if TYPE_CHECKING:
     from medlora.scans import Scan
@@ -35,19 +36,24 @@ class Predictor:
     Attributes:
         model: backbone and adapter, in evaluation mode.
         preset: preparation of scans.
-        classes: names, in the order of the outputs.
-        temperature: divides the logits before the softmax; fitted on the tune split.
-        operating_point: turns probabilities into a class; chosen on the tune split.
+        task: what it answers.
+        calibration: turns logits into probabilities; fitted on the tune split.
+        operating_point: turns probabilities into an answer; chosen on the tune split.
         info: the adapter's ``medlora.json``.
     """
 
     model: torch.nn.Module
     preset: transforms.Preset
-    classes: list[str]
-    temperature: float
+    task: Task
+    calibration: Calibration
     operating_point: OperatingPoint
     info: dict[str, Any]
     device: torch.device
+
+    @property
+    def classes(self) -> list[str]:
+        """Names, in the order of the outputs."""
+        return self.task.classes
 
     @classmethod
     def load(cls, adapter: str | Path, weights: str | Path | None = None, device: str = "auto") -> Predictor:
@@ -64,10 +70,10 @@ class Predictor:
         folder = adapter_folder(adapter)
         info = adapters.read_info(folder)
         try:
-            recorded, task = info["backbone"], info["task"]
+            recorded, described = info["backbone"], info["task"]
             preset = transforms.preset_from(info["preprocessing"])
-            operating_point = OperatingPoint.from_dict(task["operating_point"])
-            classes, temperature = [str(name) for name in task["classes"]], float(task["temperature"])
+            operating_point = OperatingPoint.from_dict(described["operating_point"])
+            task, calibration = task_from(described), calibration_from(described)
         except (KeyError, TypeError, ValueError) as error:
             raise MedloraError(
                 f"{folder / 'medlora.json'} does not say all that prediction needs ({error})",
@@ -83,13 +89,13 @@ class Predictor:
         backbone = backbones.create(
             recorded["name"],
             chosen,
-            num_classes=len(classes),
+            num_classes=len(task.classes),
             image_size=preset.size,
             seed=int(recorded.get("seed", 0)),
         )
         adapters.load(backbone.model, folder)
         where = pick_device(device)
-        return cls(backbone.model.eval().to(where), preset, classes, temperature, operating_point, info, where)
+        return cls(backbone.model.eval().to(where), preset, task, calibration, operating_point, info, where)
 
     def logits(self, images: torch.Tensor) -> np.ndarray:
         """Prepared images (N, channels, H, W) → logits (N, K), float32.
@@ -106,8 +112,8 @@ class Predictor:
         return np.concatenate(rows)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Logits (N, K) → calibrated probabilities (N, K), float64, each row summing to 1."""
-        return apply_temperature(logits, self.temperature)
+        """Logits (N, K) → calibrated probabilities (N, K), float64; rows of classes, not of findings, sum to 1."""
+        return self.calibration.probabilities(logits)
 
     def predict(
         self,
@@ -143,7 +149,7 @@ class Predictor:
         out = cases.reset_index(drop=True).copy()
         for index, name in enumerate(self.classes):
             out[f"p_{name}"] = probabilities[:, index]
-        out["predicted"] = self.operating_point.predict(probabilities, self.classes)
+        out["predicted"] = self.operating_point.words(probabilities, self.classes)
         return out
 
 

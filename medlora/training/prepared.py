@@ -30,7 +30,7 @@ class PreparedImages(Dataset):
 
     Args:
         file: float32 (N, channels, size, size).
-        labels: class index of each image, int64 (N,).
+        labels: target of each image: its class, int64 (N,), or its findings, float32 (N, K).
         preset: by which they were prepared.
     """
 
@@ -66,7 +66,7 @@ def prepare(
         cases: what each image is made from.
         read: scan_id → Scan.
         preset: gives the deterministic preparation.
-        labels: class index of each image, int64 (N,).
+        labels: target of each image: its class, int64 (N,), or its findings, float32 (N, K).
         what: the work, for the progress shown.
         cache: keeps prepared images for later runs.
 
@@ -86,7 +86,7 @@ def prepare(
             if cache and case not in stored:
                 cache.put(case, image)
             out.write(image.tobytes())
-    return PreparedImages(file, torch.tensor(labels, dtype=torch.long), preset)
+    return PreparedImages(file, torch.tensor(labels), preset)
 
 
 class ImageCache:

@@ -13,6 +13,7 @@ from medlora.training.losses import macro_auc
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from sklearn.preprocessing import StandardScaler
     from torch import nn
 
 # Inverse strengths of the L2 penalty tried on the tune split, weakest last.
@@ -25,13 +26,13 @@ class Probe:
 
     Attributes:
         weight, bias: (K, F) and (K,); logits are ``features @ weight.T + bias``.
-        strength: inverse L2 penalty on standardised features, chosen on the tune split.
+        strength: inverse L2 penalty on standardised features, chosen on the tune split; of several findings one each.
         tune_auc: what it reaches there.
     """
 
     weight: torch.Tensor
     bias: torch.Tensor
-    strength: float
+    strength: float | tuple[float, ...]
     tune_auc: float
 
 
@@ -66,6 +67,40 @@ def fit(train: tuple[np.ndarray, np.ndarray], tune: tuple[np.ndarray, np.ndarray
         train, tune: features (N, F) and class indices (N,).
         classes: number of classes K.
     """
+    score, strength, coefficients, intercepts, scaler = _chosen(train, tune)
+    if classes == 2:  # scikit-learn keeps one row for two classes: log-odds of the second
+        coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
+        intercepts = np.concatenate([-intercepts / 2, intercepts / 2])
+    weight = coefficients / scaler.scale_
+    bias = intercepts - weight @ scaler.mean_
+    return Probe(torch.from_numpy(weight).float(), torch.from_numpy(bias).float(), strength, score)
+
+
+def fit_findings(train: tuple[np.ndarray, np.ndarray], tune: tuple[np.ndarray, np.ndarray]) -> Probe:
+    """Fit a class-balanced logistic regression for each finding, on the cases where it is known.
+
+    Args:
+        train, tune: features (N, F) and findings (N, K): 1 present, 0 absent, NaN unknown.
+    """
+    weights, biases, strengths, scores = [], [], [], []
+    for finding in range(train[1].shape[1]):
+        known = [
+            (features[~np.isnan(y[:, finding])], y[~np.isnan(y[:, finding]), finding]) for features, y in (train, tune)
+        ]
+        score, strength, coefficients, intercepts, scaler = _chosen(known[0], known[1])
+        weight = coefficients[0] / scaler.scale_
+        weights.append(weight)
+        biases.append(intercepts[0] - weight @ scaler.mean_)
+        strengths.append(strength)
+        scores.append(score)
+    weight, bias = (torch.from_numpy(np.stack(parts)).float() for parts in (weights, biases))
+    return Probe(weight, bias, tuple(strengths), float(np.mean(scores)))
+
+
+def _chosen(
+    train: tuple[np.ndarray, np.ndarray], tune: tuple[np.ndarray, np.ndarray]
+) -> tuple[float, float, np.ndarray, np.ndarray, StandardScaler]:
+    """AUC on the tune split, strength, coefficients and intercepts on standardised features, and what standardises."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
@@ -79,10 +114,4 @@ def fit(train: tuple[np.ndarray, np.ndarray], tune: tuple[np.ndarray, np.ndarray
             best = (score, strength, model)
     assert best is not None
     score, strength, model = best
-    coefficients, intercepts = model.coef_, model.intercept_
-    if classes == 2:  # scikit-learn keeps one row for two classes: log-odds of the second
-        coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
-        intercepts = np.concatenate([-intercepts / 2, intercepts / 2])
-    weight = coefficients / scaler.scale_
-    bias = intercepts - weight @ scaler.mean_
-    return Probe(torch.from_numpy(weight).float(), torch.from_numpy(bias).float(), strength, float(score))
+    return float(score), strength, model.coef_, model.intercept_, scaler

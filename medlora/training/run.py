@@ -89,8 +89,13 @@ class Run:
     @property
     def cases(self) -> pd.DataFrame:
         """The cases and splits as they were when it was trained; a later ``check`` does not change them."""
-        words = dict.fromkeys(("case_id", "scan_id", "patient", "site", "label"), str)
-        return pd.read_csv(self.folder / "cohort.csv", dtype=words, keep_default_na=False)
+        from medlora.cohorts.labelling import is_finding
+
+        file = self.folder / "cohort.csv"
+        findings = [name for name in pd.read_csv(file, nrows=0).columns if is_finding(name)]
+        types = dict.fromkeys(("case_id", "scan_id", "patient", "site", "label"), "str")
+        types |= dict.fromkeys(findings, "Int64")
+        return pd.read_csv(file, dtype=types, keep_default_na=False, na_values={name: [""] for name in findings})
 
     def cohort(self) -> Cohort:
         """The cohort that it was trained on.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medlora import adapters, files
+from medlora.cohorts.labelling import labelling
 from medlora.errors import MedloraError
 from medlora.progress import log_to, say
 from medlora.training.checkpoint import Checkpoint
@@ -41,7 +42,7 @@ def digest_of(config: Config, cases: TrainingCases, backbone: Backbone | None = 
         name: {key: value for key, value in block.items() if key not in _FREE.get(name, ())}
         for name, block in config.model_dump(mode="json").items()
     }
-    table = cases.table[["scan_id", "label", "split"]].to_csv(index=False)
+    table = cases.table[["scan_id", *labelling(cases.table).columns, "split"]].to_csv(index=False)
     parts = [settings, table, None if backbone is None else adapters.fingerprint(backbone.model)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

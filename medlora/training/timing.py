@@ -9,18 +9,18 @@ import numpy as np
 import torch
 
 from medlora import adapters
-from medlora.training.losses import Loss
 
 if TYPE_CHECKING:
     from medlora.training.config import Train
     from medlora.training.prepared import PreparedImages
+    from medlora.training.task import Task
     from medlora.transforms import Preset
 
 _STEPS = 3
 
 
 def seconds_of_full_fine_tuning(
-    model: torch.nn.Module, preset: Preset, images: PreparedImages, settings: Train, device: torch.device
+    model: torch.nn.Module, preset: Preset, task: Task, images: PreparedImages, settings: Train, device: torch.device
 ) -> float:
     """Median of three steps of full fine-tuning, after one to warm up, times the steps of the run; in seconds.
 
@@ -30,7 +30,7 @@ def seconds_of_full_fine_tuning(
     batch = range(min(settings.batch, len(images)))
     inputs = preset.normalise(torch.stack([images[index][0] for index in batch])).to(device)
     labels = images.labels[: len(batch)].to(device)
-    loss = Loss(images.labels, int(images.labels.max()) + 1, "none", 0.0)
+    loss = task.loss(images.labels, "none", 0.0)
     was_training = model.training
     with torch.random.fork_rng(devices=[]):
         model.to(device)

@@ -21,7 +21,7 @@ from medlora.training.config import Config
 from medlora.training.device import pick_device
 from medlora.training.environment import environment
 from medlora.training.features import cached_prefix
-from medlora.training.finishing import check_rule, save_judged
+from medlora.training.finishing import save_judged
 from medlora.training.loggers import logger_for, settings_for
 from medlora.training.methods import method_of, settings_of
 from medlora.training.prepared import ImageCache, PreparedImages, prepare
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from medlora.cohorts import Cohort
     from medlora.training.processes import Member
+    from medlora.training.task import Task
 
 
 def train(
@@ -86,7 +87,7 @@ def train(
     }
     resolved = Config.resolve(config, {**named, **(settings or {})})
     cases = select_cases(cohort, resolved.data.classes)
-    check_rule(resolved.evaluation.operating_point, cases.classes)
+    cases.task.check(resolved)
     folder = Path(output) if output is not None else Path("runs") / time.strftime("%Y-%m-%d_%H%M%S")
     if resume and run_folder.is_done(folder):
         say(f"the run {folder} is done already")
@@ -150,7 +151,7 @@ def _train(
     watching: Callback | None = None,
 ) -> Run:
     started = time.monotonic()
-    classes = cases.classes
+    classes, task = cases.classes, cases.task
     config = config.model_copy(deep=True)
     settings = config.train
     device = pick_device(settings.device)
@@ -199,13 +200,13 @@ def _train(
         for split in ("train", "tune")
     }
 
-    base = _described(config, cases, backbone, preset, cohort.info.get("select"))
-    probe = _fit_probe(backbone.model, preset, prepared, len(classes), device)
+    base = _described(config, cases, backbone, preset, cohort.info)
+    probe = _fit_probe(backbone.model, preset, prepared, task, device)
     if probe is not None and config.evaluation.probe:
         _save_probe(backbone.model, probe, base, config, cohort, cases, folder / "probe")
 
     if settings.timing and config.adapter.method != "full":
-        seconds = seconds_of_full_fine_tuning(backbone.model, preset, prepared["train"], settings, device)
+        seconds = seconds_of_full_fine_tuning(backbone.model, preset, task, prepared["train"], settings, device)
         say(f"full fine-tuning would compute for {duration(seconds)} on this machine ({settings.epochs} epochs)")
     total = sum(parameter.numel() for parameter in backbone.model.parameters())
     method = method_of(config)
@@ -233,7 +234,7 @@ def _train(
         files={split: str(images.file.resolve()) for split, images in prepared.items()},
         labels={split: images.labels.tolist() for split, images in prepared.items()},
         names=names,
-        classes=len(classes),
+        task=task.describe(),
         folder=str(folder.resolve()),
         digest=digest,
         features=None if cached is None else str(Path(str(cached.features.filename)).resolve()),
@@ -246,7 +247,7 @@ def _train(
             preset,
             prepared["train"],
             prepared["tune"],
-            len(classes),
+            task,
             settings,
             folder,
             names,
@@ -325,7 +326,7 @@ def _described(
     cases: TrainingCases,
     backbone: backbones.Backbone,
     preset: transforms.Preset,
-    select: str | None,
+    checked: dict[str, Any],
 ) -> dict[str, Any]:
     """What an adapter says of its task, its base and its training; plain values without identifiers.
 
@@ -334,13 +335,15 @@ def _described(
         cases: what is trained on.
         backbone: the pretrained model.
         preset: preparation of scans.
-        select: the rule that picked one scan of each study, where there was one.
+        checked: the cohort's info: the rule that picked one scan of each study, what uncertain findings were taken as.
     """
-    task: dict[str, Any] = {"classes": cases.classes, "modalities": sorted(filter(None, cases.modalities))}
+    task: dict[str, Any] = cases.task.describe() | {"modalities": sorted(filter(None, cases.modalities))}
+    if checked.get("findings"):
+        task["uncertain_as"] = checked["findings"]["uncertain_as"]
     return {
         "backbone": backbone.describe() | {"seed": config.train.seed},
         "preprocessing": preset.to_dict(),
-        "task": task | {"views": cases.views, "select": select},
+        "task": task | {"views": cases.views, "select": checked.get("select")},
         "training": {"cases": cases.counts(), "patients": cases.patients()},
         "phantom": cases.phantom,
     }
@@ -350,7 +353,7 @@ def _fit_probe(
     model: torch.nn.Module,
     preset: transforms.Preset,
     prepared: dict[str, PreparedImages],
-    classes: int,
+    task: Task,
     device: torch.device,
 ) -> linear_probe.Probe | None:
     """Fit the linear probe, or say why there is none."""
@@ -363,7 +366,7 @@ def _fit_probe(
         batches = (preset.normalise(batch) for batch, _labels, _rows in track(loader, f"features of the {split} scans"))
         sets.append((linear_probe.features(model, batches, device), images.labels.numpy()))
     model.cpu()
-    probe = linear_probe.fit(sets[0], sets[1], classes)
+    probe = task.probe(sets[0], sets[1])
     say(f"linear probe on the frozen features: AUC {probe.tune_auc:.3f} on the tune split")
     return probe
 

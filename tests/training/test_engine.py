@@ -17,9 +17,11 @@ from medlora.training.checkpoint import Checkpoint
 from medlora.training.config import Config, Train
 from medlora.training.loggers import logger_for, settings_for
 from medlora.training.losses import Loss, macro_auc
+from medlora.training.task import OneOf
 from medlora.transforms import Radiograph
 
 NET = "test_resnet"
+TASK = OneOf(["absent", "present"])
 
 
 class Images:
@@ -47,7 +49,7 @@ def trained(folder, after=None, augment=1.0, dropout=0.1, images=Images, logger=
     adapter = adapters.attach(model, adapters.LoRA(rank=2, dropout=dropout))
     preset = Radiograph(size=32, mean=(0.5,) * 3, std=(0.25,) * 3, augment=augment)
     row = engine.fit(
-        model, adapter, preset, images(32, 0), Images(16, 1), 2, settings, folder, [str(n) for n in range(32)],
+        model, adapter, preset, images(32, 0), Images(16, 1), TASK, settings, folder, [str(n) for n in range(32)],
         digest="made", after=after, logger=logger,
     )  # fmt: skip
     return row, adapter.state_dict()

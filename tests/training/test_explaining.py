@@ -6,11 +6,12 @@ import torch
 from torch import nn
 
 from medlora.errors import MedloraError
-from medlora.evaluation import OperatingPoint
+from medlora.evaluation import OperatingPoint, Temperature
 from medlora.scans import Scan
 from medlora.training import saliency
 from medlora.training.explaining import LogOdds, drawn_anew, rank_correlation
 from medlora.training.predictor import Predictor
+from medlora.training.task import OneOf
 from medlora.transforms import CTNodule, Radiograph
 
 SIZE = 64
@@ -54,7 +55,7 @@ class Deaf(Constructed):
 def predictor(model, preset=None, classes=("normal", "sick")):
     preset = preset or Radiograph(size=SIZE, mean=(0.0,) * 3, std=(1.0,) * 3)
     point = OperatingPoint(0.5, rule="0.5", chosen_on="tune", positive=classes[1])
-    return Predictor(model.eval(), preset, list(classes), 2.0, point, {}, torch.device("cpu"))
+    return Predictor(model.eval(), preset, OneOf(list(classes)), Temperature(2.0), point, {}, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_occlusion_is_the_fall_of_the_log_odds(scan):
     model = predictor(Constructed())
     found = model.explain(scan, method="occlusion")
     image = torch.as_tensor(found.image)[None].expand(1, 3, -1, -1)
-    network = LogOdds(model.model, model.temperature)
+    network = LogOdds(model.model, model.task, model.calibration)
     falls = []
     for top in (8, 12):
         for left in (40, 44):
@@ -158,7 +159,7 @@ def test_tokens_equal_what_a_small_change_of_each_token_does():
 
     torch.manual_seed(0)
     vit = timm.create_model("vit_tiny_patch16_224", num_classes=2, img_size=64).double().eval()
-    network = LogOdds(vit, 1.0)
+    network = LogOdds(vit, OneOf(["a", "b"]), Temperature())
     inputs = torch.randn(1, 3, 64, 64, dtype=torch.float64)
     layer = saliency.last_map(network, inputs)
     assert (layer.method, layer.grid, layer.prefix) == ("tokens", (4, 4), 1)
@@ -189,7 +190,7 @@ def test_the_last_map_of_a_network(name, path):
     import timm
 
     side = 224 if "swin" in name else 64
-    network = LogOdds(timm.create_model(name, num_classes=3).eval(), 1.0)
+    network = LogOdds(timm.create_model(name, num_classes=3).eval(), OneOf(["a", "b", "c"]), Temperature())
     inputs = torch.randn(1, 3, side, side)
     layer = saliency.last_map(network, inputs)
     assert (layer and layer.path) == path
@@ -200,7 +201,9 @@ def test_the_last_map_of_a_network(name, path):
 def test_log_odds_of_several_classes():
     logits = torch.tensor([[1.0, -2.0, 0.5]])
     p = torch.softmax(logits / 2, dim=1)
-    torch.testing.assert_close(LogOdds(nn.Identity(), 2.0)(logits), torch.log(p / (1 - p)))
+    torch.testing.assert_close(
+        LogOdds(nn.Identity(), OneOf(["a", "b", "c"]), Temperature(2.0))(logits), torch.log(p / (1 - p))
+    )
 
 
 def test_rank_correlation_counts_flat_maps_as_none():

@@ -11,7 +11,10 @@ from medlora.training import engine, processes
 from medlora.training.batches import Order
 from medlora.training.config import Train
 from medlora.training.processes import Member
+from medlora.training.task import OneOf
 from medlora.transforms import Radiograph
+
+TASK = OneOf(["absent", "present"])
 
 
 class Images:
@@ -40,7 +43,7 @@ def trained(rank, world, folder, options):
     member = Member(rank, world, rank, 1, dist.FileStore(str(folder / "store"), world)) if world > 1 else None
     out = folder / f"{rank}-of-{world}"
     row = engine.fit(
-        model, adapter, preset, Images(25, 0), Images(15, 1), 2, settings, out, [str(n) for n in range(25)],
+        model, adapter, preset, Images(25, 0), Images(15, 1), TASK, settings, out, [str(n) for n in range(25)],
         member=member,
     )  # fmt: skip
     out.mkdir(exist_ok=True)

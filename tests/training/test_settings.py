@@ -5,8 +5,8 @@ import pytest
 from medlora.adapters import LoRA
 from medlora.errors import MedloraError
 from medlora.training.config import Config
-from medlora.training.finishing import check_rule
 from medlora.training.methods import settings_of
+from medlora.training.task import OneOf
 
 
 @pytest.mark.parametrize("alpha", [16, 64, 3.5])
@@ -22,7 +22,8 @@ def test_options_that_train_does_not_know_are_refused():
 
 
 def test_a_rule_for_two_classes_is_not_ignored_with_three():
-    check_rule("sensitivity>=0.95", ["normal", "covid"])
-    check_rule(Config().evaluation.operating_point, ["normal", "pneumonia", "covid"])
+    asked = Config.resolve(None, {"evaluation.operating_point": "sensitivity>=0.95"})
+    OneOf(["normal", "covid"]).check(asked)
+    OneOf(["normal", "pneumonia", "covid"]).check(Config())
     with pytest.raises(MedloraError, match=r"sensitivity>=0.95 is a rule for two classes, and there are 3"):
-        check_rule("sensitivity>=0.95", ["normal", "pneumonia", "covid"])
+        OneOf(["normal", "pneumonia", "covid"]).check(asked)

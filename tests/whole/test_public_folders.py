@@ -58,13 +58,13 @@ def picture(path, seed, bright):
 @pytest.mark.slow
 def test_one_finding_of_chexpert_becomes_a_report(call, tmp_path):
     """As datasets/chexpert.md says: uncertain and unmentioned images left out, patients read from the path."""
-    rows = [["Path", "Sex", "Frontal/Lateral", "Pleural Effusion"]]
+    rows = [["Path", "Sex", "Frontal/Lateral", "Pleural Effusion", "Edema"]]
     for index in range(40):
         value = ("1.0", "0.0", "-1.0", "")[index // 14 if index < 36 else 3]
         view = "Lateral" if index == 0 else "Frontal"
         name = f"CheXpert-v1.0-small/train/patient{index // 2:05d}/study1/view{index % 2 + 1}_frontal.jpg"
         picture(tmp_path / name, index, value == "1.0")
-        rows.append([name, "Female", view, value])
+        rows.append([name, "Female", view, value, ("1.0", "0.0", "")[index // 2 % 3]])
     with (tmp_path / "train.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
     labels = tmp_path / "labels.csv"
@@ -82,6 +82,21 @@ def test_one_finding_of_chexpert_becomes_a_report(call, tmp_path):
     assert call("train", cohort, "-o", run, *small)[0] == 0
     assert call("evaluate", run)[0] == 0
 
+    findings = "Pleural Effusion,Edema"
+    found, _ = table_script(
+        tmp_path / "train.csv", labels, "--file", "Path", "--patient", "(patient[0-9]+)", "--findings", findings,
+        "--where", "Frontal/Lateral=Frontal",
+    )  # fmt: skip
+    assert len(found) == 39
+    cohort, run = tmp_path / "cohort2", tmp_path / "run2"
+    words = ["--label-column", findings, "--uncertain", "unknown", "-o", cohort]
+    assert call("check", tmp_path / "CheXpert-v1.0-small", "--labels", labels, *words)[0] == 0
+    table = pd.read_csv(cohort / "cohort.csv")
+    assert table["y_Pleural Effusion"].value_counts().to_dict() == {0: 14, 1: 13}
+    assert call("train", cohort, "-o", run, *small[:-2])[0] == 0
+    code, out, _ = call("evaluate", run)
+    assert code == 0 and "AUC of Edema" in out
+
 
 def test_tables_of_nih_rsna_and_covidx(tmp_path):
     nih = tmp_path / "Data_Entry_2017_v2020.csv"
@@ -91,6 +106,24 @@ def test_tables_of_nih_rsna_and_covidx(tmp_path):
         "--label", "Finding Labels", "--contains", "Pneumonia=pneumonia", "--else", "other",
     )  # fmt: skip
     assert [tuple(row.values()) for row in found] == [("1_0.png", "pneumonia", "1"), ("2_0.png", "other", "2")]
+    found, said = table_script(
+        nih, tmp_path / "nih.csv", "--file", "Image Index", "--patient-column", "Patient ID",
+        "--label", "Finding Labels", "--findings", "Edema,Pneumonia,Effusion",
+    )  # fmt: skip
+    assert [tuple(row.values()) for row in found] == [("1_0.png", "1", "1", "0", "1"), ("2_0.png", "0", "0", "0", "2")]
+    assert "Edema: 1 × 0, 1 × 1" in said
+    chexpert = tmp_path / "train.csv"
+    chexpert.write_text(
+        "Path,Frontal/Lateral,Edema,Pleural Effusion\n"
+        "C/train/patient00001/study1/view1_frontal.jpg,Frontal,1.0,\n"
+        "C/train/patient00001/study1/view2_lateral.jpg,Lateral,1.0,\n"
+        "C/train/patient00002/study1/view1_frontal.jpg,Frontal,-1.0,0.0\n"
+    )
+    found, _ = table_script(
+        chexpert, tmp_path / "chexpert.csv", "--file", "Path", "--patient", "(patient[0-9]+)",
+        "--findings", "Edema,Pleural Effusion", "--where", "Frontal/Lateral=Frontal",
+    )  # fmt: skip
+    assert [tuple(row.values())[1:] for row in found] == [("1.0", "", "patient00001"), ("-1.0", "0.0", "patient00002")]
     rsna = tmp_path / "stage_2_train_labels.csv"
     rsna.write_text("patientId,x,y,width,height,Target\na,1,2,3,4,1\na,5,6,7,8,1\nb,,,,,0\n")
     found, _ = table_script(

@@ -236,8 +236,10 @@ def card(options: argparse.Namespace, student: nn.Module, figures: dict[str, flo
     return f"""# {options.student}, distilled from {options.teacher}
 
 - **Network**: {millions:.2f} M parameters, without a classifier; input {options.side} x {options.side}.
-- **Made by**: `scripts/distil_backbone.py`, {options.steps} steps of {options.batch} crops, AdamW, learning rate
-  {options.learning_rate:g}, cosine; loss: pooled features, standardised, and logits at temperature {TEMPERATURE:g}.
+- **Made by**: `scripts/distil_backbone.py --student {options.student} --teacher {options.teacher}
+  --steps {options.steps} --batch {options.batch} --side {options.side} --teacher-side {options.teacher_side}
+  --learning-rate {options.learning_rate:g} --phantoms {options.phantoms} --warm-batches {options.warm_batches}
+  --seed {options.seed}`: AdamW, cosine; loss: pooled features, standardised, and logits at temperature {TEMPERATURE:g}.
 - **Starts at**: {
         "blocks of tf_efficientnet_lite0 (ImageNet-1k weights, Apache-2.0); attention blocks and head are new"
         if options.student == HYBRID.name

@@ -16,17 +16,8 @@ import json
 from pathlib import Path
 
 import pandas as pd
+from backbone_folds import METHODS
 
-METHODS = {
-    "lora": {},
-    "full": {"adapter.method": "full"},
-    "random": {
-        "adapter.method": "full",
-        "model.weights": "random",
-        "train.head": "random",
-        "train.learning_rate": 1e-3,
-    },
-}
 
 
 def cohort_of(output, patients, seed, matrix):

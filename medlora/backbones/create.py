@@ -132,9 +132,7 @@ def create(
 
 def training_side(backbone: Backbone) -> int:
     """Side of the image, in pixels, that training prepares where nothing else is asked for."""
-    if backbone.source in ("embedded", RANDOM) and backbone.name in EMBEDDED:
-        return EMBEDDED[backbone.name].side  # random weights too, which are there to be compared
-    return backbone.input_size[-1]
+    return EMBEDDED[backbone.name].side if backbone.source == "embedded" else backbone.input_size[-1]
 
 
 def _source_of(name: str, weights: str | Path | None) -> tuple[str, str | None]:

@@ -3,7 +3,7 @@
     python scripts/docs/figures.py LORA_RUN FULL_RUN
 
 Two runs on the same cohort and backbone, by LoRA and by full fine-tuning, as ``medlora compare`` and
-scripts/backbone_folds.py leave them. Those of the site are the first fold of scripts/covid_folds.py.
+scripts/backbone_folds.py leave them. Those of the site are the first fold of the COVID radiographs.
 """
 
 from __future__ import annotations

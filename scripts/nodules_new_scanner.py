@@ -19,7 +19,6 @@ import pandas as pd
 from backbone_folds import METHODS
 
 
-
 def cohort_of(output, patients, seed, matrix):
     """The cohort of the phantom archive; drawn where it is not there yet."""
     from medlora.cohorts import Cohort

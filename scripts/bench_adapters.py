@@ -74,17 +74,18 @@ class Arm:
         """Bytes of distinct storages kept for the backward pass, parameters left out."""
         own = {p.untyped_storage().data_ptr() for p in (*self.model.parameters(), *self.model.buffers())}
         seen: dict[int, int] = {}
-        alive = []
+        alive = []  # so that no storage is freed, and its address used again, while they are counted
 
         def pack(tensor: torch.Tensor) -> torch.Tensor:
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in own:
                 seen[storage.data_ptr()] = storage.nbytes()
-                alive.append(tensor)
+                alive.append(storage)
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
             F.cross_entropy(self.model(x), y)
+        alive.clear()  # a tensor's storage holds, through its graph, the hook that holds this list
         return sum(seen.values())
 
 

@@ -1,17 +1,19 @@
 """Time of an epoch with the frozen part of the network kept: beside full fine-tuning, and beside PEFT without it.
 
-    python scripts/bench_training.py [--nets vit_small_patch16_224,…] [--batches 6] [--rounds 3] [--device cuda]
+    python scripts/bench_training.py [--nets vit_small_patch16_224,…] [--batches 6] [--rounds 3]
+    python scripts/bench_training.py --device cuda --autocast bf16 --batch 64 --workers 12
 
 All arms see the same images through the same augmentation, in batches of 16 at 224 pixels, forward, loss, backward and
 AdamW; what an arm reads is read within its time. LoRA (rank 8) is in the last third of the network; PEFT has the same
 module paths. The arms take turns within a round, and a ratio is the median over the rounds of the ratio within the
 round. "Ten epochs" counts filling the cache with four views of each image. Weights are drawn at random, which changes
-no time. The last table is the peak of a process's memory at batch 32, each arm in a process of its own.
+no time. The last table is the peak of a process's memory (of the GPU's, there) at batch 32, each arm in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import multiprocessing
@@ -27,7 +29,7 @@ import numpy as np
 import torch
 
 NETS = ("vit_small_patch16_224", "convnext_tiny", "tf_efficientnet_lite0")
-BATCH, VIEWS, EPOCHS, CLASSES = 16, 4, 10, 3
+VIEWS, EPOCHS, CLASSES = 4, 10, 3
 
 
 class Images:
@@ -52,22 +54,36 @@ def network(name):
     return timm.create_model(name, num_classes=CLASSES)
 
 
+def halved(device, autocast):
+    return torch.autocast(device.type, autocast) if autocast else contextlib.nullcontext()
+
+
 class Arm:
     """One way to train: an epoch over the batches, in seconds."""
 
-    def __init__(self, model, parameters, data, forward, device):
+    def __init__(self, model, parameters, data, forward, asked):
         from medlora.training.batches import Order
 
-        self.model, self.data, self.forward, self.device = model.to(device).train(), data, forward, device
+        self.device, self.autocast = asked.device, asked.autocast
+        self.model, self.forward = model.to(self.device).train(), forward
         self.optimizer = torch.optim.AdamW(list(parameters), lr=1e-5)
-        self.order = Order(len(data), BATCH, 0)
+        self.order = Order(len(data), asked.batch, 0)
+        self.loader = torch.utils.data.DataLoader(
+            data,
+            batch_sampler=self.order,
+            num_workers=asked.workers,
+            persistent_workers=asked.workers > 0,
+            pin_memory=self.device.type == "cuda",
+        )
 
     def epoch(self):
         started = time.perf_counter()
-        for batch in torch.utils.data.DataLoader(self.data, batch_sampler=self.order):
-            inputs, labels, _ = batch
+        for inputs, labels, _ in self.loader:
             self.optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(self.forward(inputs.to(self.device)), labels.to(self.device)).backward()
+            labels = labels.to(self.device, non_blocking=True)
+            with halved(self.device, self.autocast):
+                outputs = self.forward(inputs.to(self.device, non_blocking=True))
+            torch.nn.functional.cross_entropy(outputs.float(), labels).backward()
             self.optimizer.step()
         if self.device.type == "cuda":
             torch.cuda.synchronize()
@@ -75,7 +91,7 @@ class Arm:
         return time.perf_counter() - started
 
 
-def arms(name, batches, device, folder):
+def arms(name, asked, folder):
     """The arms of a network, the seconds it took to fill the cache, and the bytes of an image and view."""
     from peft import LoraConfig, get_peft_model
 
@@ -87,17 +103,17 @@ def arms(name, batches, device, folder):
     model = network(name)
     size = model.pretrained_cfg["input_size"][-1]
     preset = Radiograph(size=size, mean=model.pretrained_cfg["mean"], std=model.pretrained_cfg["std"])
-    images = Images(batches * BATCH, size)
-    free = AugmentedImages(images, preset.augmentation(), seed=0)
+    images = Images(asked.batches * asked.batch, size)
+    free = AugmentedImages(images, preset.augmentation(), seed=0, workers=asked.workers)
 
     def whole(net):
         return lambda inputs: net(preset.normalise(inputs))
 
     full = network(name)
-    made = {"full": Arm(full, adapters.attach(full, adapters.Full()).parameters(), free, whole(full), device)}
+    made = {"full": Arm(full, adapters.attach(full, adapters.Full()).parameters(), free, whole(full), asked)}
 
     adapter = adapters.attach(model, adapters.LoRA(rank=8, last="1/3"))
-    made["lora"] = Arm(model, adapter.parameters(), free, whole(model), device)
+    made["lora"] = Arm(model, adapter.parameters(), free, whole(model), asked)
     cached, filled, bytes_ = {}, {}, {}
     probe = network(name)
     for key, net, trained in (
@@ -107,19 +123,21 @@ def arms(name, batches, device, folder):
         net.to("cpu")
         prefix = find_prefix(net, preset.normalise(images.images[:1]))
         assert not isinstance(prefix, str), prefix
-        net.to(device)
+        net.to(asked.device)
         store = np.lib.format.open_memmap(
             folder / f"{name}-{key.split()[0]}.npy", "w+", "<f2", (len(images), VIEWS, *prefix.shape)
         )
         started = time.perf_counter()
-        for view in range(VIEWS):
-            for start in range(0, len(images), BATCH):
-                part = torch.stack([free[(view, index)][0] for index in range(start, start + BATCH)])
-                store[start : start + BATCH, view] = prefix.features(preset.normalise(part.to(device))).cpu().numpy()
+        places = [(view, index) for view in range(VIEWS) for index in range(len(images))]
+        loader = torch.utils.data.DataLoader(free, sampler=places, batch_size=asked.batch, num_workers=asked.workers)
+        for number, (part, _, where) in enumerate(loader):
+            with halved(asked.device, asked.autocast):
+                features = prefix.features(preset.normalise(part.to(asked.device)))
+            store[where.numpy(), number * asked.batch // len(images)] = features.half().cpu().numpy()
         store.flush()
         filled[key] = time.perf_counter() - started
         bytes_[key] = 2 * math.prod(prefix.shape)
-        cached[key] = Arm(net, trained.parameters(), CachedViews(store, images.labels, 0), prefix.suffix, device)
+        cached[key] = Arm(net, trained.parameters(), CachedViews(store, images.labels, 0), prefix.suffix, asked)
     made |= cached
 
     peft = network(name)
@@ -129,16 +147,16 @@ def arms(name, batches, device, folder):
     assert all(groups.get(path, 1) == 1 for path in paths), "PEFT takes no grouped convolutions at this rank"
     pattern = "|".join(map(re.escape, sorted(paths)))
     peft = get_peft_model(peft, LoraConfig(r=8, target_modules=pattern, modules_to_save=heads))
-    made["peft"] = Arm(peft, [p for p in peft.parameters() if p.requires_grad], free, whole(peft), device)
+    made["peft"] = Arm(peft, [p for p in peft.parameters() if p.requires_grad], free, whole(peft), asked)
     return made, filled, bytes_
 
 
-def times(name, batches, rounds, device, folder):
-    made, filled, bytes_ = arms(name, batches, device, folder)
+def times(name, asked, folder):
+    made, filled, bytes_ = arms(name, asked, folder)
     for arm in made.values():
         arm.epoch()
     found = {key: [] for key in made}
-    for _ in range(rounds):
+    for _ in range(asked.rounds):
         for key, arm in made.items():
             found[key].append(arm.epoch())
 
@@ -160,48 +178,54 @@ def times(name, batches, rounds, device, folder):
     }
 
 
-def peak(name, method, threads):
+def peak(name, method, threads, device, autocast):
     """Peak of this process's memory after three steps at batch 32, in MB."""
     from medlora import adapters
     from medlora.training.peak import peak_mb
 
     torch.set_num_threads(threads)
-    model = network(name).train()
+    model = network(name).train().to(device)
     kind = (
         adapters.Full() if method == "full" else adapters.LoRA(rank=8, last="1/3" if method == "last third" else None)
     )
     adapter = adapters.attach(model, kind)
     optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-5)
-    images = torch.rand(32, *model.pretrained_cfg["input_size"])
+    images = torch.rand(32, *model.pretrained_cfg["input_size"], device=device)
     for _ in range(3):
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(images), torch.zeros(32, dtype=torch.long)).backward()
+        with halved(device, autocast):
+            outputs = model(images)
+        torch.nn.functional.cross_entropy(outputs.float(), torch.zeros(32, dtype=torch.long, device=device)).backward()
         optimizer.step()
-    return peak_mb("cpu")
+    return peak_mb(device.type)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nets", default=",".join(NETS))
-    parser.add_argument("--batches", type=int, default=6, help="of 16 images in an epoch")
+    parser.add_argument("--batches", type=int, default=6, help="in an epoch")
+    parser.add_argument("--batch", type=int, default=16, help="images")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read, of each arm")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", type=torch.device)
+    parser.add_argument("--autocast", choices=("bf16", "fp16"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     asked = parser.parse_args()
+    asked.autocast = {"bf16": torch.bfloat16, "fp16": torch.float16, None: None}[asked.autocast]
     warnings.filterwarnings("ignore")
     torch.set_num_threads(asked.threads)
     result = {}
     for name in asked.nets.split(","):
         with tempfile.TemporaryDirectory() as folder:
-            result[name] = times(name, asked.batches, asked.rounds, torch.device(asked.device), Path(folder))
+            result[name] = times(name, asked, Path(folder))
         print(name, " ".join(f"{key}: {value:.3f}" for key, value in result[name].items()), flush=True)
     if not asked.no_memory:
         name, peaks = "vit_small_patch16_224", {}
         for method in ("full", "all blocks", "last third"):
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                peaks[method] = pool.submit(peak, name, method, asked.threads).result()
+                peaks[method] = pool.submit(peak, name, method, asked.threads, asked.device, asked.autocast).result()
         result["peak MB"] = peaks
         print(f"{name}, peak of the process at batch 32:", {k: round(v) for k, v in peaks.items()})
         print("  against full:", {k: round(v / peaks["full"], 3) for k, v in peaks.items() if k != "full"})

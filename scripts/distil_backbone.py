@@ -11,9 +11,11 @@ The student ``medlora-hybrid`` is EfficientNet-Lite0 cut short: fewer blocks, an
 block of MobileNetV4 (Qin et al. 2024, arXiv:2404.10518) in their place. Its other blocks start at Lite0's weights. Any
 other timm model starts at random ones.
 
-Every ``--every`` steps a checkpoint is written; the same command goes on from there, and gives the same bytes as a run
-without interruption on the same machine with as many threads. Written in the end: ``student.safetensors`` (half
-precision) and ``card.md``.
+A GPU is used where there is one; ``--workers`` processes then make the crops beside it, without a change of them.
+
+Every ``--every`` steps a checkpoint is written; the same command goes on from there, and on a CPU gives the same bytes
+as a run without interruption on the same machine with as many threads (on a GPU timm's attention has no deterministic
+gradient). Written in the end: ``student.safetensors`` (half precision) and ``card.md``.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import argparse
 import math
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +32,7 @@ import numpy as np
 import timm
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from medlora import backbones
@@ -104,6 +108,18 @@ def crops(images: list[Tensor], photographs: int, batch: int, side: int, seed: i
     return torch.where(mixed, share * pixels + (1 - share) * pixels[order], pixels)
 
 
+class Crops(Dataset):  # type: ignore[type-arg]
+    """A batch of crops by its number, which is its seed: whoever makes it makes the same."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.images = pictures(options.phantoms)
+        self.photographs = len(PICTURES) + 2
+        self.batch, self.side, self.seed = options.batch, options.teacher_side, options.seed << 42
+
+    def __getitem__(self, number: int) -> Tensor:
+        return crops(self.images, self.photographs, self.batch, self.side, self.seed + number)
+
+
 def shrink(pixels: Tensor, side: int) -> Tensor:
     return v2.functional.resize(pixels, [side, side], antialias=True)
 
@@ -122,8 +138,7 @@ class Distillation:
         self.classifier = pretrained_classifier(options, teacher).to(self.device)
         torch.manual_seed(options.seed)
         self.student = student_of(options.student).to(self.device)
-        self.images = pictures(options.phantoms)
-        self.photographs = len(PICTURES) + 2
+        self.crops = Crops(options)
         features = self.classifier.in_features
         with torch.no_grad():
             width = self.student.eval()(torch.zeros(1, 3, options.side, options.side, device=self.device)).shape[1]
@@ -139,9 +154,10 @@ class Distillation:
         return seen.mean(0), spread.clamp_min(0.1 * float(spread.mean()))  # some features hardly ever wake
 
     def _batch(self, number: int) -> Tensor:
-        seed = (self.options.seed << 42) + number
-        pixels = crops(self.images, self.photographs, self.options.batch, self.options.teacher_side, seed)
-        return (pixels.to(self.device) - self.mean) / self.std
+        return self._prepared(self.crops[number])
+
+    def _prepared(self, pixels: Tensor) -> Tensor:
+        return (pixels.to(self.device, non_blocking=True) - self.mean) / self.std
 
     @torch.no_grad()
     def _of_teacher(self, pixels: Tensor) -> Tensor:
@@ -160,20 +176,28 @@ class Distillation:
         )
         return features + TEMPERATURE**2 * softened
 
-    def advance(self) -> float:
-        """One step; the loss."""
+    def batches(self, end: int) -> Iterable[Tensor]:
+        """The crops of the steps from here to ``end``."""
+        return DataLoader(
+            self.crops, batch_size=None, sampler=range(self.step, end), num_workers=self.options.workers,
+            pin_memory=self.device.type == "cuda",
+        )  # fmt: skip
+
+    def advance(self, pixels: Tensor) -> Tensor:
+        """One step on a batch of crops; the loss."""
         total, warm = self.options.steps, max(1, self.options.steps // 20)
         rate = min((self.step + 1) / warm, 0.5 * (1 + math.cos(math.pi * self.step / total)))
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * rate
         self.student.train()
-        loss = self.loss(self._batch(self.step))
+        torch.manual_seed(self.options.seed + self.step)  # of a student that drops units
+        loss = self.loss(self._prepared(pixels))
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_([*self.student.parameters(), *self.project.parameters()], 5.0)
         self.optimizer.step()
         self.step += 1
-        return float(loss.detach())
+        return loss.detach()
 
     @torch.no_grad()
     def measured(self, batches: int = 4) -> dict[str, float]:
@@ -208,7 +232,7 @@ class Distillation:
 
 def fixed(options: argparse.Namespace) -> str:
     """What two goes at one distillation must have in common."""
-    left = {"output", "every", "stop"}
+    left = {"output", "every", "stop", "workers"}
     return repr(sorted((name, value) for name, value in vars(options).items() if name not in left))
 
 
@@ -268,6 +292,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--phantoms", type=int, default=60, help="fictitious patients whose radiographs are shown")
     parser.add_argument("--warm-batches", type=int, default=16, help="batches that the features are standardised by")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=0, help="processes that make the crops")
     parser.add_argument("--every", type=int, default=200, help="steps between checkpoints")
     parser.add_argument("--stop", type=int, help="leave off after so many steps, to go on another time")
     return parser.parse_args(arguments)
@@ -279,16 +304,19 @@ def main(arguments: list[str] | None = None) -> None:
     options = options_of(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
     work = Distillation(options)
+    torch.use_deterministic_algorithms(True, warn_only=work.device.type == "cuda")
     checkpoint = options.output / "checkpoint.pt"
     if checkpoint.is_file():
         work.resume(checkpoint)
-    print(f"{options.student}: step {work.step} of {options.steps}, {len(work.images)} pictures", flush=True)
+    print(
+        f"{options.student}: step {work.step} of {options.steps}, {len(work.crops.images)} pictures, {work.device}",
+        flush=True,
+    )
     started, first = time.monotonic(), work.step
     end = min(options.steps, options.stop or options.steps)
-    while work.step < end:
-        loss = work.advance()
+    for pixels in work.batches(end):
+        loss = work.advance(pixels)
         if work.step % options.every == 0 or work.step == end:
             work.save(checkpoint)
             told = work.measured()

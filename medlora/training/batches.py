@@ -118,5 +118,12 @@ class CachedViews(Dataset[Item]):
 
 def varied(augmentation: Compose, image: torch.Tensor, seed: int, epoch: int, index: int) -> torch.Tensor:
     """``image`` through ``augmentation``, its randomness drawn from (``seed``, ``epoch``, ``index``)."""
+    from monai.data import get_track_meta, set_track_meta
+
     state = int(np.random.SeedSequence((seed, epoch, index)).generate_state(1)[0])
-    return augmentation.set_random_state(seed=state)(image)
+    tracked = get_track_meta()
+    set_track_meta(False)  # what a MetaTensor notes down takes a third of the time, and nobody reads it
+    try:
+        return augmentation.set_random_state(seed=state)(image)
+    finally:
+        set_track_meta(tracked)

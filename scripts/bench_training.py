@@ -7,7 +7,8 @@ All arms see the same images through the same augmentation, in batches of 16 at 
 AdamW; what an arm reads is read within its time. LoRA (rank 8) is in the last third of the network; PEFT has the same
 module paths. The arms take turns within a round, and a ratio is the median over the rounds of the ratio within the
 round. "Ten epochs" counts filling the cache with four views of each image. Weights are drawn at random, which changes
-no time. The last table is the peak of a process's memory (of the GPU's, there) at batch 32, each arm in a process of its own.
+no time. The last table is the peak of a process's memory (of the GPU's, there) at batch 32, each arm in a process of
+its own.
 """
 
 from __future__ import annotations
@@ -80,10 +81,10 @@ class Arm:
         started = time.perf_counter()
         for inputs, labels, _ in self.loader:
             self.optimizer.zero_grad()
-            labels = labels.to(self.device, non_blocking=True)
             with halved(self.device, self.autocast):
                 outputs = self.forward(inputs.to(self.device, non_blocking=True))
-            torch.nn.functional.cross_entropy(outputs.float(), labels).backward()
+            goal = labels.to(self.device, non_blocking=True)
+            torch.nn.functional.cross_entropy(outputs.float(), goal).backward()
             self.optimizer.step()
         if self.device.type == "cuda":
             torch.cuda.synchronize()

@@ -121,9 +121,26 @@ def varied(augmentation: Compose, image: torch.Tensor, seed: int, epoch: int, in
     from monai.data import get_track_meta, set_track_meta
 
     state = int(np.random.SeedSequence((seed, epoch, index)).generate_state(1)[0])
+    _stream_of(augmentation).seed(state)
     tracked = get_track_meta()
     set_track_meta(False)  # what a MetaTensor notes down takes a third of the time, and nobody reads it
     try:
-        return augmentation.set_random_state(seed=state)(image)
+        return augmentation(image)
     finally:
         set_track_meta(tracked)
+
+
+def _stream_of(augmentation: Compose) -> np.random.RandomState:
+    """The one stream of random numbers that all transforms of ``augmentation`` draw from.
+
+    MONAI gives each a stream of its own, and makes them all anew for a seed: as long as all the rest together.
+    """
+    from monai.transforms import Randomizable
+
+    stream = vars(augmentation).get("R")  # without one of its own it has MONAI's, which all pipelines share
+    if stream is None:
+        stream = augmentation.R = np.random.RandomState(0)
+    for transform in augmentation.transforms:
+        if isinstance(transform, Randomizable) and vars(transform).get("R") is not stream:
+            transform.set_random_state(state=stream)
+    return stream

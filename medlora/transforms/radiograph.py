@@ -93,6 +93,8 @@ class Radiograph(Preset):
                     translate_range=0.07 * strength * self.size,
                     mode="bilinear",
                     padding_mode="border",
+                    spatial_size=(self.size, self.size),
+                    cache_grid=True,
                 ),
                 RandAdjustContrast(prob=0.5, gamma=(1.25**-strength, 1.25**strength)),
                 RandGaussianNoise(prob=0.2, std=0.02 * strength),

@@ -55,8 +55,8 @@ cohort
 # %% [markdown]
 # ## 3. Train
 #
-# The backbone stays frozen. Low-rank updates of its convolutions and a new head are trained; a linear probe is fitted
-# beside them, as the honest lower bar.
+# The backbone stays frozen. Low-rank updates of its attention and convolutions, and a new head, are trained; a linear probe
+# is fitted beside them, as the honest lower bar.
 
 # %%
 run = medlora.train(

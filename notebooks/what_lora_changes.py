@@ -23,8 +23,8 @@ place = Path(tempfile.mkdtemp())
 # %% [markdown]
 # ## 1. The parts that a network has
 #
-# Every weight that can be adapted has a role, told from the network's structure. A convolutional network has other roles
-# than a vision transformer:
+# Every weight that can be adapted has a role, told from the network's structure. The default backbone is a hybrid: it has
+# those of a convolutional network and, in two blocks, those of a transformer's attention.
 
 # %%
 backbone = backbones.create(num_classes=2)
@@ -42,9 +42,7 @@ pd.DataFrame({"modules": roles, "weights": sizes}).sort_values("weights", ascend
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(10, 3), width_ratios=[2, 1])
 modules = adapters.roles(backbone.model)
-colours = dict(
-    zip(sorted(set(modules.values())), ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee"), strict=False)
-)
+colours = dict(zip(sorted(set(modules.values())), plt.colormaps["tab10"].colors, strict=False))
 weights = [backbone.model.get_submodule(path).weight.numel() for path in modules]
 axes[0].bar(range(len(modules)), weights, color=[colours[role] for role in modules.values()], width=1)
 axes[0].set(yscale="log", xlabel="module, from the image to the answer", ylabel="weights", title=backbone.name)
@@ -85,8 +83,8 @@ adapter
 # %% [markdown]
 # ## 3. The product of two thin matrices
 #
-# Take one pointwise convolution. Its weight W is a matrix: output channels by input channels. The update is B·A: B is as
-# high as W, A as wide, and both are only eight thin. What the network computes with is their sum.
+# Take one weight. It is a matrix W: output channels by input channels. The update is B·A: B is as high as W, A as wide,
+# and both are only eight thin. What the network computes with is their sum.
 
 # %%
 tensors = adapter.named_tensors()

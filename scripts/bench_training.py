@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-NETS = ("vit_small_patch16_224", "convnext_tiny", "tf_efficientnet_lite0")
+NETS = ("vit_small_patch16_224", "convnext_tiny", "tf_efficientnet_lite0", "medlora-hybrid")
 VIEWS, EPOCHS, CLASSES = 4, 10, 3
 
 

@@ -37,7 +37,7 @@ from torchvision.transforms import v2
 
 from medlora import backbones
 from medlora.backbones import hybrid
-from medlora.backbones.embedded import EMBEDDED, HYBRID
+from medlora.backbones.embedded import EMBEDDED, HYBRID, LITE0
 
 PICTURES = (
     "astronaut.png", "brick.png", "camera.png", "cell.png", "chelsea.png", "clock_motion.png", "coffee.png",
@@ -282,7 +282,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path("distilled"))
     parser.add_argument("--student", default=HYBRID.name, help="medlora-hybrid, or another timm model")
-    parser.add_argument("--teacher", default=backbones.DEFAULT, help="a timm model with weights at hand")
+    parser.add_argument("--teacher", default=LITE0.name, help="a timm model with weights at hand")
     parser.add_argument("--teacher-weights", help="file with the teacher's weights")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=64)

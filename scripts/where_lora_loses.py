@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tasks", default="few,many")
     parser.add_argument("--methods", default="lora,probe,full")
+    parser.add_argument("--backbone", default="tf_efficientnet_lite0")
     asked = parser.parse_args()
     folder = asked.folder or Path(tempfile.mkdtemp())
     start = time.perf_counter()
@@ -63,7 +64,7 @@ def main() -> None:
             folder / name,
             asked.methods.split(","),
             seeds=asked.seeds,
-            settings={"data.image_size": SIZE},
+            settings={"data.image_size": SIZE, "model.backbone": asked.backbone},
         )
         print(f"\n{name}\n{found}\n({time.perf_counter() - start:.0f} s since the start)", flush=True)
 

@@ -1,6 +1,9 @@
 """How often the maps of ``medlora explain`` lie on what they should: phantoms, whose opacities are known.
 
-    medlora demo -o demo && python scripts/where_maps_point.py demo
+    python -c "from medlora.phantoms import radiographs; radiographs.write('maps/archive', 160)"
+    medlora check maps/archive/dicom --labels maps/archive/labels.csv -o maps/cohort
+    medlora train maps/cohort -o maps/run --epochs 6 && medlora evaluate maps/run
+    python scripts/where_maps_point.py maps
 
 For each test radiograph with an opacity: is the map's brightest pixel in the opacity, and by what chance is a pixel of
 the opacity brighter than one outside (the AUC over pixels; 0.5 is chance)? A pixel belongs to the opacity where that
@@ -29,8 +32,8 @@ METHODS = ("gradcam", "gradcam++", "occlusion")
 def main() -> None:
     """Map, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("demo", type=Path, help="folder of medlora demo, drawn with its default seed")
-    folder = parser.parse_args().demo
+    parser.add_argument("folder", type=Path, help="with archive/, drawn with the default seed, and run/")
+    folder = parser.parse_args().folder
     model = medlora.load(folder / "run")
     network = LogOdds(model.model, model.task, model.calibration).eval()
     tested = pd.read_csv(folder / "run" / "predictions" / "test.csv", dtype=str)

@@ -1,7 +1,7 @@
 """Pretrained timm models by name or file, offline first.
 
-The default, :data:`DEFAULT`, comes with a dependency of medlora, and medlora-hybrid with medlora. Any other timm model
-comes by name, from the hub's cache or the hub, or with a local file of weights. Weights are random only where that is
+The default, :data:`DEFAULT`, comes with medlora, and its teacher with a dependency of it. Any other timm model comes by
+name, from the hub's cache or the hub, or with a local file of weights. Weights are random only where that is
 asked for.
 """
 

@@ -73,10 +73,10 @@ HYBRID = Embedded(
     licence="apache-2.0",
     trained_on="distilled from tf_efficientnet_lite0 (ImageNet-1k photographs) on crops of 21 pictures and of phantoms",
     side=112,
-    sha256="bd3ff071dd97ac383a849d35c906b2dfa6f2c1f88e8959046fa904f5cb9dfc6b",
+    sha256="7ff2f2322338f7f3516ee91122725dee7e74186a00df5bca96c503da5176a840",
     weights_file=lambda: Path(__file__).with_name("medlora-hybrid.safetensors"),
     timm_key=str,
     repair="python -m pip install --force-reinstall --no-deps medlora",
 )
-EMBEDDED = {backbone.name: backbone for backbone in (LITE0, HYBRID)}
-DEFAULT = LITE0.name
+EMBEDDED = {backbone.name: backbone for backbone in (HYBRID, LITE0)}
+DEFAULT = HYBRID.name

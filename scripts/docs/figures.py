@@ -120,8 +120,8 @@ def where(found: dict[str, Any]) -> Figure:
 
 
 def parameters() -> Figure:
-    """Trained values by method, in the default backbone with two classes."""
-    model = backbones.create(num_classes=2).model
+    """Trained values by method, in tf_efficientnet_lite0 with two classes."""
+    model = backbones.create("tf_efficientnet_lite0", num_classes=2).model
     counts = {}
     for name, method in METHODS.items():
         adapter = adapters.attach(model, method)

@@ -165,7 +165,7 @@ def test_hub_cache_is_used_without_the_network(monkeypatch, tmp_path):
     assert torch.equal(made.model.blocks[0].attn.qkv.weight, state["blocks.0.attn.qkv.weight"])
     assert made.source == "hub"
     assert [b.name for b in backbones.available()] == [
-        LITE0.name, HYBRID.name, "vit_tiny_patch16_224.augreg_in21k_ft_in1k"]  # fmt: skip
+        HYBRID.name, LITE0.name, "vit_tiny_patch16_224.augreg_in21k_ft_in1k"]  # fmt: skip
 
 
 def test_random_weights_only_by_that_word():

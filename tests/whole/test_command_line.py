@@ -48,7 +48,7 @@ def test_typo_offers_the_nearest(call):
 def test_doctor_names_the_default_backbone(answer):
     code, values = answer("doctor")
     assert code == 0
-    assert values["backbones"][0]["name"] == "tf_efficientnet_lite0"
+    assert values["backbones"][0]["name"] == "medlora-hybrid"
     assert values["backbones"][0]["licence"] == "apache-2.0"
 
 

@@ -57,7 +57,7 @@ def test_preview_refuses_what_it_cannot_show(whole, call, tmp_path):
 
 
 def test_explain_a_radiograph(whole, answer, tmp_path):
-    """With the pretrained lite0 and an adapter of two epochs; the probability is the one that predict gives."""
+    """With the default backbone and an adapter of two epochs; the probability is the one that predict gives."""
     code, said = answer("explain", whole.run, a_file(whole), "-o", tmp_path / "map")
     assert code == 0
     written = json.loads((tmp_path / "map" / "explain.json").read_text(encoding="utf-8"))

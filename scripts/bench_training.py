@@ -51,6 +51,8 @@ class Images:
 def network(name):
     import timm
 
+    import medlora.backbones.hybrid  # noqa: F401  (registers its network with timm)
+
     torch.manual_seed(0)
     return timm.create_model(name, num_classes=CLASSES)
 

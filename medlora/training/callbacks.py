@@ -75,7 +75,7 @@ class KeepBest(Callback):
         self.order.epoch = len(self.rows)
         if self.writes:
             self._write(trainer, state)
-        epochs = module.settings.epochs
+        epochs = module.settings.passes
         say(
             f"epoch {row['epoch']:.0f} of {epochs}: loss {row['train_loss']:.3f}, on the tune split loss "
             f"{row['tune_loss']:.3f}, AUC {row['tune_auc']:.3f}{' (best so far)' if better else ''}; "

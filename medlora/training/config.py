@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from medlora.backbones.embedded import DEFAULT
+from medlora.backbones.embedded import DEFAULT, EMBEDDED
 from medlora.errors import MedloraError
 
 
@@ -77,7 +77,12 @@ class Method(_Block):
 class Train(_Block):
     """How it is trained."""
 
-    epochs: int = Field(8, ge=1, le=10_000, description="passes over the training cases")
+    epochs: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="passes over the training cases; none: 6 for medlora-hybrid with its own weights, else 8",
+    )
     batch_size: Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"] = Field(
         16,
         description="cases in a step, of all processes together; auto: the largest power of two up to 64 that fits "
@@ -163,6 +168,12 @@ class Train(_Block):
         assert self.batch_size != "auto"
         return self.batch_size
 
+    @property
+    def passes(self) -> int:
+        """``epochs``, once none has become a number."""
+        assert self.epochs is not None
+        return self.epochs
+
 
 class Evaluation(_Block):
     """What is fixed on the tune split, before any test."""
@@ -189,6 +200,12 @@ class Config(_Block):
     def learning_rate(self) -> float:
         """The learning rate given, or the method's own."""
         return self.train.learning_rate or (3e-4 if self.adapter.method == "full" else 1e-3)
+
+    @property
+    def epochs(self) -> int:
+        """The passes given; else the backbone's own, where it comes with medlora."""
+        embedded = EMBEDDED.get(self.model.backbone) if self.model.weights is None else None
+        return self.train.epochs or (embedded.epochs if embedded is not None else 8)
 
     @property
     def batchnorm(self) -> Literal["frozen", "adapt"]:

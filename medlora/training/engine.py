@@ -165,7 +165,7 @@ class AdapterTraining(L.LightningModule):
         self.history.append({"epoch": len(self.history) + 1, "train_loss": losses, "tune_loss": loss, "tune_auc": auc})
 
     def configure_optimizers(self) -> Any:  # noqa: D102
-        rate, total = self.settings.learning_rate, self.settings.epochs * self.steps
+        rate, total = self.settings.learning_rate, self.settings.passes * self.steps
         assert rate is not None
         parameters = list(self.adapter.parameters())
         optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=self.settings.weight_decay)
@@ -261,7 +261,7 @@ def fit(
     keep, stop = KeepBest(folder, digest, settings.patience, order, after, rank == 0), StopBetweenBatches()
     if after is not None:
         adapter.load_state_dict(after.adapter)
-    if keep.finished(settings.epochs):
+    if keep.finished(settings.passes):
         return _kept(adapter, keep, settings)
     if settings.gradient_checkpointing:
         checkpoint_gradients(model)
@@ -270,7 +270,7 @@ def fit(
         strategy="auto" if member is None else DDPStrategy(cluster_environment=Together(member)),
         devices=1 if member is None else member.devices,
         num_nodes=1 if member is None else member.nodes,
-        max_epochs=settings.epochs - len(module.history),
+        max_epochs=settings.passes - len(module.history),
         precision=settings.precision,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.clip or None,

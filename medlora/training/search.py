@@ -66,7 +66,7 @@ class Prune(Callback):
         if not np.isfinite(row["tune_auc"]):
             return
         self.trial.report(row["tune_auc"], epoch)
-        if epoch < module.settings.epochs and self.trial.should_prune():
+        if epoch < module.settings.passes and self.trial.should_prune():
             raise PrunedError(
                 f"pruned after epoch {epoch}: AUC {row['tune_auc']:.3f} on the tune split is below the median of the "
                 "trials before",

@@ -50,7 +50,7 @@ def seconds_of_full_fine_tuning(
         finally:
             adapter.detach()
             model.train(was_training).cpu()
-    return float(np.median(seconds[1:])) * settings.epochs * -(-len(images) // settings.batch)
+    return float(np.median(seconds[1:])) * settings.passes * -(-len(images) // settings.batch)
 
 
 def duration(seconds: float) -> str:

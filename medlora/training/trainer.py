@@ -164,7 +164,8 @@ def _train(
     )
     say(f"backbone {backbone.name} ({backbone.source}); licence {backbone.licence}; trained on {backbone.trained_on}")
     preset = _preset(config, cases, backbone)
-    config.train.learning_rate, config.adapter.batchnorm = config.learning_rate, config.batchnorm
+    settings.learning_rate, settings.epochs, config.adapter.batchnorm = (
+        config.learning_rate, config.epochs, config.batchnorm)  # fmt: skip
     config.data.classes, config.data.preset, config.data.image_size = classes, preset.name, preset.size
     if settings.batch_size == "auto":
         settings.batch_size = _batch_that_fits(
@@ -207,7 +208,7 @@ def _train(
 
     if settings.timing and config.adapter.method != "full":
         seconds = seconds_of_full_fine_tuning(backbone.model, preset, task, prepared["train"], settings, device)
-        say(f"full fine-tuning would compute for {duration(seconds)} on this machine ({settings.epochs} epochs)")
+        say(f"full fine-tuning would compute for {duration(seconds)} on this machine ({config.epochs} epochs)")
     total = sum(parameter.numel() for parameter in backbone.model.parameters())
     method = method_of(config)
     with torch.random.fork_rng(devices=[]):
@@ -262,7 +263,7 @@ def _train(
         "training": base["training"]
         | {
             "settings": {name: value for name, value in config.train.model_dump().items() if name != "num_workers"},
-            "epochs": settings.epochs,
+            "epochs": config.epochs,
             "kept_epoch": int(kept_row["epoch"]),
             "seconds": round(time.monotonic() - started),
             **({"search": searched} if searched is not None else {}),

@@ -27,3 +27,17 @@ def test_a_rule_for_two_classes_is_not_ignored_with_three():
     OneOf(["normal", "pneumonia", "covid"]).check(Config())
     with pytest.raises(MedloraError, match=r"sensitivity>=0.95 is a rule for two classes, and there are 3"):
         OneOf(["normal", "pneumonia", "covid"]).check(asked)
+
+
+@pytest.mark.parametrize(
+    ("settings", "epochs"),
+    [
+        ({}, 6),
+        ({"model.backbone": "tf_efficientnet_lite0"}, 8),
+        ({"model.weights": "random"}, 8),  # nothing pretrained: the hybrid's own number is not meant for it
+        ({"model.backbone": "resnet18"}, 8),
+        ({"train.epochs": 3}, 3),
+    ],
+)
+def test_epochs_are_the_backbones_own_where_none_are_given(settings, epochs):
+    assert Config.resolve(settings=settings).epochs == epochs

@@ -50,3 +50,28 @@ def test_distillation_starts_at_the_blocks_of_lite0():
 
 def test_its_random_weights_are_trained_at_the_size_of_the_pretrained_ones():
     assert backbones.training_side(backbones.create(HYBRID.name, weights="random")) == HYBRID.side
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["torch.export", "onnx"])
+def test_an_adapted_hybrid_is_exported_and_gives_the_same_answers(model, form, tmp_path):
+    torch.manual_seed(0)
+    adapter = adapters.attach(model, adapters.LoRA(rank=2))
+    state = adapter.state_dict()
+    adapter.load_state_dict({name: tensor + 0.02 * torch.randn_like(tensor) for name, tensor in state.items()})
+    images = torch.randn(3, 3, HYBRID.side, HYBRID.side)
+    model.eval()
+    with torch.no_grad():
+        expected = model(images)
+        adapter.merge()
+        if form == "onnx":
+            onnxruntime = pytest.importorskip("onnxruntime")
+            pytest.importorskip("onnxscript")
+            torch.onnx.export(model, (images,), tmp_path / "hybrid.onnx", dynamo=True)
+            session = onnxruntime.InferenceSession(tmp_path / "hybrid.onnx")
+            (answers,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+            answers = torch.from_numpy(answers)
+        else:
+            torch.export.save(torch.export.export(model, (images,)), tmp_path / "hybrid.pt2")
+            answers = torch.export.load(tmp_path / "hybrid.pt2").module()(images)
+    torch.testing.assert_close(answers, expected, rtol=0, atol=1e-4)

@@ -106,12 +106,12 @@ def _chosen(
 
     scaler = StandardScaler().fit(train[0])
     scaled, held_out = scaler.transform(train[0]), scaler.transform(tune[0])
-    model = LogisticRegression(class_weight="balanced", max_iter=2000, warm_start=True)  # each from the one before
-    best: tuple[float, float, np.ndarray, np.ndarray] | None = None
+    best: tuple[float, float, LogisticRegression] | None = None
     for strength in _STRENGTHS:
-        model.set_params(C=strength).fit(scaled, train[1])
-        score = float(macro_auc(model.predict_proba(held_out), tune[1]))
+        model = LogisticRegression(C=strength, class_weight="balanced", max_iter=2000).fit(scaled, train[1])
+        score = macro_auc(model.predict_proba(held_out), tune[1])
         if best is None or score > best[0]:
-            best = (score, strength, model.coef_.copy(), model.intercept_.copy())
+            best = (score, strength, model)
     assert best is not None
-    return *best, scaler
+    score, strength, model = best
+    return float(score), strength, model.coef_, model.intercept_, scaler

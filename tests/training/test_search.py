@@ -31,12 +31,12 @@ class Trials:
         if len(self.seen) == self.until:
             raise KeyboardInterrupt
         self.seen.append(config)
-        end, history = self.value(config), []
+        end, history, settings = self.value(config), [], config.train.model_copy(update={"epochs": EPOCHS})
         self.epochs.append(0)
         for epoch in range(1, EPOCHS + 1):
             history.append({"epoch": epoch, "tune_auc": end * (1 - 0.5**epoch)})
             self.epochs[-1] = epoch
-            watching.on_validation_end(None, SimpleNamespace(history=history, settings=config.train))
+            watching.on_validation_end(None, SimpleNamespace(history=history, settings=settings))
         return SimpleNamespace(kept=history[-1])
 
 

@@ -196,7 +196,7 @@ def test_archive_that_moved_away(call, whole, tmp_path):
         (["--set", "train.epoch=3"], ["train.epochs"]),
         (["--set", "train.epochs"], ["block.key=value"]),
         (["--targets", "atention"], ["atention", "attention"]),
-        (["--targets", "attention"], ["attention"]),
+        (["--targets", "mlp"], ["mlp"]),
         (["--classes", "sick,healthy"], ["sick"]),
         (["--backbone", "resnet81"], ["resnet"]),
         (["--device", "tpu"], ["tpu"]),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Small enough for two minutes on two cores.
 _EPOCHS = 6
-_PATIENTS, _PATIENTS_ELSEWHERE = 160, 80
+_PATIENTS, _PATIENTS_ELSEWHERE = 160, 40
 
 
 class Task(str, Enum):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,6 +24,9 @@ ScannerChoice = Literal["A", "B", "mixed"]
 
 COLUMNS = ("file", "patient_id", "study_uid", "label", "site", "view", "sex", "age", "variant", "patches",
            "opacity_ml", "opacity_side")  # fmt: skip
+
+
+_WORTH_PROCESSES = 40  # patients
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,11 @@ def _expose(
     )
 
 
+def _draw_patient(root: Path, made: str, number: int, seed: int, *options: Any) -> list[dict[str, object]]:
+    """Draw and write one patient, with the ``options`` of `patient`; the rows of the labels CSV."""
+    return _write_patient(root, number, seed, made, patient(number, seed, *options))
+
+
 def _write_patient(root: Path, number: int, seed: int, made: str, taken: list[Radiograph]) -> list[dict[str, object]]:
     """Write one patient's files below ``root``; return the rows of the labels CSV."""
     rows: list[dict[str, object]] = []
@@ -243,20 +249,19 @@ def write(
         )
     if confounded and scanner != "mixed":
         raise MedloraError("findings cannot follow the scanner where there is only one", 'add scanner="mixed"')
+    from joblib import Parallel, delayed
+
     made = f"radiographs/{variant}/{scanner}/{size}/{confounded}"
     with new_folder(folder, "the phantoms", overwrite) as partial:
-
-        def one(number: int) -> list[dict[str, object]]:
-            taken = patient(number, seed, variant, scanner, size, confounded)
-            return _write_patient(partial, number, seed, made, taken)
-
-        pool = ThreadPoolExecutor(os.cpu_count() or 1)  # NumPy and SciPy let go of the interpreter's lock
-        try:
-            done: Iterator[list[dict[str, object]]] = pool.map(one, range(patients))
-            if progress:
-                done = messages.track(done, "writing phantom patients", patients)
-            rows = [row for of_patient in done for row in of_patient]
-        finally:
-            pool.shutdown(cancel_futures=True)  # an interrupted archive is not drawn to its end
+        drawing = (
+            delayed(_draw_patient)(partial, made, number, seed, variant, scanner, size, confounded)
+            for number in range(patients)
+        )
+        # A process takes seconds to start; threads wait for each other half of the time.
+        prefer = "processes" if patients >= _WORTH_PROCESSES else "threads"
+        done = Parallel(n_jobs=os.cpu_count() or 1, prefer=prefer, return_as="generator")(drawing)
+        if progress:
+            done = messages.track(done, "writing phantom patients", patients)
+        rows = [row for of_patient in done for row in of_patient]
         write_labels(partial / "labels.csv", COLUMNS, rows)
     return Path(folder) / "labels.csv"

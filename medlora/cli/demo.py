@@ -73,7 +73,7 @@ def demo(
     say(f"{steps} of {steps}: judging it on phantom patients it has never seen")
     judged = run.evaluate("test")
     compared = _compare(output, run, cohort, known)
-    compared.write(output / "comparison", title="Before and after")
+    compared.write(output / "comparison", title="Before and after, on phantoms")
     report = run.folder / "evaluation" / "test" / "report.html"
     size = (run.adapter_path / "adapter_model.safetensors").stat().st_size
     values: dict[str, Any] = {

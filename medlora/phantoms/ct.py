@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from medlora import progress as messages
 from medlora.errors import MedloraError
 from medlora.files import new_folder
 from medlora.phantoms import ct_image, nodules, tomographs
 from medlora.phantoms.anatomy import APEX, LEFT
+from medlora.phantoms.drawing import draw_all
 from medlora.phantoms.identity import uid, write_labels
 from medlora.phantoms.thorax import Thorax
 from medlora.phantoms.tomographs import Tomograph
@@ -161,15 +162,11 @@ def write(
             f"a study cannot hold {', '.join(series) or 'nothing'}",
             "the labels are of the thin series; scout and thick may be added",
         )
-    from joblib import Parallel, delayed
-
     with new_folder(folder, "the phantoms", overwrite) as partial:
-        done: Iterator[list[dict[str, Any]]] = Parallel(n_jobs=workers or os.cpu_count() or 1, return_as="generator")(
-            delayed(_write_patient)(partial, number, seed, scanner, matrix, tuple(series)) for number in range(patients)
+        draw = functools.partial(
+            _write_patient, partial, seed=seed, scanner=scanner, matrix=matrix, wanted=tuple(series)
         )
-        if progress:
-            done = messages.track(done, "writing phantom patients", patients)
-        rows = [row for of_patient in done for row in of_patient]
+        rows = draw_all(draw, patients, processes=True, workers=workers, progress=progress)
         write_labels(partial / "labels.csv", COLUMNS, rows)
     return Path(folder) / "labels.csv"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from medlora import progress as messages
 from medlora.errors import MedloraError
 from medlora.files import new_folder
 from medlora.phantoms import dx, findings, scanners, skeleton, vessels
 from medlora.phantoms.anatomy import Chest
+from medlora.phantoms.drawing import draw_all
 from medlora.phantoms.identity import uid, write_labels
 from medlora.phantoms.projection import Detector, View, water_path
 from medlora.phantoms.tubes import Array, Tubes
@@ -156,9 +157,9 @@ def _expose(
     )
 
 
-def _draw_patient(root: Path, made: str, number: int, seed: int, *options: Any) -> list[dict[str, object]]:
+def _draw_patient(root: Path, made: str, number: int, seed: int, **options: Any) -> list[dict[str, object]]:
     """Draw and write one patient, with the ``options`` of `patient`; the rows of the labels CSV."""
-    return _write_patient(root, number, seed, made, patient(number, seed, *options))
+    return _write_patient(root, number, seed, made, patient(number, seed, **options))
 
 
 def _write_patient(root: Path, number: int, seed: int, made: str, taken: list[Radiograph]) -> list[dict[str, object]]:
@@ -249,19 +250,11 @@ def write(
         )
     if confounded and scanner != "mixed":
         raise MedloraError("findings cannot follow the scanner where there is only one", 'add scanner="mixed"')
-    from joblib import Parallel, delayed
-
     made = f"radiographs/{variant}/{scanner}/{size}/{confounded}"
     with new_folder(folder, "the phantoms", overwrite) as partial:
-        drawing = (
-            delayed(_draw_patient)(partial, made, number, seed, variant, scanner, size, confounded)
-            for number in range(patients)
+        draw = functools.partial(
+            _draw_patient, partial, made, seed=seed, variant=variant, scanner=scanner, size=size, confounded=confounded
         )
-        # A process takes seconds to start; threads wait for each other half of the time.
-        prefer = "processes" if patients >= _WORTH_PROCESSES else "threads"
-        done = Parallel(n_jobs=os.cpu_count() or 1, prefer=prefer, return_as="generator")(drawing)
-        if progress:
-            done = messages.track(done, "writing phantom patients", patients)
-        rows = [row for of_patient in done for row in of_patient]
+        rows = draw_all(draw, patients, processes=patients >= _WORTH_PROCESSES, progress=progress)
         write_labels(partial / "labels.csv", COLUMNS, rows)
     return Path(folder) / "labels.csv"

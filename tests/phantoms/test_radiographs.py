@@ -179,3 +179,13 @@ def test_nothing_is_overwritten_unasked(archive):
     with pytest.raises(MedloraError, match="already exists"):
         radiographs.write(archive.parent, 1, progress=False)
     assert digests(archive.parent) == before
+
+
+def test_processes_draw_what_threads_draw(tmp_path, monkeypatch):
+    def drawn(name):
+        radiographs.write(tmp_path / name, 3, seed=4, size=96, progress=False)
+        return {p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()}
+
+    threads = drawn("threads")
+    monkeypatch.setattr(radiographs, "_WORTH_PROCESSES", 1)
+    assert drawn("processes") == threads

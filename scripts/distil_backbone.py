@@ -108,7 +108,7 @@ def crops(images: list[Tensor], photographs: int, batch: int, side: int, seed: i
     return torch.where(mixed, share * pixels + (1 - share) * pixels[order], pixels)
 
 
-class Crops(Dataset):  # type: ignore[type-arg]
+class Crops(Dataset[Tensor]):
     """A batch of crops by its number, which is its seed: whoever makes it makes the same."""
 
     def __init__(self, options: argparse.Namespace) -> None:

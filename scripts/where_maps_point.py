@@ -2,7 +2,8 @@
 
     python -c "from medlora.phantoms import radiographs; radiographs.write('maps/archive', 160)"
     medlora check maps/archive/dicom --labels maps/archive/labels.csv -o maps/cohort
-    medlora train maps/cohort -o maps/run --epochs 6 && medlora evaluate maps/run
+    medlora train maps/cohort -o maps/run --backbone tf_efficientnet_lite0 --epochs 6
+    medlora evaluate maps/run
     python scripts/where_maps_point.py maps
 
 For each test radiograph with an opacity: is the map's brightest pixel in the opacity, and by what chance is a pixel of

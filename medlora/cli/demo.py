@@ -59,12 +59,12 @@ def demo(
         shutil.rmtree(output)
     files.refuse_existing(output, "the demo")
     steps = 4 if task is Task.nodule else 5
+    say(f"1 of {steps}: drawing your own phantom patients into {output / 'archive'}")
+    labels = _draw(output / "archive", task, seed)
     known = None
     if task is Task.variant:
-        say(f"1 of {steps}: another hospital trains an adapter on the finding as it has been, {output / 'elsewhere'}")
+        say(f"2 of {steps}: another hospital trains an adapter on the finding as it has been, {output / 'elsewhere'}")
         known = _elsewhere(output / "elsewhere", seed)
-    say(f"{steps - 3} of {steps}: drawing your own phantom patients into {output / 'archive'}")
-    labels = _draw(output / "archive", task, seed)
     say(f"{steps - 2} of {steps}: checking the archive")
     # The nodules of the test split come from a scanner that the training has not seen.
     cohort = _cohort(output, labels, seed, split_column="split" if task is Task.nodule else None)
@@ -131,10 +131,11 @@ def _cohort(folder: Path, labels: Path, seed: int, split_column: str | None = No
     return cohort
 
 
-def _train(cohort: Cohort, folder: Path, seed: int, **settings: Any) -> Run:
+def _train(cohort: Cohort, folder: Path, seed: int, timing: bool = True) -> Run:
     from medlora.training import train
 
-    return train(cohort, folder, settings={"train.epochs": _EPOCHS, "train.seed": seed, **settings})
+    settings = {"train.epochs": _EPOCHS, "train.seed": seed, "train.timing": timing}
+    return train(cohort, folder, settings=settings)
 
 
 def _elsewhere(folder: Path, seed: int) -> Run:
@@ -142,7 +143,7 @@ def _elsewhere(folder: Path, seed: int) -> Run:
     from medlora.phantoms import radiographs
 
     labels = radiographs.write(folder / "archive", _PATIENTS_ELSEWHERE, seed + 1, variant="original")
-    return _train(_cohort(folder, labels, seed), folder / "run", seed, **{"train.timing": False})
+    return _train(_cohort(folder, labels, seed), folder / "run", seed, timing=False)
 
 
 def _compare(output: Path, run: Run, cohort: Cohort, known: Run | None) -> Comparison:

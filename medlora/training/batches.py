@@ -133,7 +133,8 @@ def varied(augmentation: Compose, image: torch.Tensor, seed: int, epoch: int, in
 def _stream_of(augmentation: Compose) -> np.random.RandomState:
     """The one stream of random numbers that all transforms of ``augmentation`` draw from.
 
-    MONAI gives each a stream of its own, and makes them all anew for a seed: as long as all the rest together.
+    MONAI gives each a stream of its own, and makes them all anew for a seed: as long as all the rest together. A chain
+    within the chain would keep streams of its own, so there must be none.
     """
     from monai.transforms import Randomizable
 

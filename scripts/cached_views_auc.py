@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +68,8 @@ def main():
     parser.add_argument("-o", "--output", type=Path, default=Path("views"))
     parser.add_argument("--folds", type=int, default=FOLDS, help="the first of five")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
+    parser.add_argument("--threads", type=int, default=2, help="threads of each")
     asked = parser.parse_args()
 
     from medlora.cohorts import Cohort
@@ -75,11 +78,12 @@ def main():
     if not cohort.is_dir():
         Cohort.from_archive(asked.archive, asked.labels).save(cohort)
     found = {arm: [] for arm in ARMS}
-    for fold in range(asked.folds):
-        for seed in range(asked.seeds):
-            for arm, kept in found.items():
-                kept.append(resampled(one(cohort, asked.output, fold, seed, arm, asked.threads), fold))
-                print(f"fold {fold}, seed {seed}, {arm}: AUC {kept[-1][0]:.4f}", flush=True)
+    runs = [(fold, seed, arm) for fold in range(asked.folds) for seed in range(asked.seeds) for arm in ARMS]
+    with ProcessPoolExecutor(asked.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        tables = [pool.submit(one, cohort, asked.output, *run, asked.threads) for run in runs]
+        for (fold, seed, arm), table in zip(runs, tables, strict=True):
+            found[arm].append(resampled(table.result(), fold))
+            print(f"fold {fold}, seed {seed}, {arm}: AUC {found[arm][-1][0]:.4f}", flush=True)
     means = {arm: np.mean(kept, axis=0) for arm, kept in found.items()}
     difference = means["cached"] - means["uncached"]
     low, high = np.quantile(difference[1:], [0.05, 0.95])

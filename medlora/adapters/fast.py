@@ -13,6 +13,7 @@ manner.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,6 +26,9 @@ from medlora.adapters.updates import LowRank, updated
 
 Rows = tuple[int, int] | None
 THIN = 2.0  # an r-wide product takes about this many times its share of the floating-point operations
+# On a GPU its time is that of reading the other factor: as long as one so wide takes, in half and in full precision.
+WIDTH_HALF, WIDTH_FULL = 200, 40
+LAUNCHES = 5e9  # floating-point operations that a GPU in half precision does in the time of the calls from here
 
 
 class _Scratch(threading.local):
@@ -58,6 +62,10 @@ def _updated(weight: Tensor, scales: Any, pieces: Any, factors: Sequence[Tensor]
             weight = updated(weight, rows, scale, a, b)
         return weight.to(dtype)
     out = _scratch.like(weight, factors[0].dtype).view(weight.shape)
+    if scales is None and len(pieces) == 1 and pieces[0][0] is None:
+        a, b = factors
+        torch.addmm(weight.flatten(1), b, a.flatten(1), alpha=pieces[0][1], out=out.flatten(1))
+        return out.to(dtype)
     if scales is None:
         out.copy_(weight)
     else:
@@ -67,14 +75,40 @@ def _updated(weight: Tensor, scales: Any, pieces: Any, factors: Sequence[Tensor]
     return out.to(dtype)
 
 
+def _kept(full: Tensor, factors: Sequence[Tensor], scales: Any) -> Tensor | None:
+    """W' for the backward pass, where full fine-tuning too keeps a copy of it: in half precision on a GPU."""
+    return full if full.is_cuda and full.dtype is not factors[0].dtype and scales is None else None
+
+
 def _compute_dtype(x: Tensor, factors: Sequence[Tensor]) -> torch.dtype:
     if torch.is_autocast_enabled(x.device.type):
         return torch.get_autocast_dtype(x.device.type)
     return factors[0].dtype
 
 
-def _low_rank_is_cheaper(positions: int, columns: int, rows: int, rank: int) -> bool:
-    return THIN * positions * rank * 2 * (columns + rows) < positions * columns * rows + rank * 2 * columns * rows
+def _low_rank_is_cheaper(like: Tensor, positions: int, columns: int, rows: int, rank: int) -> bool:
+    width = THIN * rank
+    if like.is_cuda:
+        width = max(width, WIDTH_FULL if like.dtype is torch.float32 else WIDTH_HALF)
+    return width * positions * 2 * (columns + rows) < positions * columns * rows + rank * 2 * columns * rows
+
+
+def _leave_to_autograd(module: Any, x: Tensor, positions: int, factors: Sequence[Tensor]) -> bool:
+    """Whether the stock layer with the updated weight is faster: on a GPU under autocast, but for wide layers.
+
+    There one more product costs less than the calls from Python that spare it, and the copy of W' in half precision is
+    kept by full fine-tuning too.
+    """
+    weight = module._parameters["weight"]
+    if not (x.is_cuda and torch.is_autocast_enabled(x.device.type) and factors[0].requires_grad):
+        return False
+    if _scales(module) is not None:
+        return False
+    rows, columns = weight.shape[0], weight[0].numel()
+    like = x.new_empty((), dtype=_compute_dtype(x, factors))
+    return 2 * positions * rows * columns < LAUNCHES or not _low_rank_is_cheaper(
+        like, positions, columns, rows, factors[0].shape[0]
+    )
 
 
 def _thin(a: Tensor, x: Tensor) -> Tensor:
@@ -87,22 +121,27 @@ def _over(g: Tensor, x: Tensor) -> Tensor:
     return g @ x.T if x.dim() == 2 else g.bmm(x.mT).sum(0)
 
 
-def _gradients(x: Tensor, g: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """dA (r, in) and dB (out, r) from x ([N,] in, T) and g ([N,] out, T)."""
+def _gradients(x: Tensor, g: Tensor, a: Tensor, b: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """scale · dA (r, in) and scale · dB (out, r) from x ([N,] in, T) and g ([N,] out, T)."""
     positions = x.shape[-1] * (x.shape[0] if x.dim() == 3 else 1)
-    if _low_rank_is_cheaper(positions, a.shape[1], b.shape[0], a.shape[0]):
-        return _over(_thin(b.T, g), x), _over(_thin(a, x), g).T
-    dw = _over(g, x)
-    return b.T @ dw, dw @ a.T
+    if _low_rank_is_cheaper(x, positions, a.shape[1], b.shape[0], a.shape[0]):
+        return _over(_thin(_times(b, scale, x).T, g), x), _over(_thin(_times(a, scale, x), x), g).T
+    return _projected(_over(g, x), a, b, scale)
+
+
+def _projected(dw: Tensor, a: Tensor, b: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """scale · dA and scale · dB from dW (out, in); with ``beta=0`` the first argument only gives the shape."""
+    dw = dw.to(a.dtype)
+    return torch.addmm(a, b.T, dw, beta=0, alpha=scale), torch.addmm(b, dw, a.T, beta=0, alpha=scale)
+
+
+def _times(factor: Tensor, scale: float, like: Tensor) -> Tensor:
+    return factor.to(like.dtype) * scale
 
 
 def _fresh(y: Tensor) -> Tensor:
     """``y``, no view of another tensor: as output of a function that could not be changed in place, as by a ReLU."""
     return torch.ops.aten._unsafe_view(y, y.shape)
-
-
-def _scaled(scale: float, pair: tuple[Tensor | None, Tensor], like: Sequence[Tensor]) -> list[Tensor | None]:
-    return [None if d is None else (scale * d).view(t.shape).to(t.dtype) for d, t in zip(pair, like, strict=True)]
 
 
 class _Linear(torch.autograd.Function):
@@ -112,26 +151,28 @@ class _Linear(torch.autograd.Function):
         x = x.to(ctx.dtype)
         ctx.thin = not any(a.requires_grad for a in factors[::2])
         kept = [_thin(a.to(ctx.dtype), x.reshape(-1, x.shape[-1]).T) for a in factors[::2]] if ctx.thin else [x]
-        ctx.save_for_backward(weight, scales, *factors, *kept)
         full = _updated(weight, scales, pieces, factors, ctx.dtype)
+        ctx.save_for_backward(weight, scales, _kept(full, factors, scales), *factors, *kept)
         return _fresh(F.linear(x, full, None if bias is None else bias.to(ctx.dtype)))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        weight, scales, *saved = ctx.saved_tensors
+        weight, scales, full, *saved = ctx.saved_tensors
         count = 2 * len(ctx.pieces)
         factors, kept = saved[:count], saved[count:]
-        dx = grad @ _updated(weight, scales, ctx.pieces, factors, ctx.dtype) if ctx.needs_input_grad[0] else None
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = grad @ (_updated(weight, scales, ctx.pieces, factors, ctx.dtype) if full is None else full)
         flat = grad.reshape(-1, grad.shape[-1])
         grads: list[Tensor | None] = []
         for i, (rows, scale) in enumerate(ctx.pieces):
-            a, b = factors[2 * i].to(ctx.dtype), factors[2 * i + 1].to(ctx.dtype)
+            a, b = factors[2 * i : 2 * i + 2]
             g = (flat if rows is None else flat[:, rows[0] : rows[1]]).T
             if ctx.thin:
-                pair: tuple[Tensor | None, Tensor] = (None, _over(kept[i], g).T)
+                grads += (None, (scale * _over(kept[i], g).T).to(b.dtype))
             else:
-                pair = _gradients(kept[0].reshape(-1, kept[0].shape[-1]).T, g, a, b)
-            grads += _scaled(scale, pair, factors[2 * i : 2 * i + 2])
+                da, db = _gradients(kept[0].reshape(-1, kept[0].shape[-1]).T, g, a, b, scale)
+                grads += (da.to(a.dtype), db.to(b.dtype))
         return dx, None, None, flat.sum(0) if ctx.needs_input_grad[3] else None, None, *grads
 
 
@@ -145,35 +186,39 @@ class _Conv(torch.autograd.Function):
         ctx.thin = not any(a.requires_grad for a in factors[::2])
         ctx.like = x.new_empty(1).expand(x.shape)  # where x is not kept, the backward kernel still asks for its shape
         kept = [_conv(x, a.to(ctx.dtype), None, geometry) for a in factors[::2]] if ctx.thin else [x]
-        ctx.save_for_backward(weight, scales, *factors, *kept)
+        full = _updated(weight, scales, pieces, factors, ctx.dtype)
+        ctx.save_for_backward(weight, scales, _kept(full, factors, scales), *factors, *kept)
         bias = None if bias is None else bias.to(ctx.dtype)
-        return _fresh(_conv(x, _updated(weight, scales, pieces, factors, ctx.dtype), bias, geometry))
+        return _fresh(_conv(x, full, bias, geometry))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        weight, scales, *saved = ctx.saved_tensors
+        weight, scales, full, *saved = ctx.saved_tensors
         count = 2 * len(ctx.pieces)
         factors, kept = saved[:count], saved[count:]
         x = ctx.like if ctx.thin else kept[0]
-        flat = _is_product(weight, ctx.geometry) and grad.is_contiguous()
+        # elsewhere than on a CPU the convolution's own kernels are as fast, and fewer
+        flat = _is_product(weight, ctx.geometry) and grad.is_contiguous() and grad.device.type == "cpu"
         dx = None
         if ctx.needs_input_grad[0]:
-            full = _updated(weight, scales, ctx.pieces, factors, ctx.dtype)
+            if full is None:
+                full = _updated(weight, scales, ctx.pieces, factors, ctx.dtype)
             if flat:
                 dx = _thin(full.flatten(1).T, grad.flatten(2)).view(x.shape)
             else:
                 dx = _conv_backward(grad, x, full, ctx.geometry, input_gradient=True)
         grads: list[Tensor | None] = []
         for i, (rows, scale) in enumerate(ctx.pieces):
-            a, b = factors[2 * i].to(ctx.dtype), factors[2 * i + 1].to(ctx.dtype)
+            a, b = factors[2 * i : 2 * i + 2]
             g = grad if rows is None else grad[:, rows[0] : rows[1]]
             if ctx.thin:
-                pair: tuple[Tensor | None, Tensor] = (None, _over(kept[i].flatten(2), g.flatten(2)).T)
-            elif flat:
-                pair = _gradients(x.flatten(2), g.flatten(2), a.flatten(1), b)
+                grads += (None, (scale * _over(kept[i].flatten(2), g.flatten(2)).T).to(b.dtype))
+                continue
+            if flat:
+                da, db = _gradients(x.flatten(2), g.flatten(2), a.flatten(1), b, scale)
             else:
-                pair = _conv_gradients(x, g, a, b, ctx.geometry)
-            grads += _scaled(scale, pair, factors[2 * i : 2 * i + 2])
+                da, db = _conv_gradients(x, g, a, b, scale, ctx.geometry)
+            grads += (da.view(a.shape).to(a.dtype), db.to(b.dtype))
         dbias = grad.sum([0, *range(2, grad.dim())]) if ctx.needs_input_grad[3] else None
         return dx, None, None, dbias, None, None, *grads
 
@@ -184,15 +229,16 @@ def _is_product(weight: Tensor, geometry: Any) -> bool:
     return all(k == 1 for k in weight.shape[2:]) and all(s == 1 for s in stride) and not any(padding)
 
 
-def _conv_gradients(x: Tensor, g: Tensor, a: Tensor, b: Tensor, geometry: Any) -> tuple[Tensor, Tensor]:
-    """dA (r, in, *kernel) and dB (out, r) of a convolution."""
-    if _low_rank_is_cheaper(g[:, 0].numel(), a[0].numel(), b.shape[0], a.shape[0]):
-        u = _thin(b.T, g.flatten(2)).unflatten(2, g.shape[2:])
-        h = _conv(x, a, None, geometry)
-        return _conv_backward(u, x, a, geometry, input_gradient=False), _over(h.flatten(2), g.flatten(2)).T
-    like = a.new_empty(1).expand(b.shape[0], *a.shape[1:])
-    dw = _conv_backward(g, x, like, geometry, input_gradient=False).flatten(1)
-    return b.T @ dw, dw @ a.flatten(1).T
+def _conv_gradients(x: Tensor, g: Tensor, a: Tensor, b: Tensor, scale: float, geometry: Any) -> tuple[Tensor, Tensor]:
+    """scale · dA (r, in, *kernel) and scale · dB (out, r) of a convolution."""
+    if _low_rank_is_cheaper(x, g[:, 0].numel(), a[0].numel(), b.shape[0], a.shape[0]):
+        u = _thin(_times(b, scale, x).T, g.flatten(2)).unflatten(2, g.shape[2:])
+        h = _conv(x, _times(a, scale, x), None, geometry)
+        da = _conv_backward(u, x, a.to(x.dtype), geometry, input_gradient=False)
+        return da, _over(h.flatten(2), g.flatten(2)).T
+    like = x.new_empty(1).expand(b.shape[0], *a.shape[1:])
+    dw = _conv_backward(g, x, like, geometry, input_gradient=False)
+    return _projected(dw.flatten(1), a.flatten(1), b, scale)
 
 
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Any) -> Tensor:
@@ -230,7 +276,9 @@ def linear_forward(module: Any, x: Tensor) -> Tensor:
     weight = module._parameters["weight"]
     if not records() or weight.requires_grad:
         return F.linear(x, module.weight, module.bias)
-    pieces, factors = _pieces(module.updates["weight"])
+    pieces, factors = _pieces(module._modules["updates"]["weight"])
+    if _leave_to_autograd(module, x, x.numel() // x.shape[-1], factors):
+        return F.linear(x, module.weight, module.bias)
     return _Linear.apply(x, weight, _scales(module), module.bias, pieces, *factors)
 
 
@@ -239,7 +287,9 @@ def conv_forward(module: Any, x: Tensor) -> Tensor:
     weight = module._parameters["weight"]
     if not records() or weight.requires_grad or x.dim() != weight.dim():
         return module._conv_forward(x, module.weight, module.bias)
-    pieces, factors = _pieces(module.updates["weight"])
+    pieces, factors = _pieces(module._modules["updates"]["weight"])
+    if _leave_to_autograd(module, x, x[:, 0].numel() // math.prod(module.stride), factors):
+        return module._conv_forward(x, module.weight, module.bias)
     geometry = (module.stride, module.padding, module.dilation)
     return _Conv.apply(x, weight, _scales(module), module.bias, geometry, pieces, *factors)
 

@@ -86,10 +86,10 @@ def _compute_dtype(x: Tensor, factors: Sequence[Tensor]) -> torch.dtype:
     return factors[0].dtype
 
 
-def _low_rank_is_cheaper(like: Tensor, positions: int, columns: int, rows: int, rank: int) -> bool:
+def _low_rank_is_cheaper(cuda: bool, dtype: torch.dtype, positions: int, columns: int, rows: int, rank: int) -> bool:
     width = THIN * rank
-    if like.is_cuda:
-        width = max(width, WIDTH_FULL if like.dtype is torch.float32 else WIDTH_HALF)
+    if cuda:
+        width = max(width, WIDTH_FULL if dtype is torch.float32 else WIDTH_HALF)
     return width * positions * 2 * (columns + rows) < positions * columns * rows + rank * 2 * columns * rows
 
 
@@ -99,16 +99,16 @@ def _leave_to_autograd(module: Any, x: Tensor, positions: int, factors: Sequence
     There one more product costs less than the calls from Python that spare it, and the copy of W' in half precision is
     kept by full fine-tuning too.
     """
-    weight = module._parameters["weight"]
-    if not (x.is_cuda and torch.is_autocast_enabled(x.device.type) and factors[0].requires_grad):
+    if not (x.is_cuda and torch.is_autocast_enabled("cuda") and factors[0].requires_grad):
         return False
-    if _scales(module) is not None:
+    weight = module._parameters["weight"]
+    if weight.dtype is torch.int8:
         return False
     rows, columns = weight.shape[0], weight[0].numel()
-    like = x.new_empty((), dtype=_compute_dtype(x, factors))
-    return 2 * positions * rows * columns < LAUNCHES or not _low_rank_is_cheaper(
-        like, positions, columns, rows, factors[0].shape[0]
-    )
+    if 2 * positions * rows * columns < LAUNCHES:
+        return True
+    dtype = torch.get_autocast_dtype("cuda")
+    return not _low_rank_is_cheaper(True, dtype, positions, columns, rows, factors[0].shape[0])
 
 
 def _thin(a: Tensor, x: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ def _over(g: Tensor, x: Tensor) -> Tensor:
 def _gradients(x: Tensor, g: Tensor, a: Tensor, b: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """scale · dA (r, in) and scale · dB (out, r) from x ([N,] in, T) and g ([N,] out, T)."""
     positions = x.shape[-1] * (x.shape[0] if x.dim() == 3 else 1)
-    if _low_rank_is_cheaper(x, positions, a.shape[1], b.shape[0], a.shape[0]):
+    if _low_rank_is_cheaper(x.is_cuda, x.dtype, positions, a.shape[1], b.shape[0], a.shape[0]):
         return _over(_thin(_times(b, scale, x).T, g), x), _over(_thin(_times(a, scale, x), x), g).T
     return _projected(_over(g, x), a, b, scale)
 
@@ -231,7 +231,7 @@ def _is_product(weight: Tensor, geometry: Any) -> bool:
 
 def _conv_gradients(x: Tensor, g: Tensor, a: Tensor, b: Tensor, scale: float, geometry: Any) -> tuple[Tensor, Tensor]:
     """scale · dA (r, in, *kernel) and scale · dB (out, r) of a convolution."""
-    if _low_rank_is_cheaper(x, g[:, 0].numel(), a[0].numel(), b.shape[0], a.shape[0]):
+    if _low_rank_is_cheaper(x.is_cuda, x.dtype, g[:, 0].numel(), a[0].numel(), b.shape[0], a.shape[0]):
         u = _thin(_times(b, scale, x).T, g.flatten(2)).unflatten(2, g.shape[2:])
         h = _conv(x, _times(a, scale, x), None, geometry)
         da = _conv_backward(u, x, a.to(x.dtype), geometry, input_gradient=False)

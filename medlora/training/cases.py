@@ -12,13 +12,8 @@ from medlora.errors import MedloraError
 from medlora.training.task import OneOf, Task, task_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    import torch
-
     from medlora.cohorts import Cohort
-    from medlora.scans import Scan
-    from medlora.transforms import Centre, Preset
+    from medlora.transforms import Centre
 
 
 class Where(NamedTuple):
@@ -42,26 +37,6 @@ def where(table: pd.DataFrame) -> list[Where]:
 def has_places(table: pd.DataFrame) -> bool:
     """Whether the cases of a cohort's table are places in scans."""
     return "x" in table and bool(table["x"].notna().any())
-
-
-def prepared(cases: Iterable[Where], read: Callable[[str], Scan], preset: Preset) -> Iterator[torch.Tensor]:
-    """The prepared image of each case; a scan is read once for cases that follow each other, as those of a cohort do.
-
-    Args:
-        cases: in the order of the answer.
-        read: scan_id → Scan.
-        preset: gives the deterministic preparation.
-
-    Raises:
-        MedloraError: a scan cannot be read or prepared; it is named.
-    """
-    prepare = preset.preparation()
-    last: Scan | None = None
-    for scan_id, centre in cases:
-        if last is None or last.scan_id != scan_id:
-            last = None  # two volumes are never in memory
-            last = read(scan_id)
-        yield prepare(last, centre)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from medlora import adapters, backbones, transforms
 from medlora.errors import MedloraError
 from medlora.evaluation import Calibration, OperatingPoint, calibration_from
 from medlora.progress import track
-from medlora.training.cases import prepared
 from medlora.training.device import pick_device
+from medlora.training.reading import prepared
 from medlora.training.task import Task, task_from
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from medlora import files
 from medlora._version import __version__
 from medlora.progress import track
-from medlora.training.cases import prepared
+from medlora.training.reading import prepared
 
 if TYPE_CHECKING:
     from medlora.scans import Scan

@@ -13,7 +13,20 @@ import torch
 from torch import nn
 
 import medlora.adapters
-from medlora.adapters import SSF, Bank, BitFit, Full, LoRA, LoRAFA, NormTuning, attach, fingerprint, load, read_info
+from medlora.adapters import (
+    SSF,
+    Bank,
+    BitFit,
+    Full,
+    LoRA,
+    LoRAFA,
+    NormTuning,
+    attach,
+    fast,
+    fingerprint,
+    load,
+    read_info,
+)
 from medlora.adapters.methods import Method
 from medlora.errors import MedloraError
 
@@ -298,6 +311,37 @@ def test_the_output_can_be_changed_in_place(method: LoRA, layer: nn.Module, shap
         net(x).square().sum().backward()
     for a, b in zip(adapter.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("positions", [4, 4096])
+def test_both_ways_of_training_a_stock_layer_have_the_same_gradients(
+    monkeypatch: pytest.MonkeyPatch, positions: int, autocast: bool
+) -> None:
+    """Low-rank gradients by hand, through thin products or through dW; and autograd's, which a GPU under autocast has.
+
+    In half precision they differ by its rounding only: bfloat16 has 8 bits.
+    """
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 1), nn.Flatten(2), nn.Linear(positions, 48)
+    )
+    adapter = attach(
+        model, LoRA(rank=2, alpha=6, targets=["0", "2", "4"]), example=torch.randn(1, 3, 1, positions), train_head=False
+    )
+    for parameter in adapter.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    x = torch.randn(4, 3, 1, positions)
+    gradients = {}
+    for by_autograd in (False, True):
+        monkeypatch.setattr(fast, "_leave_to_autograd", lambda *_, answer=by_autograd: answer)
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            model(x).float().square().mean().backward()
+        gradients[by_autograd] = [p.grad for p in adapter.parameters()]
+    for own, stock in zip(gradients[False], gradients[True], strict=True):
+        assert own.dtype is stock.dtype is torch.float32
+        assert (own - stock).norm() <= (2e-2 if autocast else 1e-5) * stock.norm()
 
 
 def test_transforms_of_torch_func_and_second_derivatives() -> None:

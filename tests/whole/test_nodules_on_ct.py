@@ -129,7 +129,8 @@ def test_mirrored_coordinates_are_found_out(nodules, tmp_path, name, signs, caps
 
 def test_a_scan_is_read_once_for_all_its_nodules(nodules, monkeypatch):
     from medlora.cohorts import Cohort
-    from medlora.training.cases import prepared, where
+    from medlora.training.cases import where
+    from medlora.training.reading import prepared
     from medlora.transforms import CTNodule
 
     cohort = Cohort.load(nodules / "cohort")

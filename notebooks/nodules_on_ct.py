@@ -80,7 +80,7 @@ print(*said, f"{len(wrong)} of {len(cohort)} cases are left", sep="\n")
 # %% [markdown]
 # ## 4. What the network sees
 #
-# Three planes through the centre, each 48 mm wide, one for each colour channel of the backbone. The window holds lung,
+# Three planes through the centre, each 24 mm wide, one for each colour channel of the backbone. The window holds lung,
 # ground glass and soft tissue.
 
 # %%

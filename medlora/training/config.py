@@ -34,6 +34,13 @@ class Data(_Block):
         description="side of the prepared image in pixels; none: 112 for medlora-hybrid and 128 for "
         "tf_efficientnet_lite0, which are quick on a workstation; else the side that the weights were trained at",
     )
+    extent: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="millimetres of the patient along a side of the prepared image, in the presets ct-nodule and "
+        "ct-lung; none: the preset's own",
+    )
     cache: str | None = Field(
         None,
         description="folder that keeps prepared scans, and what the frozen part of the network gives, for later runs; "

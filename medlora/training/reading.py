@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,16 +40,21 @@ def prepared(cases: Iterable[Where], read: Callable[[str], Scan], preset: Preset
         scan = read(scan_id)
         return scan.array.nbytes, [prepare(scan, centre) for centre in centres]
 
-    largest = 0  # bytes, of the scans so far
+    groups = [(scan_id, [case.centre for case in group]) for scan_id, group in groupby(cases, lambda c: c.scan_id)]
+    if not groups:
+        return
+    # the first alone: it tells how large scans are, and what is imported late is imported by one thread
+    largest, images = images_of(*groups.pop(0))
+    yield from images
     waiting: deque[Future[tuple[int, list[torch.Tensor]]]] = deque()
     pool = ThreadPoolExecutor(min(os.cpu_count() or 1, THREADS), thread_name_prefix="reading")
     try:
-        for scan_id, group in itertools.groupby(cases, key=lambda case: case.scan_id):
+        for group in groups:
             if len(waiting) >= _at_a_time(largest):
                 size, images = waiting.popleft().result()
                 largest = max(largest, size)
                 yield from images
-            waiting.append(pool.submit(images_of, scan_id, [case.centre for case in group]))
+            waiting.append(pool.submit(images_of, *group))
         while waiting:
             yield from waiting.popleft().result()[1]
     finally:
@@ -57,5 +62,5 @@ def prepared(cases: Iterable[Where], read: Callable[[str], Scan], preset: Preset
 
 
 def _at_a_time(largest: int) -> int:
-    """How many scans are read at a time, where the largest so far has so many bytes; one, where none is known."""
-    return max(1, min((os.cpu_count() or 1) + 1, THREADS, IN_FLIGHT // largest if largest else 1))
+    """How many scans are read at a time, where the largest so far has so many bytes."""
+    return max(1, min((os.cpu_count() or 1) + 1, THREADS, IN_FLIGHT // max(largest, 1)))

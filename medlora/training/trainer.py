@@ -167,6 +167,7 @@ def _train(
     settings.learning_rate, settings.epochs, config.adapter.batchnorm = (
         config.learning_rate, config.epochs, config.batchnorm)  # fmt: skip
     config.data.classes, config.data.preset, config.data.image_size = classes, preset.name, preset.size
+    config.data.extent = getattr(preset, "extent", None)
     if settings.batch_size == "auto":
         settings.batch_size = _batch_that_fits(
             config, cases, backbone.model, preset, folder if resume else None, device
@@ -285,7 +286,14 @@ def _preset(config: Config, cases: TrainingCases, backbone: backbones.Backbone) 
     kind = transforms.PRESETS[named] if named is not None else transforms.preset_for(cases.modalities, cases.places)
     quick = backbones.training_side(backbone)
     size = config.data.image_size or quick
-    return kind(size=size, mean=backbone.mean, std=backbone.std, augment=config.data.augment)
+    options: dict[str, Any] = {}
+    if config.data.extent is not None:
+        if not hasattr(kind, "extent"):
+            raise MedloraError(
+                f"the preset {kind.name} shows whole images, and has no data.extent", "leave data.extent out"
+            )
+        options["extent"] = config.data.extent
+    return kind(size=size, mean=backbone.mean, std=backbone.std, augment=config.data.augment, **options)
 
 
 def _batch_that_fits(

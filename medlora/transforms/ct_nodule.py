@@ -37,6 +37,11 @@ class CTNodule(Preset):
     carries meaning. HU are windowed to ``window``, which holds lung, ground glass and soft tissue; calcium is cut off
     at its upper end. Beyond the edge of the scan its last voxels are repeated.
 
+    The default extent was chosen by measurement, LoRA on the default backbone at 112 pixels over five patient-disjoint
+    folds of phantom nodules (scanners A and B): mean AUC 0.841 with 64 mm, 0.894 with 48, 0.902 with 36, 0.904 with 32
+    and 0.914 with 24. Margin and density are told by small details. A nodule of more than 24 mm fills the image; where
+    its surroundings matter, show more (``data.extent`` of a training).
+
     Augmentation mirrors the block about the nodule in the patient's three directions, one by one: whether a nodule is
     malignant does not depend on the side of the patient that it is seen from. Anatomy further away, whose side matters,
     lies outside of the image. Sizes change by 5 % at most.
@@ -46,7 +51,7 @@ class CTNodule(Preset):
         window: HU that become 0 and 1.
     """
 
-    extent: float = 48.0
+    extent: float = 24.0
     window: tuple[float, float] = (-1000.0, 400.0)
 
     name: ClassVar[str] = "ct-nodule"

@@ -1,12 +1,12 @@
 """Phantom nodules: an adapter trained on 150 patients, tested on patients of a scanner that training has not seen.
 
-    python scripts/nodules_new_scanner.py -o nodules
+    python scripts/nodules_new_scanner.py -o nodules --epochs 20
 
 Draws 300 patients (150 to train on, 60 to choose the operating point on, 90 to test) with ``scanner="shifted"``: the
 test patients were examined on scanner C, which differs from A and B in kernel, dose, thickness and tilt. LoRA, the
 linear probe, full fine-tuning and the same net from random weights are trained on the same cases with default settings
-and tested once. Printed are their AUCs and LoRA's paired difference from each, by patient (DeLong; Obuchowski's
-variance, where patients have several nodules).
+(but for ``--epochs``) and tested once. Printed are their AUCs and LoRA's paired difference from each, by patient
+(DeLong; Obuchowski's variance, where patients have several nodules).
 """
 
 from __future__ import annotations

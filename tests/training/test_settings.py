@@ -41,3 +41,18 @@ def test_a_rule_for_two_classes_is_not_ignored_with_three():
 )
 def test_epochs_are_the_backbones_own_where_none_are_given(settings, epochs):
     assert Config.resolve(settings=settings).epochs == epochs
+
+
+def test_how_much_of_the_patient_an_image_shows_can_be_chosen_where_a_preset_has_it():
+    from types import SimpleNamespace
+
+    from medlora import backbones
+    from medlora.training.trainer import _preset
+
+    backbone = backbones.create("medlora-hybrid", num_classes=2)
+    nodules = SimpleNamespace(modalities={"CT"}, places=True)
+    assert _preset(Config.resolve(None, {"data.extent": 40}), nodules, backbone).extent == 40
+    assert _preset(Config(), nodules, backbone).extent == 24
+    radiographs = SimpleNamespace(modalities={"DX"}, places=False)
+    with pytest.raises(MedloraError, match=r"radiograph shows whole images, and has no data\.extent"):
+        _preset(Config.resolve(None, {"data.extent": 40}), radiographs, backbone)

@@ -1,0 +1,144 @@
+"""What the three channels of a nodule's image should be: three planes, three slices, or one slice in three windows.
+
+    python scripts/nodule_channels.py nodules/cohort [--lora]
+
+Patient-disjoint folds of the training and tuning patients of a cohort of nodules on CT, such as
+scripts/nodules_new_scanner.py draws; its test patients are left alone. Printed is the mean AUC of a linear probe on the
+default backbone's features and, with ``--lora``, of LoRA with default settings, for each way to fill the channels of
+the preset ``ct-nodule``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from monai.transforms import Compose, RandFlip
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+
+from medlora import backbones, transforms
+from medlora.cohorts import Cohort
+from medlora.training import probe, train
+from medlora.training.cases import where
+from medlora.training.comparing import with_fold
+from medlora.training.reading import prepared
+from medlora.transforms import CTNodule
+from medlora.transforms.planes import RandMirrorPlanes
+
+APART = 2.5  # mm from slice to slice
+WINDOWS = ((-1000.0, 400.0), (-160.0, 240.0), (-1000.0, -500.0))  # HU: all of it, soft tissue, ground glass
+FOLDS = 5
+
+
+class Parallel(CTNodule):
+    """Channels that lie in one plane, and are mirrored together."""
+
+    def augmentation(self):
+        planes, *others = super().augmentation().transforms
+        assert isinstance(planes, RandMirrorPlanes)
+        return Compose([RandFlip(prob=0.5, spatial_axis=0), RandFlip(prob=0.5, spatial_axis=1), *others])
+
+
+@dataclass(frozen=True)
+class Slices(Parallel):
+    """The axial plane through the centre, and those above and below it."""
+
+    name: ClassVar[str] = "nodule-slices"
+    channel_names: ClassVar[tuple[str, ...]] = ("below", "middle", "above")
+
+    def steps(self, scan, centre=None):
+        x, y, z = centre
+        planes = [
+            list(super(Slices, self).steps(scan, (x, y, self._inside(scan, z + off))))[-1] for off in (-APART, 0, APART)
+        ]
+        yield replace(planes[0], data=torch.cat([plane.data[:1] for plane in planes]))
+
+    @staticmethod
+    def _inside(scan, z):
+        """The height ``z``, or the nearest one that the scan has."""
+        heights = [float(scan.affine[2, :3] @ (0, 0, k) + scan.affine[2, 3]) for k in (0, scan.array.shape[2] - 1)]
+        return float(np.clip(z, min(heights), max(heights)))
+
+
+@dataclass(frozen=True)
+class Windows(Parallel):
+    """The axial plane through the centre, in three windows."""
+
+    name: ClassVar[str] = "nodule-windows"
+    channel_names: ClassVar[tuple[str, ...]] = ("all", "soft tissue", "ground glass")
+
+    def steps(self, scan, centre=None):
+        *_, planes, window = super().steps(scan, centre)
+        axial = planes.data[:1]
+        yield replace(window, data=torch.cat([((axial - low) / (high - low)).clip(0, 1) for low, high in WINDOWS]))
+
+
+FORMS: dict[str, type[CTNodule]] = {"three planes": CTNodule, "three slices": Slices, "three windows": Windows}
+
+
+def probed(cohort: Cohort, form: type[CTNodule]) -> float:
+    """Mean AUC of logistic regression on the backbone's features, strongly penalised as suits so many of them."""
+    backbone = backbones.create("medlora-hybrid", num_classes=2)
+    preset = form(size=backbones.training_side(backbone), mean=backbone.mean, std=backbone.std)
+    table = cohort.table.sort_values("case_id", ignore_index=True)
+    images = prepared(where(table), cohort.scan, preset)
+    batches = (preset.normalise(image[None]) for image in images)
+    features = probe.features(backbone.model, batches, torch.device("cpu"))
+    truth, folds = (table["label"] == "malignant").to_numpy(), StratifiedGroupKFold(FOLDS)
+    found = []
+    with threadpool_limits(1, "blas"):
+        for learn, test in folds.split(features, truth, table["patient"]):
+            model = make_pipeline(StandardScaler(), LogisticRegression(C=0.003, class_weight="balanced", max_iter=2000))
+            found.append(
+                roc_auc_score(truth[test], model.fit(features[learn], truth[learn]).decision_function(features[test]))
+            )
+    return float(np.mean(found))
+
+
+def adapted(folder: Path, form: type[CTNodule], place: Path) -> float:
+    """Mean AUC of LoRA with default settings."""
+    found = []
+    for fold in range(FOLDS):
+        cohort = with_fold(learning(folder), fold, FOLDS)
+        settings = {"data.preset": form.name, "train.timing": False, "evaluation.probe": False}
+        run = train(cohort, place / f"{form.name}-{fold}", settings=settings)
+        run.evaluate("test")
+        table = pd.read_csv(run.folder / "predictions" / "test.csv")
+        found.append(roc_auc_score(table["y"] == "malignant", table["p_malignant"]))
+    return float(np.mean(found))
+
+
+def learning(folder: Path) -> Cohort:
+    """The cohort without its test patients."""
+    cohort = Cohort.load(folder)
+    cohort.table = cohort.table[cohort.table["split"] != "test"]
+    return cohort
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cohort", type=Path)
+    parser.add_argument("--lora", action="store_true", help="train adapters, too")
+    asked = parser.parse_args()
+    transforms.PRESETS.update({form.name: form for form in FORMS.values()})
+    with tempfile.TemporaryDirectory() as place:
+        for name, form in FORMS.items():
+            line = f"{name:14} linear probe AUC {probed(learning(asked.cohort), form):.3f}"
+            if asked.lora:
+                line += f"   LoRA AUC {adapted(asked.cohort, form, Path(place)):.3f}"
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -98,6 +98,8 @@ def check_pixels(header: Header) -> Issue | None:
     there = min(length if length >= 0 else header.size, header.size - offset)
     if there < needed:
         return Issue(Code.TruncatedPixelData, f"{max(there, 0)} of {needed} bytes")
+    if length - needed > 1 and length - needed >= needed // cells.frames:  # more than padding: PS3.5 8.1.1
+        return Issue(Code.DamagedHeader, f"pixels of more frames than the {cells.frames} that it says")
     return None
 
 

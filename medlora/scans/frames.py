@@ -61,7 +61,7 @@ def add(header: Header) -> None:
         _enhanced(header)
     elif "GridFrameOffsetVector" in values and values.get("NumberOfFrames", 1) > 1:
         _dose(header)
-    elif "MOSAIC" in image_type and values.get("NumberOfFrames", 1) == 1:
+    elif ("MOSAIC" in image_type or (values.get(CSA) or [0])[0] > 1) and values.get("NumberOfFrames", 1) == 1:
         _mosaic(header)
 
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,9 @@ from medlora.scans.plain import dataset
 from medlora.scans.plane import Plane, planes_of
 from medlora.scans.scan import ScanError
 from medlora.scans.values import polarity, rescale_of
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 Voxels = tuple[NDArray[np.float32], NDArray[np.float64], list[Issue], dict]
 
@@ -174,11 +178,25 @@ def _coloured(cells: np.ndarray, header: Header) -> np.ndarray | None:
     from pydicom.pixels import apply_color_lut
 
     try:
+        data = dataset(header.path)
+        if header.values["TransferSyntaxUID"] == ExplicitVRBigEndian:
+            _palette_to_little_endian(data)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return apply_color_lut(cells, dataset(header.path))[..., :3]
+            return apply_color_lut(cells, data)[..., :3]
     except Exception as error:
         raise ScanError(Issue(Code.UnknownPixelFormat, "the colour palette cannot be read")) from error
+
+
+def _palette_to_little_endian(data: Dataset) -> None:
+    """Swap the bytes of a palette's words (OW), which follow the transfer syntax (PS3.5 7.3); pydicom takes them as
+    little-endian."""
+    for colour in ("Red", "Green", "Blue"):
+        for kind in ("", "Segmented"):
+            keyword = f"{kind}{colour}PaletteColorLookupTableData"
+            if keyword in data:
+                entries = np.frombuffer(data[keyword].value, ">u2")
+                data[keyword].value = entries.astype("<u2").tobytes()
 
 
 def _windows(values: Values, ends: float | None) -> tuple[tuple[float, float], ...]:

@@ -28,6 +28,7 @@ _MILLIMETRES = {1: 1000.0, 3: 0.001}  # by the unit's code: metres, micrometres
 _LENGTHS_OF_TWO = {540, 0x1C020000}  # the header's own length in NIfTI-2, in either byte order
 _MOST_DECODED = 4 << 30
 _MOST_RATIO = 500
+_MOST_TRAILING = 64 << 20
 
 
 def files_of(path: Path) -> list[Path]:
@@ -52,7 +53,7 @@ def check(path: Path, size: int) -> tuple[list[Issue], nibabel.nifti1.Nifti1Head
         with _open(path) as image:
             header = image.header
             shape, dtype = header.get_data_shape(), header.get_data_dtype()
-            offset = int(header.get_data_offset())
+            offset = int(image.dataobj.offset)  # that of the header is cleared when it is read
             sform, qform = header.get_sform(coded=True), header.get_qform(coded=True)
             affine = _affine(image)
     except (ScanError, FileNotFoundError, PermissionError):
@@ -63,6 +64,8 @@ def check(path: Path, size: int) -> tuple[list[Issue], nibabel.nifti1.Nifti1Head
         raise ScanError(Issue(Code.DamagedHeader, "no voxels"))
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise ScanError(Issue(Code.DamagedHeader, "the affine has no inverse"))
+    if len(files_of(path)) == 1 and offset < int(header["sizeof_hdr"]):
+        raise ScanError(Issue(Code.DamagedHeader, f"vox_offset {offset}: the voxels would begin within the header"))
     needed = int(np.prod([float(n) for n in shape])) * max(dtype.itemsize, 4)
     if needed > max(_MOST_DECODED // 16, size * _MOST_RATIO):
         raise ScanError(Issue(Code.TooLarge, f"{needed / 1e9:.1f} GB from a file of {size / 1e6:.1f} MB"))
@@ -94,14 +97,19 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
             kind = image.get_data_dtype()
             if kind.names is not None:  # RGB24 or RGBA32: a channel per colour, the opacity left out
                 packed = np.asanyarray(image.dataobj)
+                packed = packed.reshape(packed.shape + (1,) * (3 - packed.ndim))
                 stored = np.stack([packed[name] for name in "RGB"], axis=-1).astype(np.float32)
             elif kind.kind == "c":
                 raise ScanError(Issue(Code.UnknownPixelFormat, "complex numbers"))
             else:
                 stored = image.get_fdata(dtype=np.float32, caching="unchanged")
             affine = _affine(image)
+            for holder in image.file_map.values():
+                _read_to_the_end(holder.fileobj)
     except (ScanError, FileNotFoundError, PermissionError):
         raise
+    except gzip.BadGzipFile as error:
+        raise ScanError(Issue(Code.DamagedPixelData, "the checksum of the compressed file is another one")) from error
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ScanError(Issue(Code.TruncatedPixelData)) from error
     except Exception as error:
@@ -113,6 +121,20 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
         if stored.shape[3] == 1:
             stored = stored[..., 0]
     return stored, affine
+
+
+def _read_to_the_end(file: object) -> None:
+    """Where ``file`` is compressed, read what follows the voxels: the checksum is at its end (RFC 1952, 2.3.1).
+
+    Raises:
+        gzip.BadGzipFile: the checksum is another one.
+        ScanError: far more follows than padding.
+    """
+    if isinstance(file, gzip.GzipFile):
+        for _ in range(_MOST_TRAILING // 65_536):
+            if not file.read(65_536):
+                return
+        raise ScanError(Issue(Code.DamagedPixelData, "far more follows the voxels than padding"))
 
 
 def _affine(image: nibabel.Nifti1Image) -> np.ndarray:

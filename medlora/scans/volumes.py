@@ -22,13 +22,14 @@ _DIFFUSION = ("DiffusionBValue", "DiffusionGradientOrientation")
 # Times do so only where all slices of a volume share them.
 _MOMENTS = (("FrameReferenceTime",), ("AcquisitionDate", "AcquisitionTime"), ("ContentDate", "ContentTime"))
 _TIMES = ("AcquisitionDate", "AcquisitionTime", "ContentDate", "ContentTime")
+_SCALES = ("RescaleSlope", "RescaleIntercept")
 # Slices that differ in these make no clean volume, even where each position is there once.
 _NEVER_MIXED = (
     "FrameOfReferenceUID", "EchoNumbers", "DiffusionBValue", "ConvolutionKernel", "ComplexImageComponent", "Units",
-    "RescaleType",
+    "RescaleType", "TemporalPositionIdentifier", "DiffusionGradientOrientation",
 )  # fmt: skip
 # Nor do those in which these numbers differ by more than rounding.
-_NEVER_APART = ("EchoTime", "KVP", "SliceThickness")
+_NEVER_APART = ("EchoTime", "InversionTime", "FlipAngle", "KVP", "SliceThickness")
 # Counters of the acquisition: they rise from slab to slab of one volume as well, so a gap between slabs may be a loss.
 _COUNTERS = ("AcquisitionNumber", "TriggerTime")
 # What two volumes of one run have in common.
@@ -102,7 +103,8 @@ def _without_copies(slots: list[list[Plane]], times: bool = True) -> tuple[list[
             # Frames of one file are never copies; a repeated frame is the file's own doing.
             key: Hashable = id(plane)
             if len(slot) > 1 and plane.frame < 0:
-                key = (by_words((*_KINDS, *(_TIMES if times else ())))(plane), stored_pixels(plane.header) or id(plane))
+                words = (*_KINDS, *_SCALES, *(_TIMES if times else ()))
+                key = (by_words(words)(plane), stored_pixels(plane.header) or id(plane))
             (copies if key in seen else kept).append(plane)
             seen.setdefault(key, plane)
     return kept, copies

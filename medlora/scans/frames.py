@@ -14,6 +14,7 @@ from medlora.scans.elements import CSA
 from medlora.scans.geometry import axes
 from medlora.scans.header import Header, Values
 from medlora.scans.plain import dataset, plain_of
+from medlora.scans.plane import listed
 
 # Macro (functional group sequence) → keywords of its item, and the keyword of the classic object that means the same.
 _GROUPS: dict[str, dict[str, str]] = {
@@ -37,6 +38,7 @@ _GROUPS: dict[str, dict[str, str]] = {
         "FrameAcquisitionNumber": "AcquisitionNumber",
         "FrameAcquisitionDateTime": "AcquisitionTime",
     },
+    "TemporalPositionSequence": {"TemporalPositionTimeOffset": "TemporalPositionTimeOffset"},
     "MREchoSequence": {"EffectiveEchoTime": "EchoTime"},
     "MRDiffusionSequence": {"DiffusionBValue": "DiffusionBValue"},
     "MRImageFrameTypeSequence": {"FrameType": "ImageType", "ComplexImageComponent": "ComplexImageComponent"},
@@ -47,6 +49,8 @@ _GROUPS: dict[str, dict[str, str]] = {
     "MRTimingAndRelatedParametersSequence": {"RepetitionTime": "RepetitionTime", "FlipAngle": "FlipAngle"},
 }
 _MOST_FRAMES = 100_000
+#: A frame's place along each of the file's own dimensions (Dimension Index Values, PS3.3 C.7.6.17).
+DIMENSIONS = tuple(f"DimensionIndexValue{number}" for number in range(1, 9))
 
 
 def add(header: Header) -> None:
@@ -89,6 +93,9 @@ def _group_values(item: pydicom.Dataset) -> Values:
             value = plain_of(macro[0], keyword) if keyword in macro[0] else None
             if value is not None:
                 values[classic] = value
+        if sequence == "FrameContentSequence" and "DimensionIndexValues" in macro[0]:
+            places = listed(plain_of(macro[0], "DimensionIndexValues"))
+            values |= dict(zip(DIMENSIONS, places, strict=False))
         if sequence == "MRDiffusionSequence" and macro[0].get("DiffusionGradientDirectionSequence"):
             direction = plain_of(macro[0].DiffusionGradientDirectionSequence[0], "DiffusionGradientOrientation")
             if direction is not None:

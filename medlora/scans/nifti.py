@@ -19,6 +19,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 from nibabel import imageglobals
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.fileholders import FileHolder
 
 from medlora.scans.codes import Code, Issue
@@ -53,7 +54,9 @@ def check(path: Path, size: int) -> tuple[list[Issue], nibabel.nifti1.Nifti1Head
         with _open(path) as image:
             header = image.header
             shape, dtype = header.get_data_shape(), header.get_data_dtype()
-            offset = int(image.dataobj.offset)  # that of the header is cleared when it is read
+            stored_at = image.dataobj
+            assert isinstance(stored_at, ArrayProxy)
+            offset = int(stored_at.offset)  # that of the header is cleared when it is read
             sform, qform = header.get_sform(coded=True), header.get_qform(coded=True)
             affine = _affine(image)
     except (ScanError, FileNotFoundError, PermissionError):

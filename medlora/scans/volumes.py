@@ -8,6 +8,7 @@ from collections.abc import Hashable
 import numpy as np
 
 from medlora.scans.codes import Code, Issue
+from medlora.scans.frames import DIMENSIONS
 from medlora.scans.geometry import Array, check_stack
 from medlora.scans.header import stored_pixels
 from medlora.scans.plane import Plane, Refused, Volume, by_words, grouped, listed
@@ -19,8 +20,11 @@ _KINDS = (
     "FlipAngle", "StackID", "FrameOfReferenceUID", "DiffusionGradientOrientation",
 )  # fmt: skip
 _DIFFUSION = ("DiffusionBValue", "DiffusionGradientOrientation")
-# Times do so only where all slices of a volume share them.
-_MOMENTS = (("FrameReferenceTime",), ("AcquisitionDate", "AcquisitionTime"), ("ContentDate", "ContentTime"))
+# Times, and dimensions of a file, do so only where all slices of a volume share them.
+_MOMENTS = (
+    ("TemporalPositionTimeOffset",), ("FrameReferenceTime",), ("AcquisitionDate", "AcquisitionTime"),
+    ("ContentDate", "ContentTime"), *((dimension,) for dimension in DIMENSIONS),
+)  # fmt: skip
 _TIMES = ("AcquisitionDate", "AcquisitionTime", "ContentDate", "ContentTime")
 _SCALES = ("RescaleSlope", "RescaleIntercept")
 # Slices that differ in these make no clean volume, even where each position is there once.

@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from make_dicom import AXIAL, MR, SC, axial, image, picture, save, series
+from pydicom import Dataset
 from pydicom.uid import ExplicitVRBigEndian
 
 from medlora import scans
@@ -113,3 +114,38 @@ def test_voxels_that_would_begin_within_the_header_are_refused(tmp_path):
     struct.pack_into("<f", whole, 108, 0)
     (tmp_path / "a.nii").write_bytes(whole)
     assert "vox_offset 0" in refusals(tmp_path)
+
+
+@pytest.mark.parametrize("said_by", ["time offset", "dimension index"])
+def test_frames_in_any_order_are_parted_by_what_only_the_standard_macros_say(tmp_path, said_by):
+    """PS3.3 C.7.6.16.2.2.6 (Temporal Position) and C.7.6.17 (Dimension Index Values)."""
+    frames = np.stack([picture(seed=k) for k in range(6)])
+    order = [3, 0, 1, 4, 5, 2]
+    items = []
+    for k in order:
+        item, content = Dataset(), Dataset()
+        if said_by == "time offset":
+            content.TemporalPositionTimeOffset = float(k // 3)
+            item.TemporalPositionSequence = [content]
+        else:
+            content.DimensionIndexValues = [1, k % 3 + 1, k // 3 + 1]
+            item.FrameContentSequence = [content]
+        place = Dataset()
+        place.ImagePositionPatient = axial(3)[k % 3].tolist()
+        item.PlanePositionSequence = [place]
+        items.append(item)
+    shared, plane, measures = Dataset(), Dataset(), Dataset()
+    plane.ImageOrientationPatient, measures.PixelSpacing = list(AXIAL), [0.5, 0.75]
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [plane], [measures]
+    data = image(frames[0], "1.2.840.10008.5.1.4.1.1.4.1")
+    data.PixelData, data.NumberOfFrames = frames[order].astype("<u2").tobytes(), 6
+    data.PerFrameFunctionalGroupsSequence, data.SharedFunctionalGroupsSequence = items, [shared]
+    save(data, tmp_path / "a")
+    found = scans.read(tmp_path)
+    assert [scan.issues for scan in found] == [(), ()]
+    volumes = [frames[3 * t : 3 * t + 3].transpose(2, 1, 0) for t in range(2)]
+    hits = [
+        [np.array_equal(scan.array, volume + scan.header.get("RescaleIntercept", 0)) for volume in volumes]
+        for scan in found
+    ]
+    assert sorted(hits) == [[False, True], [True, False]]

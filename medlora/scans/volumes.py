@@ -57,14 +57,14 @@ def volumes_of(planes: list[Plane]) -> list[Volume | Refused]:
     results: list[Volume | Refused] = [Refused([copy], Issue(Code.DuplicateFile)) for copy in copies]
     if len(slots) == len(planes):
         return [_checked(planes, directions), *results]
-    groups = _separated(slots, whole=False)
-    if groups is not None:
+    groups, ordered = _separated(slots, whole=False), _by_order(slots)
+    # Where each position is there equally often, more parts than that are pieces: slabs with trigger times of their own
+    if groups is not None and (ordered is None or len(groups) <= len(ordered)):
         return [*_with_short_ones_said(groups, slots, directions), *results]
-    groups = _by_order(slots)
-    if groups is not None:
-        inferred = [_checked(group, directions) for group in groups]
+    if ordered is not None:
+        inferred = [_checked(group, directions) for group in ordered]
         for volume in inferred:
-            volume.issues.append(Issue(Code.InferredVolumes, f"{len(groups)} volumes"))
+            volume.issues.append(Issue(Code.InferredVolumes, f"{len(ordered)} volumes"))
         return [*inferred, *results]
     remaining, copies = _without_copies(slots, times=False)
     if len(remaining) == len(slots):
@@ -153,8 +153,11 @@ def _moment(plane: Plane) -> tuple:
     """When the image was made, as far as the header says: to sort by."""
     values = plane.values
     times = tuple(str(values.get(word, "")) for word in _TIMES)
-    number = plane.frame if plane.frame >= 0 else values.get("InstanceNumber", 0)
-    return values.get("AcquisitionNumber", 0), times, number
+    acquisition, trigger, number = (
+        value if isinstance(value := values.get(word, 0), (int, float)) else 0
+        for word in ("AcquisitionNumber", "TriggerTime", "InstanceNumber")
+    )
+    return acquisition, trigger, times, plane.frame if plane.frame >= 0 else number
 
 
 def _parted_by_kind(planes: list[Plane], directions: Array) -> list[list[Plane]]:

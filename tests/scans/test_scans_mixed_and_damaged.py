@@ -149,3 +149,13 @@ def test_frames_in_any_order_are_parted_by_what_only_the_standard_macros_say(tmp
         for scan in found
     ]
     assert sorted(hits) == [[False, True], [True, False]]
+
+
+def test_a_cine_whose_slabs_have_trigger_times_of_their_own_is_one_volume_a_phase(tmp_path):
+    positions = [place for place in axial(10) for _ in range(3)]
+    times = [((0, 40, 80), (1, 42, 84))[k >= 5][t] for k in range(10) for t in range(3)]
+    volume = series(tmp_path, positions, sop_class=MR, each=[{"TriggerTime": float(time)} for time in times])
+    found = scans.read(tmp_path)
+    assert [[issue.code for issue in scan.issues] for scan in found] == [[Code.InferredVolumes]] * 3
+    hits = [[np.array_equal(scan.array, volume[:, :, t::3]) for t in range(3)] for scan in found]
+    assert sorted(hits) == [[False, False, True], [False, True, False], [True, False, False]]

@@ -157,10 +157,11 @@ figure.tight_layout()
 # into the weights, and the answers stay the same.
 
 # %%
-from medlora.training.cases import prepared
+from medlora.training.cases import where
+from medlora.training.reading import prepared
 
 test = cohort.table[cohort.table["split"] == "test"].head(16)
-images = torch.stack(list(prepared([(case, None) for case in test["scan_id"]], cohort.scan, predictor.preset)))
+images = torch.stack(list(prepared(where(test), cohort.scan, predictor.preset)))
 adapted = predictor.probabilities(predictor.logits(images))[:, -1]
 adapter.merge()
 merged = predictor.probabilities(predictor.logits(images))[:, -1]

@@ -93,22 +93,22 @@ def _low_rank_is_cheaper(cuda: bool, dtype: torch.dtype, positions: int, columns
     return width * positions * 2 * (columns + rows) < positions * columns * rows + rank * 2 * columns * rows
 
 
-def _leave_to_autograd(module: Any, x: Tensor, positions: int, factors: Sequence[Tensor]) -> bool:
+def _leave_to_autograd(module: Any, x: Tensor, positions: int) -> bool:
     """Whether the stock layer with the updated weight is faster: on a GPU under autocast, but for wide layers.
 
     There one more product costs less than the calls from Python that spare it, and the copy of W' in half precision is
     kept by full fine-tuning too.
     """
-    if not (x.is_cuda and torch.is_autocast_enabled("cuda") and factors[0].requires_grad):
+    if not (x.is_cuda and torch.is_autocast_enabled("cuda")):
         return False
-    weight = module._parameters["weight"]
-    if weight.dtype is torch.int8:
+    weight, update = module._parameters["weight"], module._modules["updates"]["weight"][0]
+    if weight.dtype is torch.int8 or not update.A.requires_grad:
         return False
     rows, columns = weight.shape[0], weight[0].numel()
     if 2 * positions * rows * columns < LAUNCHES:
         return True
     dtype = torch.get_autocast_dtype("cuda")
-    return not _low_rank_is_cheaper(True, dtype, positions, columns, rows, factors[0].shape[0])
+    return not _low_rank_is_cheaper(True, dtype, positions, columns, rows, update.rank)
 
 
 def _thin(a: Tensor, x: Tensor) -> Tensor:
@@ -234,7 +234,7 @@ def _conv_gradients(x: Tensor, g: Tensor, a: Tensor, b: Tensor, scale: float, ge
     if _low_rank_is_cheaper(x.is_cuda, x.dtype, g[:, 0].numel(), a[0].numel(), b.shape[0], a.shape[0]):
         u = _thin(_times(b, scale, x).T, g.flatten(2)).unflatten(2, g.shape[2:])
         h = _conv(x, _times(a, scale, x), None, geometry)
-        da = _conv_backward(u, x, a.to(x.dtype), geometry, input_gradient=False)
+        da = _conv_backward(u, x, x.new_empty(1).expand(a.shape), geometry, input_gradient=False)
         return da, _over(h.flatten(2), g.flatten(2)).T
     like = x.new_empty(1).expand(b.shape[0], *a.shape[1:])
     dw = _conv_backward(g, x, like, geometry, input_gradient=False)
@@ -276,9 +276,9 @@ def linear_forward(module: Any, x: Tensor) -> Tensor:
     weight = module._parameters["weight"]
     if not records() or weight.requires_grad:
         return F.linear(x, module.weight, module.bias)
-    pieces, factors = _pieces(module._modules["updates"]["weight"])
-    if _leave_to_autograd(module, x, x.numel() // x.shape[-1], factors):
+    if _leave_to_autograd(module, x, x.numel() // x.shape[-1]):
         return F.linear(x, module.weight, module.bias)
+    pieces, factors = _pieces(module._modules["updates"]["weight"])
     return _Linear.apply(x, weight, _scales(module), module.bias, pieces, *factors)
 
 
@@ -287,9 +287,9 @@ def conv_forward(module: Any, x: Tensor) -> Tensor:
     weight = module._parameters["weight"]
     if not records() or weight.requires_grad or x.dim() != weight.dim():
         return module._conv_forward(x, module.weight, module.bias)
-    pieces, factors = _pieces(module._modules["updates"]["weight"])
-    if _leave_to_autograd(module, x, x[:, 0].numel() // math.prod(module.stride), factors):
+    if _leave_to_autograd(module, x, x[:, 0].numel() // math.prod(module.stride)):
         return module._conv_forward(x, module.weight, module.bias)
+    pieces, factors = _pieces(module._modules["updates"]["weight"])
     geometry = (module.stride, module.padding, module.dilation)
     return _Conv.apply(x, weight, _scales(module), module.bias, geometry, pieces, *factors)
 

@@ -189,14 +189,14 @@ def _coloured(cells: np.ndarray, header: Header) -> np.ndarray | None:
 
 
 def _palette_to_little_endian(data: Dataset) -> None:
-    """Swap the bytes of a palette's words (OW), which follow the transfer syntax (PS3.5 7.3); pydicom takes them as
-    little-endian."""
+    """Swap the bytes of a palette's words (OW), which follow the transfer syntax (PS3.5 7.3).
+
+    pydicom takes them as little-endian; of segmented palettes it follows the transfer syntax itself.
+    """
     for colour in ("Red", "Green", "Blue"):
-        for kind in ("", "Segmented"):
-            keyword = f"{kind}{colour}PaletteColorLookupTableData"
-            if keyword in data:
-                entries = np.frombuffer(data[keyword].value, ">u2")
-                data[keyword].value = entries.astype("<u2").tobytes()
+        keyword = f"{colour}PaletteColorLookupTableData"
+        if keyword in data:
+            data[keyword].value = np.frombuffer(data[keyword].value, ">u2").astype("<u2").tobytes()
 
 
 def _windows(values: Values, ends: float | None) -> tuple[tuple[float, float], ...]:

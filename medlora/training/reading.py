@@ -1,11 +1,11 @@
-"""The images that a network reads, made from the scans of cases; several small scans at a time."""
+"""The images that a network reads, made from the scans of cases; several single images at a time."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import groupby
+from itertools import groupby, islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from medlora.training.cases import Where
     from medlora.transforms import Centre, Preset
 
-IN_FLIGHT = 64 * 2**20  # bytes of pixels that are read at a time; a volume, which is larger, is alone
 THREADS = 8
 
 
 def prepared(cases: Iterable[Where], read: Callable[[str], Scan], preset: Preset) -> Iterator[torch.Tensor]:
     """The prepared image of each case; a scan is read once for cases that follow each other, as those of a cohort do.
 
-    Decoding and resampling leave Python's lock, so threads do several scans at a time where these are small.
+    Decoding and resampling leave Python's lock, so threads do several at a time of the scans that are single images;
+    of volumes two are never in memory.
 
     Args:
         cases: in the order of the answer.
@@ -36,31 +36,26 @@ def prepared(cases: Iterable[Where], read: Callable[[str], Scan], preset: Preset
     """
     prepare = preset.preparation()
 
-    def images_of(scan_id: str, centres: list[Centre | None]) -> tuple[int, list[torch.Tensor]]:
-        scan = read(scan_id)
-        return scan.array.nbytes, [prepare(scan, centre) for centre in centres]
+    def images_of(group: tuple[str, list[Centre | None]]) -> list[torch.Tensor]:
+        scan = read(group[0])
+        return [prepare(scan, centre) for centre in group[1]]
 
-    groups = [(scan_id, [case.centre for case in group]) for scan_id, group in groupby(cases, lambda c: c.scan_id)]
-    if not groups:
+    groups = ((scan_id, [case.centre for case in group]) for scan_id, group in groupby(cases, lambda c: c.scan_id))
+    if not preset.flat:
+        for group in groups:
+            yield from images_of(group)
         return
-    # the first alone: it tells how large scans are, and what is imported late is imported by one thread
-    largest, images = images_of(*groups.pop(0))
-    yield from images
-    waiting: deque[Future[tuple[int, list[torch.Tensor]]]] = deque()
-    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, THREADS), thread_name_prefix="reading")
+    for group in islice(groups, 1):  # in this thread, so that one alone imports what is imported late
+        yield from images_of(group)
+    threads = min(os.cpu_count() or 1, THREADS)
+    waiting: deque[Future[list[torch.Tensor]]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="reading")
     try:
         for group in groups:
-            if len(waiting) >= _at_a_time(largest):
-                size, images = waiting.popleft().result()
-                largest = max(largest, size)
-                yield from images
-            waiting.append(pool.submit(images_of, *group))
+            if len(waiting) > threads:
+                yield from waiting.popleft().result()
+            waiting.append(pool.submit(images_of, group))
         while waiting:
-            yield from waiting.popleft().result()[1]
+            yield from waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _at_a_time(largest: int) -> int:
-    """How many scans are read at a time, where the largest so far has so many bytes."""
-    return max(1, min((os.cpu_count() or 1) + 1, THREADS, IN_FLIGHT // max(largest, 1)))

@@ -37,10 +37,10 @@ class CTNodule(Preset):
     carries meaning. HU are windowed to ``window``, which holds lung, ground glass and soft tissue; calcium is cut off
     at its upper end. Beyond the edge of the scan its last voxels are repeated.
 
-    The default extent was chosen by measurement, LoRA on the default backbone at 112 pixels over five patient-disjoint
-    folds of phantom nodules (scanners A and B): mean AUC 0.841 with 64 mm, 0.894 with 48, 0.902 with 36, 0.904 with 32
-    and 0.914 with 24. Margin and density are told by small details. A nodule of more than 24 mm fills the image; where
-    its surroundings matter, show more (``data.extent`` of a training).
+    The default extent was chosen by measurement (scripts/nodule_preset.py), LoRA on the default backbone at 112 pixels
+    over five patient-disjoint folds of phantom nodules (scanners A and B): mean AUC 0.841 with 64 mm, 0.894 with 48,
+    0.902 with 36, 0.904 with 32 and 0.914 with 24. Margin and density are told by small details. A nodule of more than
+    24 mm fills the image; where its surroundings matter, show more (``data.extent`` of a training).
 
     Augmentation mirrors the block about the nodule in the patient's three directions, one by one: whether a nodule is
     malignant does not depend on the side of the patient that it is seen from. Anatomy further away, whose side matters,

@@ -34,6 +34,7 @@ class Preset:
         name: as adapters record it.
         modalities: DICOM's Modality values that it reads.
         places: whether it reads places in scans, not whole scans.
+        flat: whether its scans are single images, of which several fit into memory.
         channels: of the prepared image: 1, which every channel of the backbone then sees, or one for each of them.
         channel_names: what each channel shows, a word each.
         same_places: whether a pixel is the same place of the patient in all channels.
@@ -50,6 +51,7 @@ class Preset:
     name: ClassVar[str]
     modalities: ClassVar[frozenset[str]]
     places: ClassVar[bool] = False
+    flat: ClassVar[bool] = False
     channels: ClassVar[int] = 1
     channel_names: ClassVar[tuple[str, ...]] = ("image",)
     same_places: ClassVar[bool] = True

@@ -33,6 +33,7 @@ class Radiograph(Preset):
     name: ClassVar[str] = "radiograph"
     # CR, DX and RG as PS3.3 C.7.3.1.1.1 defines them; OT and the empty word are exported images without a modality.
     modalities: ClassVar[frozenset[str]] = frozenset({"CR", "DX", "RG", "OT", ""})
+    flat: ClassVar[bool] = True
 
     def steps(self, scan: Scan, centre: Centre | None = None) -> Iterator[Step]:
         """As read, window by percentiles, resized."""

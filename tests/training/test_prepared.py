@@ -11,7 +11,7 @@ from medlora.training.prepared import ImageCache, prepare
 class Preset:
     """Prepares a scan to a tensor of its own number, counting how often it is asked."""
 
-    channels, size = 1, 4
+    channels, size, flat = 1, 4, True
 
     def __init__(self, gain=1.0):
         self.gain, self.asked = gain, []
@@ -29,7 +29,7 @@ class Preset:
 
 class Scan:
     def __init__(self, scan_id):
-        self.scan_id, self.array = scan_id, np.zeros(4, np.float32)
+        self.scan_id = scan_id
 
 
 CASES = [Where(str(number)) for number in range(5)]

@@ -1,11 +1,12 @@
-"""What the three channels of a nodule's image should be: three planes, three slices, or one slice in three windows.
+"""What the preset for nodules on CT should show: how much of the patient, and what in its three channels.
 
-    python scripts/nodule_channels.py nodules/cohort [--lora]
+    python scripts/nodule_preset.py nodules/cohort --extents 64 48 36 32 24
+    python scripts/nodule_preset.py nodules/cohort --channels [--lora]
 
 Patient-disjoint folds of the training and tuning patients of a cohort of nodules on CT, such as
-scripts/nodules_new_scanner.py draws; its test patients are left alone. Printed is the mean AUC of a linear probe on the
-default backbone's features and, with ``--lora``, of LoRA with default settings, for each way to fill the channels of
-the preset ``ct-nodule``.
+scripts/nodules_new_scanner.py draws; its test patients are left alone. Printed is the mean AUC of LoRA with default
+settings, for each extent in millimetres. With ``--channels``: for three planes, three slices, and one slice in three
+windows, the mean AUC of a linear probe on the default backbone's features and, with ``--lora``, of LoRA.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -106,13 +107,13 @@ def probed(cohort: Cohort, form: type[CTNodule]) -> float:
     return float(np.mean(found))
 
 
-def adapted(folder: Path, form: type[CTNodule], place: Path) -> float:
-    """Mean AUC of LoRA with default settings."""
+def adapted(folder: Path, place: Path, changed: dict[str, Any]) -> float:
+    """Mean AUC of LoRA with default settings but for what is ``changed``."""
     found = []
     for fold in range(FOLDS):
         cohort = with_fold(learning(folder), fold, FOLDS)
-        settings = {"data.preset": form.name, "train.timing": False, "evaluation.probe": False}
-        run = train(cohort, place / f"{form.name}-{fold}", settings=settings)
+        settings = {"train.timing": False, "evaluation.probe": False, **changed}
+        run = train(cohort, place / str(fold), settings=settings)
         run.evaluate("test")
         table = pd.read_csv(run.folder / "predictions" / "test.csv")
         found.append(roc_auc_score(table["y"] == "malignant", table["p_malignant"]))
@@ -129,14 +130,20 @@ def learning(folder: Path) -> Cohort:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cohort", type=Path)
-    parser.add_argument("--lora", action="store_true", help="train adapters, too")
+    parser.add_argument("--extents", nargs="*", type=float, default=[], help="millimetres along a side of the image")
+    parser.add_argument("--channels", action="store_true", help="compare what the channels show")
+    parser.add_argument("--lora", action="store_true", help="train adapters for each kind of channels, too")
     asked = parser.parse_args()
     transforms.PRESETS.update({form.name: form for form in FORMS.values()})
     with tempfile.TemporaryDirectory() as place:
-        for name, form in FORMS.items():
+        for extent in asked.extents:
+            auc = adapted(asked.cohort, Path(place) / str(extent), {"data.extent": extent})
+            print(f"{extent:.4g} mm  LoRA AUC {auc:.3f}", flush=True)
+        for name, form in FORMS.items() if asked.channels else ():
             line = f"{name:14} linear probe AUC {probed(learning(asked.cohort), form):.3f}"
             if asked.lora:
-                line += f"   LoRA AUC {adapted(asked.cohort, form, Path(place)):.3f}"
+                auc = adapted(asked.cohort, Path(place) / form.name, {"data.preset": form.name})
+                line += f"   LoRA AUC {auc:.3f}"
             print(line, flush=True)
 
 

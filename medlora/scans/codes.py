@@ -44,6 +44,10 @@ class Code(Enum):
     DuplicatePosition = "Several images lie at one position and nothing tells them apart", "refuse"
     UnknownOrder = "The images of the series carry no position, so their order is not known", "refuse"
     InvalidOrientation = "The direction cosines of the image are not two perpendicular unit vectors", "refuse"
+    NoSeriesUID = (
+        "No Series Instance UID says which images belong together; folder, study and number were taken",
+        "flag",
+    )
     MissingSlices = "Slices are missing", "flag"
     NonUniformSpacing = "The distance between slices varies; the affine holds the mean step", "flag"
     UnalignedSlices = "The slices do not lie on one straight line; the affine holds the mean step", "flag"

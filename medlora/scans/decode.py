@@ -33,6 +33,7 @@ _PREFIX = "1.2.840.10008.1.2.4."
 _JPEG = {_PREFIX + n for n in ("50", "51", "57", "70")}  # baseline, extended, lossless, lossless first-order
 _JPEG_LS = {_PREFIX + n for n in ("80", "81")}
 _JPEG_2000 = {_PREFIX + n for n in ("90", "91", "201", "202", "203")}  # and its high-throughput form, HTJ2K
+_BEGINNINGS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51")  # of a JPEG or JPEG-LS, and of a JPEG 2000 codestream
 MOST_DECODED = 4 << 30  # bytes; what a series of small files may claim, and a sixteenth of it one file
 MOST_RATIO = 500
 
@@ -286,13 +287,14 @@ def _encapsulated(element: bytes, frames: int) -> list[bytes]:
     Raises:
         ScanError: an item runs past the end of the file, or frames are missing.
     """
-    position, fragments = 0, 0
+    position, fragments, streams = 0, 0, 0
     while position + 8 <= len(element):
         group, number, length = struct.unpack_from("<HHI", element, position)
         if (group, number) == (0xFFFE, 0xE0DD):
             break
         if (group, number) != (0xFFFE, 0xE000):
             raise ScanError(Issue(Code.DamagedPixelData, "a fragment does not begin where it should"))
+        streams += element.startswith(_BEGINNINGS, position + 8)
         position += 8 + length
         fragments += 1
         if position > len(element):
@@ -305,6 +307,8 @@ def _encapsulated(element: bytes, frames: int) -> list[bytes]:
         raise ScanError(Issue(Code.DamagedPixelData, type(error).__name__)) from error
     if len(found) < frames:
         raise ScanError(Issue(Code.TruncatedPixelData, f"{len(found)} of {frames} frames"))
+    if max(len(found), streams) > frames:
+        raise ScanError(Issue(Code.DamagedHeader, f"pixels of more frames than the {frames} that it says"))
     return found
 
 

@@ -43,7 +43,7 @@ TECHNICAL = (
     "GridFrameOffsetVector", "PixelAspectRatio", "ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber",
     "ImagesInAcquisition", "NumberOfSlices", "NumberOfTemporalPositions", "AcquisitionTime", "ContentTime",
     "AcquisitionDate", "ContentDate", "FrameReferenceTime", "DiffusionGradientOrientation", "StackID",
-    "InStackPositionNumber", "ConcatenationUID", "InConcatenationTotalNumber",
+    "InStackPositionNumber", "ConcatenationUID", "InConcatenationTotalNumber", "SeriesNumber",
 )  # fmt: skip
 
 #: Sequences whose presence changes how the file is read.
@@ -72,6 +72,11 @@ CT_IMAGES = {f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "2.1", "2.2")}
 
 #: SOP classes of PET: single slices, legacy converted enhanced, enhanced (PS3.4 B.5).
 PET_IMAGES = {f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("128", "128.1", "130")}
+#: Of these the one whose Units are required (type 1, PS3.3 C.8.9.1).
+CLASSIC_PET = "1.2.840.10008.5.1.4.1.1.128"
+
+#: SOP class of ultrasound volumes (PS3.4 B.5).
+ULTRASOUND_VOLUME = "1.2.840.10008.5.1.4.1.1.6.2"
 
 #: SOP class of whole slide images, whose frames are tiles of one plane (PS3.4 B.5).
 SLIDE_IMAGES = "1.2.840.10008.5.1.4.1.1.77.1.6"

@@ -114,7 +114,7 @@ def _dose(header: Header) -> None:
         raise ValueError
     normal, position = directions[2], np.asarray(values["ImagePositionPatient"], float)
     if offsets[0] != 0:  # type B: patient coordinates along the normal, for axial grids only
-        if not np.allclose(np.abs(normal), [0, 0, 1], atol=1e-4):
+        if not np.allclose(np.abs(normal), [0, 0, 1], atol=1e-4) or abs(offsets[0] - position[2]) > 0.01:
             raise ValueError
         offsets = (offsets - position[2]) * normal[2]
     header.frames = [{"ImagePositionPatient": (position + offset * normal).tolist()} for offset in offsets]

@@ -86,6 +86,9 @@ def check(path: Path, size: int) -> tuple[list[Issue], nibabel.nifti1.Nifti1Head
         issues.append(Issue(Code.UnknownSpacing))
     elif sform[1] > 0 and qform[1] > 0 and sform[1] == qform[1] and not _agree(sform[0], qform[0], shape):
         issues.append(Issue(Code.ConflictingGeometry, "sform and qform of the same code; the sform was followed"))
+    elif sform[1] > 0 and qform[1] > 0 and np.linalg.det(sform[0][:3, :3]) * np.linalg.det(qform[0][:3, :3]) < 0:
+        # Other codes may mean other spaces (scanner, template), but no space is another's mirror image.
+        issues.append(Issue(Code.ConflictingGeometry, "sform and qform are mirrored; the sform was followed"))
     return issues, header
 
 

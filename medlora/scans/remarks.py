@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from medlora.scans.codes import Code, Issue
-from medlora.scans.elements import CT_IMAGES, FOR_PROCESSING, PET_IMAGES
+from medlora.scans.elements import CLASSIC_PET, CT_IMAGES, FOR_PROCESSING, PET_IMAGES
 from medlora.scans.header import Values
 from medlora.scans.load import spacing_of
 from medlora.scans.plane import Plane, is_localizer
@@ -45,6 +45,8 @@ def _unclear_units(values: Values, planes: list[Plane]) -> str:
         if without and (measured or without < len(planes)):
             missing = [name for name in _RESCALE if any(name not in plane.values for plane in planes)]
             return f"no {' and no '.join(missing)}" + (f" in {without} of {len(planes)}" if len(planes) > 1 else "")
+    if values.get("SOPClassUID") == CLASSIC_PET and "Units" not in values:
+        return "a PET that does not say its Units"
     if values.get("SOPClassUID") in CT_IMAGES and values.get("RescaleType", "HU") not in _HOUNSFIELD:
         return "a CT whose Rescale Type is not HU"
     return ""

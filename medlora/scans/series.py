@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable, Sequence
 import numpy as np
 
 from medlora.scans.codes import Code, Issue
+from medlora.scans.elements import ULTRASOUND_VOLUME
 from medlora.scans.geometry import Array
 from medlora.scans.header import Header
 from medlora.scans.plane import Plane, Refused, Volume, frame_count, grouped, is_localizer, listed, planes_of
@@ -45,6 +46,7 @@ def assemble(headers: Sequence[Header]) -> list[Volume | Refused]:
                     result.issues.append(Issue(Code.MixedOrientation))
             results += found
     _check_counts(headers, results)
+    _check_times(headers, results)
     _check_concatenations(results)
     return results
 
@@ -65,7 +67,11 @@ def _without_place(alone: list[list[Plane]]) -> list[Volume | Refused]:
     for planes in alone:
         values = planes[0].values
         # One position for a file of several frames is that of one of them.
-        volumetric = values.get("Modality") in ("CT", "MR", "PT", "NM", "RTDOSE") or "ImagePositionPatient" in values
+        volumetric = (
+            values.get("Modality") in ("CT", "MR", "PT", "NM", "RTDOSE")
+            or values.get("SOPClassUID") == ULTRASOUND_VOLUME
+            or "ImagePositionPatient" in values
+        )
         results.append(Volume(planes, [Issue(Code.NoGeometry)] if volumetric else []))
     return results
 
@@ -94,6 +100,7 @@ def _hard_key(plane: Plane) -> Hashable:
     return (
         instance, values.get("Rows"), values.get("Columns"), values.get("SamplesPerPixel", 1), spacing,
         values.get("Modality"), is_localizer(values), values.get("MosaicTiles"),
+        values.get("PhotometricInterpretation") == "PALETTE COLOR",
     )  # fmt: skip
 
 
@@ -127,7 +134,7 @@ def _check_counts(headers: Sequence[Header], results: Iterable[Volume | Refused]
         and len(volumes[0].planes) < total
     ):
         detail = f"{total - len(volumes[0].planes)} of {total}, by Number of Slices"
-    elif len(expected) == 1 and isinstance(total := expected.pop(), int) and len(headers) < total:
+    elif len(expected) == 1 and isinstance(total := expected.pop(), int) and _falls_short(len(headers), total, numbers):
         detail = f"{total - len(headers)} of {total}, by Images in Acquisition"
     elif _begins_late(numbers, len(headers)):
         detail = f"the first {numbers[0] - 1}, by Instance Number"
@@ -146,7 +153,7 @@ def _skipped(planes: list[Plane]) -> str:
         what gives it away; empty where nothing does.
     """
     numbers = [plane.values.get("InstanceNumber") for plane in planes]
-    if len(planes) < 3 or not all(isinstance(number, int) for number in numbers):
+    if not all(isinstance(number, int) for number in numbers):
         return ""
     rises = set(np.diff(np.array(numbers)))
     rise = abs(int(next(iter(rises))))
@@ -155,7 +162,9 @@ def _skipped(planes: list[Plane]) -> str:
     step = abs(float((last.position - first.position) @ first.directions[2])) / (len(planes) - 1)
     said = [first.values.get(word) for word in ("SpacingBetweenSlices", "SliceThickness")]
     usual = next((abs(mm) for mm in said if isinstance(mm, (int, float)) and mm), step)
-    if len(rises) == 1 and rise > 1 and step > 1.5 * usual:
+    # Two slices have but one step: there it must be the one that the numbers foretell.
+    believed = step > 1.5 * usual if len(planes) > 2 else abs(step - rise * usual) < 0.01 * step
+    if len(rises) == 1 and rise > 1 and believed:
         return f"{rise - 1} of {rise}, by Instance Number and a step of {step:.4g} mm where {usual:.4g} is said"
     return ""
 
@@ -168,6 +177,29 @@ def _check_concatenations(results: Iterable[Volume | Refused]) -> None:
         if isinstance(volume, Volume) and isinstance(total, int) and parts < total:
             detail = f"{total - parts} of the {total} instances of the concatenation"
             volume.issues.append(Issue(Code.MissingSlices, detail))
+
+
+def _falls_short(count: int, total: int, numbers: list[int]) -> bool:
+    """Whether images of an acquisition are not there.
+
+    An acquisition reconstructed twice (soft and sharp) counts both series: where this one is numbered through from 1
+    and the total is a multiple of it, nothing is missing.
+    """
+    several = total % count == 0 and numbers == list(range(1, count + 1))
+    return count < total and not several
+
+
+def _check_times(headers: Sequence[Header], results: Iterable[Volume | Refused]) -> None:
+    """Whole volumes of a run over time that are not there, by Number of Temporal Positions (PS3.3 C.8.3.1)."""
+    said = {header.values.get("NumberOfTemporalPositions") for header in headers}
+    volumes = [result for result in results if isinstance(result, Volume)]
+    there = {plane.values.get("TemporalPositionIdentifier") for volume in volumes for plane in volume.planes}
+    total = said.pop() if len(said) == 1 else None
+    if isinstance(total, int) and None not in there and 1 < len(there) < total:
+        for volume in volumes:
+            volume.issues.append(
+                Issue(Code.MissingSlices, f"all of {total - len(there)} of {total} temporal positions of the series")
+            )
 
 
 def _begins_late(numbers: list[int], count: int) -> bool:

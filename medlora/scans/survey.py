@@ -27,6 +27,11 @@ from medlora.scans.scan import Excluded, Scan, ScanError
 from medlora.scans.series import assemble
 
 _PAIRED = {"nifti": nifti.files_of, "metaimage": metaimage.files_of}
+#: What the images of a series have in common, for want of a Series Instance UID.
+_OF_A_SERIES = (
+    "PatientID", "StudyInstanceUID", "SeriesNumber", "Modality", "FrameOfReferenceUID", "Manufacturer",
+    "BodyPartExamined",
+)  # fmt: skip
 _IMAGE_SIGNS = ("Rows", "Columns", "PhotometricInterpretation", "SamplesPerPixel")
 
 Severities = Mapping[Code, Severity | str]
@@ -154,13 +159,14 @@ def survey(
 
 
 def _series_of(header: Header) -> tuple[str, ...]:
-    """What the files of one series share; a file without Series Instance UID is a series of its own.
+    """What the files of one series share.
 
     Patient and study belong to it, since careless anonymisation gives one Series Instance UID to several patients.
+    Files without one (`Code.NoSeriesUID`) are a series where folder, study and what else a series has in common agree.
     """
     values = header.values
     if not values.get("SeriesInstanceUID"):
-        return (str(header.path),)
+        return (str(header.path.parent), *(str(values.get(word, "")) for word in _OF_A_SERIES))
     return tuple(str(values.get(word, "")) for word in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))
 
 
@@ -240,6 +246,8 @@ def _add_series(members: list[Header], lost: int, found: Survey, severities: Sev
             found.excluded.append(Excluded(paths, result.issue.code, result.issue.detail, scan_id))
             continue
         stacked = len(result.planes) > 1 and result.planes[0].frame < 0
+        if stacked and not result.planes[0].values.get("SeriesInstanceUID"):
+            result.issues.append(Issue(Code.NoSeriesUID))
         if lost and stacked and not any(issue.code is Code.MissingSlices for issue in result.issues):
             result.issues.append(Issue(Code.MissingSlices, f"{lost} of the files of the series cannot be used"))
         values = _common(result.planes)

@@ -189,16 +189,15 @@ def _issues_of_uneven(planes: list[Plane], directions: Array) -> list[Issue]:
 
 
 def _with_short_ones_said(groups: list[list[Plane]], slots: list[list[Plane]], directions: Array) -> list[Volume]:
-    """The volumes of a run, of which those that end before the longest one of their kind lack slices."""
+    """The volumes of a run, of which those that hold a part of another's positions lack slices."""
     place = {id(plane): i for i, slot in enumerate(slots) for plane in slot}
     places = [[place[id(plane)] for plane in group] for group in groups]
     volumes = [_checked(group, directions) for group in groups]
     for group, where, volume in zip(groups, places, volumes, strict=True):
         for other, there in zip(groups, places, strict=True):
-            more = len(there) - len(where)
-            runs = any(there[i : i + len(where)] == where for i in range(more + 1)) if more > 0 else False
-            if runs and by_words(_RUN)(group[0]) == by_words(_RUN)(other[0]):
-                volume.issues.append(Issue(Code.MissingSlices, f"{more} of the {len(there)} that another volume has"))
+            if set(where) < set(there) and by_words(_RUN)(group[0]) == by_words(_RUN)(other[0]):
+                detail = f"{len(there) - len(where)} of the {len(there)} that another volume has"
+                volume.issues.append(Issue(Code.MissingSlices, detail))
                 break
     return volumes
 

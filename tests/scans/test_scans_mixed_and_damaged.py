@@ -6,18 +6,21 @@ import gzip
 import struct
 from pathlib import Path
 
+import imagecodecs
 import nibabel
 import numpy as np
 import pydicom
 import pytest
-from make_dicom import AXIAL, MR, SC, axial, image, picture, save, series
+from make_dicom import AXIAL, MR, PET, SC, axial, image, picture, save, series
 from pydicom import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRBigEndian
 
 from medlora import scans
 from medlora.errors import MedloraError
 from medlora.scans import Code
 
+DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 PLACE = {"ImageOrientationPatient": list(AXIAL), "PixelSpacing": [0.5, 0.75], "SeriesInstanceUID": "2.25.7"}
 
 
@@ -157,3 +160,115 @@ def test_a_cine_whose_slabs_have_trigger_times_of_their_own_is_one_volume_a_phas
     assert [[issue.code for issue in scan.issues] for scan in found] == [[Code.InferredVolumes]] * 3
     hits = [[np.array_equal(scan.array, volume[:, :, t::3]) for t in range(3)] for scan in found]
     assert sorted(hits) == [[False, False, True], [False, True, False], [True, False, False]]
+
+
+def codes_of(folder):
+    return [[issue.code for issue in scan.issues] for scan in scans.read(folder)]
+
+
+def test_slices_without_a_series_uid_are_gathered_and_said(tmp_path):
+    first = series(tmp_path, axial(4), SeriesInstanceUID=None, SeriesNumber=2)
+    series(
+        tmp_path / "other", axial(3), SeriesInstanceUID=None, each=[{"SOPInstanceUID": f"2.25.{k}"} for k in range(3)]
+    )
+    found = scans.read(tmp_path)
+    assert sorted(scan.shape[2] for scan in found) == [3, 4]
+    assert all([issue.code for issue in scan.issues] == [Code.NoSeriesUID] for scan in found)
+    np.testing.assert_array_equal(max(found, key=lambda scan: scan.shape[2]).array, first - 1024)
+
+
+def test_a_capture_with_a_palette_in_a_series_is_a_scan_of_its_own(tmp_path):
+    stored = series(tmp_path, axial(5), sop_class=MR)
+    path = tmp_path / "0004.dcm"
+    data = pydicom.dcmread(path)
+    data.PhotometricInterpretation = "PALETTE COLOR"
+    for colour in ("Red", "Green", "Blue"):
+        data.add_new(f"{colour}PaletteColorLookupTableDescriptor", "US", [1000, 0, 16])
+        data.add_new(f"{colour}PaletteColorLookupTableData", "OW", np.arange(1000, dtype="<u2").tobytes())
+    save(data, path)
+    capture, volume = sorted(scans.read(tmp_path), key=lambda scan: scan.shape[2])
+    np.testing.assert_array_equal(volume.array, stored[:, :, :4])
+    np.testing.assert_array_equal(capture.array[:, :, 0, 0], stored[:, :, 4])
+
+
+def test_two_reconstructions_of_one_acquisition_lack_nothing(tmp_path):
+    """Images in Acquisition counts what the acquisition resulted in (PS3.3 C.7.4.1), which may be two series."""
+    for name in ("soft", "sharp"):
+        each = [{"SOPInstanceUID": f"2.25.{len(name)}{k}"} for k in range(6)]
+        series(tmp_path / name, axial(6), each=each, ImagesInAcquisition=12, SeriesInstanceUID=f"2.25.{len(name)}")
+    assert codes_of(tmp_path) == [[], []]
+
+
+def test_a_temporal_position_that_is_not_there_at_all_is_said(tmp_path):
+    each = [{"TemporalPositionIdentifier": t, "NumberOfTemporalPositions": 3} for t in (1, 2) for _ in range(4)]
+    series(tmp_path, [*axial(4), *axial(4)], sop_class=MR, each=each)
+    found = scans.read(tmp_path)
+    assert [[str(issue) for issue in scan.issues] for scan in found] == [
+        ["MissingSlices: Slices are missing (all of 1 of 3 temporal positions of the series)."]
+    ] * 2
+
+
+def test_a_volume_with_scattered_slices_of_another_says_so(tmp_path):
+    positions = np.concatenate([axial(10), axial(10)[[2, 7]]])
+    series(tmp_path, positions, sop_class=MR, each=[{"FlipAngle": 10 + 5 * (k > 9)} for k in range(12)])
+    whole, part = sorted(scans.read(tmp_path), key=lambda scan: -scan.shape[2])
+    assert whole.issues == () and [issue.code for issue in part.issues] == [Code.MissingSlices]
+
+
+def test_two_slices_left_of_three_are_known_by_their_numbers(tmp_path):
+    series(
+        tmp_path / "gap", axial(2, step=5.0), each=[{"InstanceNumber": 1}, {"InstanceNumber": 3}], SliceThickness=2.5
+    )
+    series(tmp_path / "whole", axial(2, step=5.0), SliceThickness=2.5, SeriesInstanceUID="2.25.9",
+           each=[{"SOPInstanceUID": "2.25.91"}, {"SOPInstanceUID": "2.25.92"}])  # fmt: skip
+    assert sorted(codes_of(tmp_path)) == [[], [Code.MissingSlices]]
+
+
+@pytest.mark.parametrize(("offsets", "place"), [([0, 3, 6], 5.0), ([5, 8, 11], 5.0), ([3, 6, 9], None)])
+def test_dose_planes_are_relative_or_patient_coordinates_and_nothing_else(tmp_path, offsets, place):
+    """PS3.3 C.8.8.3.2: the first offset is zero, or the third coordinate of the position."""
+    data = image(np.stack([picture()] * 3), DOSE, Modality="RTDOSE", DoseGridScaling=1e-5,
+                 GridFrameOffsetVector=offsets, ImagePositionPatient=[0, 0, 5], **PLACE)  # fmt: skip
+    save(data, tmp_path / "a")
+    if place is None:
+        assert "DamagedHeader" in refusals(tmp_path)
+    else:
+        (scan,) = scans.read(tmp_path)
+        np.testing.assert_allclose(scan.affine, [[-0.75, 0, 0, 0], [0, -0.5, 0, 0], [0, 0, 3, 5], [0, 0, 0, 1]])
+
+
+def test_a_pet_without_units_is_flagged(tmp_path):
+    for units, expected in (("BQML", []), (None, [Code.UnknownUnits])):
+        series(tmp_path / str(units), axial(3), sop_class=PET, RescaleSlope=2, RescaleIntercept=0, Units=units)
+        assert codes_of(tmp_path / str(units)) == [expected]
+
+
+def test_an_ultrasound_volume_without_geometry_says_so(tmp_path):
+    """Its frames lie in a frame of the probe (PS3.3 C.8.24.3), not of the patient."""
+    data = image(np.stack([picture()] * 3), "1.2.840.10008.5.1.4.1.1.6.2", Modality="US")
+    data.PerFrameFunctionalGroupsSequence = [Dataset() for _ in range(3)]
+    save(data, tmp_path / "a")
+    assert codes_of(tmp_path) == [[Code.NoGeometry]]
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90"])
+@pytest.mark.parametrize("said", [1, 2])
+def test_encoded_frames_beyond_those_said_are_refused(tmp_path, syntax, said):
+    encode = {"50": imagecodecs.jpeg8_encode, "80": imagecodecs.jpegls_encode, "90": imagecodecs.jpeg2k_encode}
+    frames = [bytes(encode[syntax[-2:]](picture(seed=k, high=255).astype(np.uint8))) for k in range(3)]
+    data = image(picture(high=255), MR, syntax, stored=8, NumberOfFrames=said, PixelData=encapsulate(frames))
+    save(data, tmp_path / "a")
+    with pytest.raises(scans.ScanError, match="more frames"):
+        scans.survey(tmp_path).scans[0].load()
+
+
+def test_a_qform_that_mirrors_the_sform_is_flagged(tmp_path):
+    affine = np.diag([2.0, 2, 3, 1])
+    picture_ = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), affine)
+    picture_.set_sform(affine, 4)
+    picture_.set_qform(affine, 1)
+    nibabel.save(picture_, tmp_path / "a.nii")
+    assert codes_of(tmp_path) == [[]]
+    picture_.set_qform(np.diag([-1, 1, 1, 1]) @ affine, 1)
+    nibabel.save(picture_, tmp_path / "a.nii")
+    assert codes_of(tmp_path) == [[Code.ConflictingGeometry]]

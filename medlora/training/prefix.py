@@ -70,11 +70,12 @@ class FrozenPrefix:
     def suffix(self, features: Tensor) -> Tensor:
         """The model's output for images whose :meth:`features` are given, (N, ``*shape``) → logits (N, K)."""
         count = len(features)
-        modules = dict(self.model.named_modules())
+        cut = self.model.get_submodule(self.cut)
         with ExitStack() as stack:
             for path in self.skipped:
-                stack.enter_context(_returning(modules[path], self._outputs[path], count, features))
-            stack.callback(modules[self.cut].register_forward_pre_hook(lambda _m, args: (features, *args[1:])).remove)
+                module = self.model.get_submodule(path)
+                stack.enter_context(_returning(module, self._outputs[path], count, features))
+            stack.callback(cut.register_forward_pre_hook(lambda _m, args: (features, *args[1:])).remove)
             return self.model(features.new_zeros(()).expand(count, *self._image))
 
 

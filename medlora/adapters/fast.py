@@ -139,6 +139,16 @@ def _times(factor: Tensor, scale: float, like: Tensor) -> Tensor:
     return factor.to(like.dtype) * scale
 
 
+def _channels_last(x: Tensor) -> bool:
+    """Whether the channels of x (N, C, H, W) lie next to each other in memory, and not the columns."""
+    return x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _columns(x: Tensor, last: bool) -> Tensor:
+    """x (N, C, *space) as columns of positions: (C, N·T) where channels come ``last`` in memory, else (N, C, T)."""
+    return x.movedim(1, 0).flatten(1) if last else x.flatten(2)
+
+
 def _fresh(y: Tensor) -> Tensor:
     """``y``, no view of another tensor: as output of a function that could not be changed in place, as by a ReLU."""
     return torch.ops.aten._unsafe_view(y, y.shape)
@@ -184,6 +194,7 @@ class _Conv(torch.autograd.Function):
         ctx.geometry, ctx.pieces, ctx.dtype = geometry, pieces, _compute_dtype(x, factors)
         x = x.to(ctx.dtype)
         ctx.thin = not any(a.requires_grad for a in factors[::2])
+        ctx.last = _channels_last(x)
         ctx.like = x.new_empty(1).expand(x.shape)  # where x is not kept, the backward kernel still asks for its shape
         kept = [_conv(x, a.to(ctx.dtype), None, geometry) for a in factors[::2]] if ctx.thin else [x]
         full = _updated(weight, scales, pieces, factors, ctx.dtype)
@@ -198,12 +209,16 @@ class _Conv(torch.autograd.Function):
         factors, kept = saved[:count], saved[count:]
         x = ctx.like if ctx.thin else kept[0]
         # elsewhere than on a CPU the convolution's own kernels are as fast, and fewer
-        flat = _is_product(weight, ctx.geometry) and grad.is_contiguous() and grad.device.type == "cpu"
+        flat = _is_product(weight, ctx.geometry) and grad.device.type == "cpu"
+        if ctx.last:
+            grad = grad.contiguous(memory_format=torch.channels_last)
+        else:
+            flat = flat and grad.is_contiguous()
         dx = None
         if ctx.needs_input_grad[0]:
             if full is None:
                 full = _updated(weight, scales, ctx.pieces, factors, ctx.dtype)
-            if flat:
+            if flat and not ctx.last:  # else the convolution's kernel is as fast, or twice as fast
                 dx = _thin(full.flatten(1).T, grad.flatten(2)).view(x.shape)
             else:
                 dx = _conv_backward(grad, x, full, ctx.geometry, input_gradient=True)
@@ -212,12 +227,12 @@ class _Conv(torch.autograd.Function):
             a, b = factors[2 * i : 2 * i + 2]
             g = grad if rows is None else grad[:, rows[0] : rows[1]]
             if ctx.thin:
-                grads += (None, (scale * _over(kept[i].flatten(2), g.flatten(2)).T).to(b.dtype))
+                grads += (None, (scale * _over(_columns(kept[i], ctx.last), _columns(g, ctx.last)).T).to(b.dtype))
                 continue
             if flat:
-                da, db = _gradients(x.flatten(2), g.flatten(2), a.flatten(1), b, scale)
+                da, db = _gradients(_columns(x, ctx.last), _columns(g, ctx.last), a.flatten(1), b, scale)
             else:
-                da, db = _conv_gradients(x, g, a, b, scale, ctx.geometry)
+                da, db = _conv_gradients(x, g, a, b, scale, ctx.geometry, ctx.last)
             grads += (da.view(a.shape).to(a.dtype), db.to(b.dtype))
         dbias = grad.sum([0, *range(2, grad.dim())]) if ctx.needs_input_grad[3] else None
         return dx, None, None, dbias, None, None, *grads
@@ -229,13 +244,19 @@ def _is_product(weight: Tensor, geometry: Any) -> bool:
     return all(k == 1 for k in weight.shape[2:]) and all(s == 1 for s in stride) and not any(padding)
 
 
-def _conv_gradients(x: Tensor, g: Tensor, a: Tensor, b: Tensor, scale: float, geometry: Any) -> tuple[Tensor, Tensor]:
+def _conv_gradients(
+    x: Tensor, g: Tensor, a: Tensor, b: Tensor, scale: float, geometry: Any, last: bool
+) -> tuple[Tensor, Tensor]:
     """scale · dA (r, in, *kernel) and scale · dB (out, r) of a convolution."""
     if _low_rank_is_cheaper(x.is_cuda, x.dtype, g[:, 0].numel(), a[0].numel(), b.shape[0], a.shape[0]):
-        u = _thin(_times(b, scale, x).T, g.flatten(2)).unflatten(2, g.shape[2:])
+        factor = _times(b, scale, x)
+        if last:
+            u = (g.permute(0, 2, 3, 1) @ factor).permute(0, 3, 1, 2)
+        else:
+            u = _thin(factor.T, g.flatten(2)).unflatten(2, g.shape[2:])
         h = _conv(x, _times(a, scale, x), None, geometry)
         da = _conv_backward(u, x, x.new_empty(1).expand(a.shape), geometry, input_gradient=False)
-        return da, _over(h.flatten(2), g.flatten(2)).T
+        return da, _over(_columns(h, last), _columns(g, last)).T
     like = x.new_empty(1).expand(b.shape[0], *a.shape[1:])
     dw = _conv_backward(g, x, like, geometry, input_gradient=False)
     return _projected(dw.flatten(1), a.flatten(1), b, scale)

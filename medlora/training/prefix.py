@@ -47,6 +47,7 @@ class FrozenPrefix:
         cut: path of the module whose first input the prefix computes.
         shape: of that input for one image.
         skipped: paths of the modules that the suffix does not compute.
+        channels_last: whether that input has its channels side by side in memory, as (N, C, H, W).
     """
 
     model: nn.Module
@@ -55,6 +56,7 @@ class FrozenPrefix:
     skipped: list[str]
     _image: tuple[int, ...]
     _outputs: dict[str, Any] = field(repr=False)
+    channels_last: bool = False
 
     def features(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, H, W) → what enters the cut module, (N, ``*shape``); in evaluation mode."""
@@ -70,6 +72,8 @@ class FrozenPrefix:
     def suffix(self, features: Tensor) -> Tensor:
         """The model's output for images whose :meth:`features` are given, (N, ``*shape``) → logits (N, K)."""
         count = len(features)
+        if self.channels_last and features.device.type == "cpu":
+            features = features.contiguous(memory_format=torch.channels_last)
         cut = self.model.get_submodule(self.cut)
         with ExitStack() as stack:
             for path in self.skipped:
@@ -99,6 +103,8 @@ def find_prefix(model: nn.Module, example: Tensor) -> FrozenPrefix | str:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(0)
             noise = torch.randn(_PROBES, *example.shape[1:]).to(example)
+            if example.is_contiguous(memory_format=torch.channels_last):
+                noise = noise.contiguous(memory_format=torch.channels_last)
             return _find(model, noise)
     finally:
         for module, mode in modes:
@@ -188,6 +194,9 @@ def _proved(prefix: FrozenPrefix, images: Tensor, later: list[_Call], expected: 
     given = _input_at(prefix.model, prefix.cut, images)
     if given.requires_grad:
         return False
+    prefix.channels_last = (
+        given.dim() == 4 and not given.is_contiguous() and given.is_contiguous(memory_format=torch.channels_last)
+    )
     modules = dict(prefix.model.named_modules())
     seen: dict[str, list[Any]] = {}
     trained = [parameter for parameter in prefix.model.parameters() if parameter.requires_grad]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Sequence
@@ -20,7 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: words after ``medlora``; none for those of the process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(run(words))
+    code = run(words)
+    gc.freeze()  # or the interpreter's last collections look at all that was imported, which takes a second
+    sys.exit(code)
 
 
 def run(words: Sequence[str]) -> int:

@@ -56,12 +56,14 @@ def check(
 ) -> int:
     """Look through an archive, join labels, split by patient, and say what is wrong with it."""
     from medlora.cohorts import Cohort
-    from medlora.cohorts.folder import may_write
+    from medlora.cohorts.folder import may_write, refuse_another
     from medlora.cohorts.labelling import labelling
     from medlora.progress import say
 
     may_write(output, overwrite, [archive, *([labels] if labels is not None else [])])
-    say(f"the cohort is written to {output}")
+    if not overwrite:
+        refuse_another(output, archive, labels)
+    say(f"the cohort will be written to {output}")
     cohort = Cohort.from_archive(
         archive,
         labels,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medlora.cli.options import RESEARCH_USE_ONLY, Debug, Device, Json, Modality, Overwrite, Weights, show
+from medlora.cli.options import RESEARCH_USE_ONLY, Debug, Device, Json, Modality, Overwrite, Weights, quoted, show
 
 
 def predict(
@@ -53,14 +53,21 @@ def predict(
         "answered": answers.answered,
         "unanswered": int(unanswered.sum()),
         "predicted": counts,
+        "warnings": list(answers.warnings),
     }
-    lines = [
+    lines = [f"Warning: {warning}" for warning in answers.warnings]
+    lines += [
         f"{answers.answered} of {len(table)} rows answered: " + ", ".join(f"{n} {name}" for name, n in counts.items())
     ]
     lines += [f"  not answered: {n} × {reason}" for reason, n in unanswered.head(10).items()]
     lines += [f"Predictions: {output}"]
     if linkage is None:
         lines += ["Rows carry a scan_id and no file name; --linkage FILE also writes which files they are of."]
-    lines += [RESEARCH_USE_ONLY, "", f"Next, once the true labels are known: fill {truth}, and medlora evaluate it"]
+    lines += [RESEARCH_USE_ONLY]
+    if answers.answered:
+        lines += [
+            "",
+            f"Next, once the true labels are known: fill {truth}, and medlora evaluate {quoted(output)} -o DIR",
+        ]
     show(lines, values, as_json)
     return 0 if answers.answered else 3

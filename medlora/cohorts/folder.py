@@ -124,6 +124,25 @@ def may_write(
     return True
 
 
+def refuse_another(
+    folder: str | os.PathLike[str], archive: str | os.PathLike[str], labels: str | os.PathLike[str] | None
+) -> None:
+    """Raise where ``folder`` is the cohort of another archive, or of another file of labels.
+
+    To check again after the labels were corrected or scans were added updates a cohort; this would replace it.
+    """
+    if not is_cohort(folder):
+        return
+    earlier = json.loads((Path(folder) / "cohort.json").read_bytes())
+    for what, now in (("archive", archive), ("labels", labels)):
+        before = earlier.get(what)
+        if before is not None and (now is None or Path(before).resolve() != Path(now).resolve()):
+            raise MedloraError(
+                f"{folder} is the cohort of other {what} ({before}), and would be replaced",
+                "choose another -o/--output, or add --overwrite",
+            )
+
+
 def write(
     folder: str | os.PathLike[str],
     contents: Contents,

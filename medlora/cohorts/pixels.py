@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medlora.cohorts.places import Place, is_inside, located
-from medlora.cohorts.readings import met
+from medlora.cohorts.readings import met, tells
 
 if TYPE_CHECKING:
     from medlora.scans import Scan, ScanFiles
@@ -131,8 +131,7 @@ def _look_at(place: Place, system: str, scan: Scan, picture: bool) -> Looked:
     if inside and picture:
         slice_number = min(max(round(float(voxel[2])), 0), scan.array.shape[2] - 1)
         image = png(middle(scan.array, slice_number), mark=(float(voxel[0]), float(voxel[1])))
-    volume = scan.modality == "CT" and scan.array.ndim == 3 and min(scan.array.shape) > 1
-    seen = met(place.centre, system, scan.array, scan.affine) if inside and volume else None
+    seen = met(place.centre, system, scan.array, scan.affine) if inside and tells(scan) else None
     return Looked((float(ras[0]), float(ras[1]), float(ras[2])), inside, image, seen)
 
 

@@ -8,11 +8,14 @@ mirror image, as a rule, is not.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medlora.cohorts.places import located
+
+if TYPE_CHECKING:
+    from medlora.scans import Scan
 
 DECLARED = "as declared"
 _MIRRORED = {
@@ -51,6 +54,11 @@ def readings(centre: Iterable[float], system: str, shape: tuple[int, ...]) -> di
     last = np.asarray(shape[:3]) - 1
     others = {name: np.where(np.array(signs) < 0, last - point, point) for name, signs in _MIRRORED.items()}
     return {DECLARED: point, **others, "in the order z, y, x": point[::-1]}
+
+
+def tells(scan: Scan) -> bool:
+    """Whether densities about a place mean anything here: in volumes of CT."""
+    return scan.modality == "CT" and scan.array.ndim == 3 and min(scan.array.shape) > 1
 
 
 def met(centre: Iterable[float], system: str, array: np.ndarray, affine: np.ndarray) -> frozenset[str]:

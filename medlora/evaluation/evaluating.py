@@ -22,6 +22,8 @@ from medlora.evaluation.result import Evaluation, Metric
 from medlora.evaluation.subgroups import subgroups
 from medlora.evaluation.table import Predictions, check_predictions
 
+NOTHING = "none"  # what the column predicted says where no finding is answered
+
 
 def evaluate(
     predictions: str | os.PathLike[str] | pd.DataFrame,
@@ -42,8 +44,8 @@ def evaluate(
     Args:
         predictions: a predictions CSV or the table that `read_predictions` gives.
         positive: the positive class of two; by default the last ``p_`` column.
-        threshold: the frozen operating point, or a threshold of the positive class; None for 0.5 (two classes,
-            findings) or the most probable class (more).
+        threshold: the frozen operating point, or a threshold of the positive class; None for the one that a column
+            ``predicted`` was made with, else 0.5 (two classes, findings), or the most probable class (more).
         prevalence: also give PPV and NPV at this share of positives.
         min_specificity: also give the partial area between this specificity and 1 (standardised).
         interval: of proportions: "wilson" or "exact" (Clopper-Pearson).
@@ -110,11 +112,35 @@ def _operating_point(checked: Predictions, threshold: float | OperatingPoint | N
         return OperatingPoint(float(threshold), positive=checked.positive)
     if not checked.probability:
         return None
-    if checked.kind == "multilabel":
-        return OperatingPoint(dict.fromkeys(checked.classes, 0.5), "default")
     if checked.kind == "multiclass":
         return OperatingPoint(None, "default")
-    return OperatingPoint(0.5, "default", positive=checked.positive)
+    given = {name: _threshold_given(checked, name) for name in judged(checked)}
+    rule = "default" if set(given.values()) <= {None, 0.5} else "that of the column 'predicted'"
+    values = {name: 0.5 if value is None else value for name, value in given.items()}
+    if checked.kind == "multilabel":
+        return OperatingPoint(values, rule)
+    return OperatingPoint(values[checked.positive], rule, positive=checked.positive)
+
+
+def _threshold_given(checked: Predictions, name: str) -> float | None:
+    """A threshold at which ``name`` is answered just where the file's own column ``predicted`` says it; 0.5 if it is
+    one, None where there is no such column or no such threshold."""
+    if "predicted" not in checked.frame.columns:
+        return None
+    words = checked.frame["predicted"].fillna("").astype(str)
+    if words.eq("").any():
+        return None
+    split = words.str.split("|") if checked.kind == "multilabel" else words.map(lambda word: [word])
+    known = {*checked.classes, NOTHING} if checked.kind == "multilabel" else set(checked.classes)
+    if not split.map(known.issuperset).all():
+        return None
+    said = split.map(lambda parts: name in parts).to_numpy()
+    score = checked.score(name)
+    above = float(score[said].min()) if said.any() else float(np.nextafter(score.max(), 2))
+    below = float(score[~said].max()) if not said.all() else -np.inf
+    if not below < above:
+        return None
+    return 0.5 if below < 0.5 <= above else above
 
 
 def judged(checked: Predictions) -> list[str]:

@@ -141,6 +141,7 @@ def check_predictions(predictions: pd.DataFrame, *, positive: str | None = None)
     """
     frame = predictions if predictions.index.name == "row" else predictions.reset_index(drop=True)
     notes: list[str] = []
+    frame = _answered(frame, notes)
     names = [str(c)[2:] for c in frame.columns if str(c).startswith("p_")]
     multilabel = [c for c in names if f"y_{c}" in frame.columns]
     if multilabel and "y" not in frame.columns:
@@ -284,6 +285,30 @@ def _check_patients(frame: pd.DataFrame, known: NDArray[np.bool_]) -> None:
             f"{int(blank.sum())} of {int(known.sum())} labelled rows have no patient: {rows(frame, blank)}",
             "fill the column for every row, or remove it (every row then counts as its own patient)",
         )
+
+
+def _answered(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Without the rows that say, in a column ``reason`` as ``medlora predict`` writes it, why they hold no answer."""
+    columns = [c for c in frame.columns if str(c).startswith("p_") or c == "score"]
+    if "reason" not in frame.columns or not columns:
+        return frame
+    cells = frame[[*columns, "reason"]].astype(object).where(frame[[*columns, "reason"]].notna(), "").astype(str)
+    empty = cells.map(str.strip).eq("")
+    unanswered = (empty[columns].all(axis=1) & ~empty["reason"]).to_numpy()
+    if not unanswered.any():
+        return frame
+    if unanswered.all():
+        raise MedloraError(
+            f"none of the {len(frame)} rows has an answer; the first says: {frame['reason'].iloc[0]}",
+            "see the column reason of each row",
+        )
+    notes.append(
+        f"{int(unanswered.sum())} of {len(frame)} rows have no answer but a reason why not, and were left out: the "
+        "figures are of those answered."
+    )
+    if frame.index.name != "row":
+        frame = frame.set_axis(pd.RangeIndex(2, len(frame) + 2, name="row"))
+    return frame[~unanswered]
 
 
 def _labelled(frame: pd.DataFrame, known: NDArray, notes: list[str], *arrays: NDArray) -> tuple:

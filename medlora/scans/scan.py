@@ -45,9 +45,14 @@ class Excluded:
     reason: str = ""
     scan_id: str | None = None
 
+    @property
+    def issue(self) -> Issue:
+        """The code with its detail; prints as a sentence."""
+        return Issue(self.code, self.reason)
+
     def __str__(self) -> str:
         files = f"{len(self.paths)} file{'s' if len(self.paths) != 1 else ''}"
-        return f"{files}: {Issue(self.code, self.reason)}"
+        return f"{files}: {self.issue}"
 
 
 @dataclass(eq=False)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
+from medlora.cohorts import readings
 from medlora.errors import MedloraError
 from medlora.progress import track
 from medlora.training.asked import Asked, read_asked
@@ -35,10 +36,12 @@ class Answers:
             anybody. Where places in scans were asked about, a row for each of them, with its centre (x_mm, y_mm, z_mm,
             RAS+) and the row of the table of cases.
         sources: the files of each row of ``table``; they may carry names, so they are kept apart from it.
+        warnings: what must be known before the answers are used.
     """
 
     table: pd.DataFrame
     sources: list[tuple[Path, ...]]
+    warnings: tuple[str, ...] = ()
 
     @property
     def answered(self) -> int:
@@ -85,7 +88,7 @@ def predict(
 
     Raises:
         MedloraError: a path does not exist, or there is no file at all; places are given to an adapter that answers for
-            whole scans, or the reverse.
+            whole scans, or the reverse; or the places are, beyond doubt, given in another coordinate system.
     """
     from medlora import scans
     from medlora.cohorts.modality import with_modality
@@ -107,8 +110,9 @@ def predict(
     wanted, others = _selected(model, survey) if asked is None else ([], [])
     if asked is not None:
         wanted = [item for item in survey.scans if item.scan_id in asked.of_scan]
+    met: list[frozenset[str]] = []
     for item in track(wanted, "predicting scans"):
-        for row, image in _images(model, item, asked):
+        for row, image in _images(model, item, asked, met):
             if image is not None:
                 waiting.append((len(rows), image))
             rows.append(_row(model, item, salt) | row)
@@ -127,9 +131,9 @@ def predict(
                 _empty(model, "") | {"row": number, "reason": "the row has no centre, or is about no scan found"}
             )
             sources.append(())
-        return Answers(pd.DataFrame(rows), sources)
+        return Answers(pd.DataFrame(rows), sources, _read_otherwise(met, asked.system))
     for left_out in survey.excluded:
-        rows.append(_empty(model, left_out.scan_id or "") | {"reason": f"{left_out.code.name}: {left_out.reason}"})
+        rows.append(_empty(model, left_out.scan_id or "") | {"reason": str(left_out.issue)})
         sources.append(tuple(left_out.paths))
     return Answers(pd.DataFrame(rows), sources)
 
@@ -162,10 +166,28 @@ def _asked(
     return read_asked(cases, coordinates, survey, roots, model.info["task"].get("select"))
 
 
+def _read_otherwise(met: list[frozenset[str]], system: str) -> tuple[str, ...]:
+    """A warning where more centres meet something if their coordinates are read in another way (as in a check).
+
+    Raises:
+        MedloraError: it is beyond doubt.
+    """
+    said = readings.sentence(readings.count(met), system)
+    if said is None:
+        return ()
+    what, certain = said
+    if certain:
+        raise MedloraError(what, "declare the system that the centres are in; nothing was written")
+    return (what,)
+
+
 def _images(
-    model: Predictor, item: ScanFiles, asked: Asked | None
+    model: Predictor, item: ScanFiles, asked: Asked | None, met: list[frozenset[str]]
 ) -> Iterator[tuple[dict[str, object], torch.Tensor | None]]:
-    """What is special about the rows of a scan, and the prepared image of each, None where there is a reason."""
+    """What is special about the rows of a scan, and the prepared image of each, None where there is a reason.
+
+    Of places, ``met`` gets the readings of their coordinates under which something lies there.
+    """
     prepare = model.preset.preparation()
     try:
         scan = item.load()
@@ -179,6 +201,8 @@ def _images(
         centre = None
         if asked is not None and place is not None:
             centre = asked.centre(place, scan)
+            if readings.tells(scan):
+                met.append(readings.met(place.centre, asked.system, scan.array, scan.affine))
             row = {"case_id": f"{item.scan_id}:{number}", **dict(zip(_CENTRE, centre, strict=True)), "row": place.row}
         try:
             yield row, torch.as_tensor(prepare(scan, centre))

@@ -33,6 +33,7 @@ class KeepBest(Callback):
         order: told which epoch comes next.
         after: the state that the training goes on from.
         writes: whether it writes and speaks, as one of several processes does.
+        chooses: whether the best epoch will be kept, so that it is worth a word which it is.
     """
 
     def __init__(
@@ -43,9 +44,10 @@ class KeepBest(Callback):
         order: Order,
         after: Checkpoint | None,
         writes: bool = True,
+        chooses: bool = False,
     ) -> None:
         self.folder, self.digest, self.patience, self.order, self.after = folder, digest, patience, order, after
-        self.writes = writes
+        self.writes, self.chooses = writes, chooses
         self.rows: list[dict[str, float]] = list(after.history) if after is not None else []
         self.best: dict[str, torch.Tensor] = after.best if after is not None else {}
         self.order.epoch = len(self.rows)
@@ -78,7 +80,7 @@ class KeepBest(Callback):
         epochs = module.settings.passes
         say(
             f"epoch {row['epoch']:.0f} of {epochs}: loss {row['train_loss']:.3f}, on the tune split loss "
-            f"{row['tune_loss']:.3f}, AUC {row['tune_auc']:.3f}{' (best so far)' if better else ''}; "
+            f"{row['tune_loss']:.3f}, AUC {row['tune_auc']:.3f}{' (best so far)' if better and self.chooses else ''}; "
             f"{row['seconds']:.0f} s"
         )
         if self._waited_enough() and len(self.rows) < epochs:

@@ -258,7 +258,8 @@ def fit(
     module = AdapterTraining(
         model, adapter, preset, task, loss, settings, steps, prefix, names, after, order, tune.labels, member
     )
-    keep, stop = KeepBest(folder, digest, settings.patience, order, after, rank == 0), StopBetweenBatches()
+    keep = KeepBest(folder, digest, settings.patience, order, after, rank == 0, not _keeps_last(settings))
+    stop = StopBetweenBatches()
     if after is not None:
         adapter.load_state_dict(after.adapter)
     if keep.finished(settings.passes):
@@ -305,9 +306,13 @@ def fit(
     return _kept(adapter, keep, settings)
 
 
+def _keeps_last(settings: Train) -> bool:
+    return settings.keep == "last" or (settings.keep is None and settings.patience is None)
+
+
 def _kept(adapter: Adapter, keep: KeepBest, settings: Train) -> dict[str, float]:
     """Leave the adapter with the tensors of the epoch to keep; that epoch's row."""
-    if settings.keep == "last" or (settings.keep is None and settings.patience is None):
+    if _keeps_last(settings):
         return keep.rows[-1]  # the adapter has its tensors
     adapter.load_state_dict(keep.best)
     return max(keep.rows, key=lambda row: row["tune_auc"])

@@ -121,6 +121,8 @@ def evaluate_adapter(
         same_data_warning=overlap,
     )
     judged = evaluation.evaluate(tables["adapter"], threshold=model.operating_point, covariates=_covariates(table))
+    if isinstance(overlap, str):
+        judged = replace(judged, notes=(overlap, *judged.notes))
     judged.write(output, context, overwrite=overwrite)
     files.write_text(Path(output) / "predictions.csv", tables["adapter"].to_csv(index=False, lineterminator="\n"))
     return judged

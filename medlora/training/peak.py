@@ -14,10 +14,11 @@ def peak_mb(device: str) -> float:
     Linux is asked for VmHWM (proc(5)), which begins anew with each program; getrusage(2) hands down what
     the process that started it had taken.
     """
-    import torch
+    if device != "cpu":
+        import torch
 
-    if torch.cuda.is_available() and device != "cpu":
-        return torch.cuda.max_memory_allocated() / 1e6
+        if torch.cuda.is_available():
+            return torch.cuda.max_memory_allocated() / 1e6
     try:
         found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
     except OSError:  # not Linux

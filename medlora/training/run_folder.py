@@ -64,19 +64,23 @@ def checkpoint_in(folder: Path, digest: str) -> Checkpoint | None:
 
 @contextmanager
 def run_folder(folder: Path, overwrite: bool, resume: bool) -> Iterator[Path]:
-    """Make a run folder whose STATUS says how far it is: running, then done, interrupted or failed."""
+    """Make a run folder whose STATUS says how far it is: running, then done, interrupted or failed.
+
+    A request that fails before there is anything in it leaves none, so that it can be repeated, corrected.
+    """
     if overwrite and files.holds_something(folder):
         if not (folder / "STATUS").is_file():
             raise MedloraError(f"{folder} is no run, so it is not overwritten", "choose another -o/--output")
         shutil.rmtree(folder)
     if not (resume and (folder / "STATUS").is_file()):
         files.refuse_existing(folder, "the run")
+    fresh = not files.holds_something(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise files.cannot_write(folder, error) from error
     files.write_text(folder / "STATUS", "running\n")
-    status = "failed\n"
+    status: str | None = "failed\n"
     try:
         with log_to(folder / "log.txt"):
             yield folder
@@ -87,11 +91,19 @@ def run_folder(folder: Path, overwrite: bool, resume: bool) -> Iterator[Path]:
             say("interrupted; the same command with --resume goes on after the last finished epoch")
         raise
     except MedloraError as error:
-        status = f"failed: {error.what}\n"
+        status = f"failed: {error.what}\n" if not fresh or _has_begun(folder) else None
         raise
     except OSError as error:
         raise (files.cannot_write(folder, error) if files.is_about(error, folder) else error) from error
     finally:
         shutil.rmtree(folder / "cache", ignore_errors=True)
         with suppress(OSError, MedloraError):  # a full disk must not hide what went wrong first
-            files.write_text(folder / "STATUS", status)
+            if status is None:
+                shutil.rmtree(folder)
+            else:
+                files.write_text(folder / "STATUS", status)
+
+
+def _has_begun(folder: Path) -> bool:
+    """Whether a run got so far that its folder tells more than the message of its end does."""
+    return any(path.name not in ("STATUS", "log.txt", "cache") for path in folder.iterdir())

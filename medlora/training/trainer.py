@@ -164,6 +164,8 @@ def _train(
         seed=settings.seed,
     )
     say(f"backbone {backbone.name} ({backbone.source}); licence {backbone.licence}; trained on {backbone.trained_on}")
+    if len(task.judged) == 1:
+        say(f"the positive class is {task.judged[0]!r}; --classes names them in another order, the positive one last")
     preset = _preset(config, cases, backbone)
     settings.learning_rate, settings.epochs, config.adapter.batchnorm = (
         config.learning_rate, config.epochs, config.batchnorm)  # fmt: skip
@@ -263,6 +265,11 @@ def _train(
             together,
             logger,
             watching,
+        )
+    if probe is not None and probe.tune_auc > kept_row["tune_auc"]:
+        say(
+            f"on the tune split the linear probe alone is better (AUC {probe.tune_auc:.3f}, {kept_row['tune_auc']:.3f} "
+            "with the adapter): medlora compare tells whether it is for this task"
         )
     info = base | {
         "training": base["training"]

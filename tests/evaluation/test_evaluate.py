@@ -166,12 +166,51 @@ def test_operating_point_freezes_and_thaws():
             OperatingPoint.from_dict(wrong)
 
 
-def test_other_answers_in_the_file_are_said():
+def test_the_answers_in_the_file_are_judged_and_others_are_said():
     frame = binary(100)
     frame["predicted"] = np.where(frame.p_opacity >= 0.3, "opacity", "normal")
+    judged, hits = evaluate(frame), frame["predicted"] == "opacity"
+    assert judged.get("sensitivity").value == pytest.approx(hits[frame.y == "opacity"].mean())
+    assert judged.get("specificity").value == pytest.approx(1 - hits[frame.y == "normal"].mean())
+    assert (
+        judged.operating_point.value == frame.p_opacity[hits].min()
+        and judged.notes == evaluate(frame, threshold=0.3).notes
+    )
     between = ((frame.p_opacity >= 0.3) & (frame.p_opacity < 0.5)).sum()
-    assert any(n.startswith(f"{between} of 100 answers") for n in evaluate(frame).notes)
-    assert not any("answers in the column" in n for n in evaluate(frame, threshold=0.3).notes)
+    assert any(n.startswith(f"{between} of 100 answers") for n in evaluate(frame, threshold=0.5).notes)
+    frame["predicted"] = np.where(frame.p_opacity >= 0.5, "opacity", "normal")
+    assert evaluate(frame).operating_point.rule == "default"
+    frame.loc[frame.p_opacity.idxmax(), "predicted"] = "normal"  # now no threshold gives these answers
+    assert any(n.startswith("1 of 100 answers") for n in evaluate(frame).notes)
+
+
+def test_thresholds_of_findings_are_those_of_the_answers_in_the_file():
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {f"p_{c}": random.random(60) for c in "ab"} | {f"y_{c}": random.integers(0, 2, 60) for c in "ab"}
+    )
+    said = {"a": frame.p_a >= 0.2, "b": frame.p_b >= 0.7}
+    frame["predicted"] = ["|".join(c for c in "ab" if said[c][i]) or "none" for i in range(60)]
+    judged = evaluate(frame)
+    for c in "ab":
+        assert judged.operating_point.value[c] == frame[f"p_{c}"][said[c]].min()
+        assert judged.get("sensitivity", c).value == pytest.approx(said[c][frame[f"y_{c}"] == 1].mean())
+
+
+def test_rows_without_an_answer_but_with_a_reason_are_left_out_and_said(tmp_path):
+    frame = binary(40).assign(reason="")
+    judged = evaluate(frame)
+    frame.loc[[3, 7], ["p_normal", "p_opacity"]] = np.nan
+    frame.loc[[3, 7], "reason"] = "TruncatedPixelData: The file ends before its pixels do."
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    for given in (frame, tmp_path / "a.csv"):
+        part = evaluate(given)
+        assert part.predictions.n == 38 and any(n.startswith("2 of 40 rows have no answer") for n in part.notes)
+    assert part.get("auc").value == pytest.approx(evaluate(binary(40).drop(index=[3, 7])).get("auc").value)
+    assert judged.predictions.n == 40
+    frame.loc[3, "reason"] = ""
+    with pytest.raises(MedloraError, match="1 of 39"):
+        evaluate(frame)
 
 
 def test_seeds_and_folds_are_not_patients(tmp_path):

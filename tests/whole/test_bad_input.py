@@ -211,6 +211,29 @@ def test_bad_options_of_train(call, whole, tmp_path, words, said):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_request_that_fails_before_the_training_leaves_nothing_in_the_way(call, whole, tmp_path):
+    code, _, err = call("train", whole.cohort, "-o", tmp_path / "run", "--backbone", "resnet81")
+    assert code == 2 and "resnet" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_cohort_of_other_labels_is_not_replaced_unasked(call, whole, tmp_path):
+    labels = tmp_path / "labels.csv"
+    shutil.copy(whole.labels, labels)
+    words = ["check", whole.archive, "--labels", labels, "-o", tmp_path / "cohort"]
+    assert call(*words)[0] == 0
+    labels.write_text(labels.read_text().rstrip().rpartition("\n")[0] + "\n")  # corrected: the cohort is updated
+    assert call(*words)[0] == 0
+    before = (tmp_path / "cohort" / "cohort.csv").read_bytes()
+    shutil.copy(labels, tmp_path / "others.csv")
+    code, _, err = call("check", whole.archive, "--labels", tmp_path / "others.csv", "-o", tmp_path / "cohort")
+    assert code == 2 and "other labels" in err and "--overwrite" in err
+    assert (tmp_path / "cohort" / "cohort.csv").read_bytes() == before
+    code, _, err = call("check", whole.archive, "-o", tmp_path / "cohort")
+    assert code == 2 and "other labels" in err
+    assert call(*words[:2], "--labels", tmp_path / "others.csv", "-o", tmp_path / "cohort", "--overwrite")[0] == 0
+
+
 def test_ctrl_c(whole, tmp_path, call):
     """Exit code 130 and one line; the run says that it was interrupted, and later verbs do not take it for whole."""
     command = [sys.executable, "-c", "from medlora.cli import main; main()", "train", str(whole.cohort),

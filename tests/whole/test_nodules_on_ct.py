@@ -124,6 +124,11 @@ def test_mirrored_coordinates_are_found_out(nodules, tmp_path, name, signs, caps
     )
     if code == 3:
         assert medlora(["train", str(tmp_path / "cohort"), "-o", str(tmp_path / "run")]) == 2
+    capsys.readouterr()
+    asked = ["predict", nodules / "run", nodules / "ct" / "dicom", "--cases", path, "-o", tmp_path / "p.csv"]
+    code = medlora([str(word) for word in asked])
+    said = capsys.readouterr()
+    assert code == 2 and "mirrored left to right" in said.err and not (tmp_path / "p.csv").exists()
     assert name
 
 

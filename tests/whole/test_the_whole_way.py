@@ -129,6 +129,7 @@ def test_evaluate_on_another_cohort(whole, tmp_path, answer):
     assert code == 0
     code, judged = answer("evaluate", whole.run, "--cohort", whole.cohort, "-o", tmp_path / "own")
     assert code == 0
+    assert "were used to train" in judged["notes"][0]
     assert "were used to train" in (tmp_path / "own" / "report.html").read_text(encoding="utf-8")
 
 
@@ -152,7 +153,18 @@ def test_a_scan_that_cannot_be_answered_is_a_row(whole, tmp_path, call):
     reasons = " ".join(rows["reason"])
     assert "Truncated" in reasons or "Damaged" in reasons
     assert "8 slices" in reasons
-    assert "NotAnImage" in reasons
+    assert "NotAnImage: The file holds no image" in reasons
+    rows["y"] = ["opacity" if answer == "" else "" for answer in rows["reason"]]
+    rows = pd.concat([rows, pd.read_csv(whole.run / "predictions" / "test.csv", keep_default_na=False)]).fillna("")
+    rows.to_csv(tmp_path / "labelled.csv", index=False)
+    code, out, err = call("evaluate", tmp_path / "labelled.csv", "-o", tmp_path / "judged")
+    assert code == 0, err
+    threshold = json.loads((whole.run / "adapter" / "medlora.json").read_text())["task"]["operating_point"]["value"]
+    assert "3 of" in out and "rows have no answer but a reason why not" in out
+    judged = json.loads((tmp_path / "judged" / "metrics.json").read_text())["metrics"]
+    at = next(m["at"] for m in judged if m["metric"] == "sensitivity")
+    asked = rows.loc[rows["predicted"] == "opacity", "p_opacity"].astype(float)
+    assert asked.min() >= threshold and ("predicted" in at or threshold == 0.5)
 
 
 def test_predict_picks_the_scan_of_a_study_as_the_training_did(whole, tmp_path, call):

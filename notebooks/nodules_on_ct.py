@@ -80,8 +80,8 @@ print(*said, f"{len(wrong)} of {len(cohort)} cases are left", sep="\n")
 # %% [markdown]
 # ## 4. What the network sees
 #
-# Three planes through the centre, each 24 mm wide, one for each colour channel of the backbone. The window holds lung,
-# ground glass and soft tissue.
+# Three axial slices, through the centre and 2.5 mm below and above it, each 24 mm wide, one for each colour channel of
+# the backbone. The window holds lung, ground glass and soft tissue. (`CTNodulePlanes` shows three planes instead.)
 
 # %%
 from medlora import transforms
@@ -91,9 +91,9 @@ prepare = preset.preparation()
 figure, axes = plt.subplots(2, 6, figsize=(11, 4))
 for row, label in zip(axes, cohort.classes, strict=True):
     for start, case in zip((0, 3), table[table["label"] == label].nlargest(2, "diameter").itertuples(), strict=True):
-        planes = prepare(cohort.scan(case.scan_id), (case.x, case.y, case.z))
-        for axis, plane, name in zip(row[start:], planes, ("axial", "coronal", "sagittal"), strict=False):
-            axis.imshow(plane, cmap="gray", vmin=0, vmax=1)
+        slices = prepare(cohort.scan(case.scan_id), (case.x, case.y, case.z))
+        for axis, image, name in zip(row[start:], slices, preset.channel_names, strict=False):
+            axis.imshow(image, cmap="gray", vmin=0, vmax=1)
             axis.set_title(f"{label}, {name}", fontsize=8)
             axis.set_axis_off()
 figure.tight_layout()

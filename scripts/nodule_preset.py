@@ -20,7 +20,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import torch
-from monai.transforms import Compose, RandFlip
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
@@ -34,61 +33,30 @@ from medlora.training import probe, train
 from medlora.training.cases import where
 from medlora.training.comparing import with_fold
 from medlora.training.reading import prepared
-from medlora.transforms import CTNodule
-from medlora.transforms.planes import RandMirrorPlanes
+from medlora.transforms import CTNodule, CTNodulePlanes
+from medlora.transforms.ct_nodule import Nodule
 
-APART = 2.5  # mm from slice to slice
 WINDOWS = ((-1000.0, 400.0), (-160.0, 240.0), (-1000.0, -500.0))  # HU: all of it, soft tissue, ground glass
 FOLDS = 5
 
 
-class Parallel(CTNodule):
-    """Channels that lie in one plane, and are mirrored together."""
-
-    def augmentation(self):
-        planes, *others = super().augmentation().transforms
-        assert isinstance(planes, RandMirrorPlanes)
-        return Compose([RandFlip(prob=0.5, spatial_axis=0), RandFlip(prob=0.5, spatial_axis=1), *others])
-
-
 @dataclass(frozen=True)
-class Slices(Parallel):
-    """The axial plane through the centre, and those above and below it."""
-
-    name: ClassVar[str] = "nodule-slices"
-    channel_names: ClassVar[tuple[str, ...]] = ("below", "middle", "above")
-
-    def steps(self, scan, centre=None):
-        x, y, z = centre
-        planes = [
-            list(super(Slices, self).steps(scan, (x, y, self._inside(scan, z + off))))[-1] for off in (-APART, 0, APART)
-        ]
-        yield replace(planes[0], data=torch.cat([plane.data[:1] for plane in planes]))
-
-    @staticmethod
-    def _inside(scan, z):
-        """The height ``z``, or the nearest one that the scan has."""
-        heights = [float(scan.affine[2, :3] @ (0, 0, k) + scan.affine[2, 3]) for k in (0, scan.array.shape[2] - 1)]
-        return float(np.clip(z, min(heights), max(heights)))
-
-
-@dataclass(frozen=True)
-class Windows(Parallel):
+class Windows(CTNodule):
     """The axial plane through the centre, in three windows."""
 
     name: ClassVar[str] = "nodule-windows"
     channel_names: ClassVar[tuple[str, ...]] = ("all", "soft tissue", "ground glass")
 
     def steps(self, scan, centre=None):
-        *_, planes, window = super().steps(scan, centre)
-        axial = planes.data[:1]
+        *_, slices, window = super().steps(scan, centre)
+        axial = slices.data[1:2]
         yield replace(window, data=torch.cat([((axial - low) / (high - low)).clip(0, 1) for low, high in WINDOWS]))
 
 
-FORMS: dict[str, type[CTNodule]] = {"three planes": CTNodule, "three slices": Slices, "three windows": Windows}
+FORMS: dict[str, type[Nodule]] = {"three planes": CTNodulePlanes, "three slices": CTNodule, "three windows": Windows}
 
 
-def probed(cohort: Cohort, form: type[CTNodule]) -> float:
+def probed(cohort: Cohort, form: type[Nodule]) -> float:
     """Mean AUC of logistic regression on the backbone's features, strongly penalised as suits so many of them."""
     backbone = backbones.create("medlora-hybrid", num_classes=2)
     preset = form(size=backbones.training_side(backbone), mean=backbone.mean, std=backbone.std)

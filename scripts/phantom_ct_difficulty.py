@@ -33,9 +33,9 @@ from torch import nn
 
 from medlora.phantoms import ct
 from medlora.scans import Scan
-from medlora.transforms import CTNodule
+from medlora.transforms import CTNodulePlanes
 
-PRESET = CTNodule(size=48, mean=(0.5,) * 3, std=(0.5,) * 3)
+PRESET = CTNodulePlanes(size=48, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 class Nodules(NamedTuple):

@@ -99,12 +99,19 @@ def check(
     lines = [repr(cohort)]
     for split in splits:
         counts = labelling(cohort.table[cohort.table["split"] == split]).counts()
-        lines.append(f"  {split}: " + ", ".join(f"{n} {label}" for n, label in counts))
+        lines.append(
+            f"  {split}: " + ", ".join(f"{n}{' ×' if label[:1].isdigit() else ''} {label}" for n, label in counts)
+        )
+    column = cohort.info["asked"]["label_column"] if labels is not None else None
+    if isinstance(column, str):
+        lines.append(f"  labels: column {column!r}")
     lines += [f"  left out: {n} × {code}" for code, n in excluded.items()]
     lines += [f"Warning: {warning}" for warning in cohort.warnings]
     lines += [f"Error: {error}" for error in cohort.errors]
     lines += [f"Report: {output / 'check.html'}"]
     if splits and not cohort.errors:
         lines += ["", f"Next: medlora train {quoted(output)} -o run"]
+    elif labels is None:
+        lines += ["", "Next: the same with --labels CSV, to train on it"]
     show(lines, values, as_json)
     return 3 if cohort.errors else 0

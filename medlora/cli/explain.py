@@ -40,13 +40,14 @@ def explain(
     from medlora import files
     from medlora.cli.one_scan import centre_in, one_scan
     from medlora.training import Predictor
+    from medlora.training.explaining import SIMILAR
     from medlora.training.overlays import NOTICE, draw
 
     if not overwrite:
         files.refuse_existing(output, "the explanation")
     model = Predictor.load(adapter, weights, device)
     read = one_scan(scan, scan_id, modality)
-    place = centre_in(read, centre, coordinates)
+    place = centre_in(read, centre, coordinates, model.preset.places)
     found = model.explain(read, place, target, None if method == "auto" else method, seed)
     values = {"scan_id": read.scan_id, **found.describe(), "notice": NOTICE}
     with files.new_folder(output, "the explanation", overwrite) as folder:
@@ -58,7 +59,9 @@ def explain(
         f"Method: {found.method}" + (f", at {found.layer}" if found.layer else ""),
     ]
     lines += [
-        f"  weights of {check.stage} drawn anew: rank correlation {check.similarity:.2f}" for check in found.checks
+        f"  weights of {check.stage} drawn anew: rank correlation {check.similarity:.2f} "
+        f"({'changes with them' if check.similarity < SIMILAR else 'hardly changes with them'}; limit {SIMILAR})"
+        for check in found.checks
     ]
     lines += [f"Warning: {sentence}" for sentence in found.warnings]
     lines += [f"Pictures: {', '.join(str(output / name) for name in pictures)}", RESEARCH_USE_ONLY]

@@ -55,14 +55,22 @@ def one_scan(path: Path, scan_id: str | None, modality: str | None = None) -> Sc
     raise MedloraError(f"{path} holds {len(found)} scans", f"name one with --scan SCAN_ID, of: {listed}")
 
 
-def centre_in(scan: Scan, centre: tuple[float, float, float] | None, coordinates: str | None) -> Centre | None:
+def centre_in(
+    scan: Scan, centre: tuple[float, float, float] | None, coordinates: str | None, places: bool = False
+) -> Centre | None:
     """The centre in RAS+ millimetres; none where none is given.
 
     Raises:
-        MedloraError: the system of the coordinates is not said, or not known, or there is no centre for it.
+        MedloraError: the system of the coordinates is not said, or not known, or there is no centre for it, or none
+            where ``places`` are read.
     """
     from medlora.cohorts.places import SYSTEMS, located
 
+    if centre is None and places:
+        raise MedloraError(
+            "what is asked for is made for places in scans (nodules), and no place is given",
+            "add --centre X Y Z, and --coordinates lps, ras or voxel",
+        )
     if centre is None:
         if coordinates is not None:
             raise MedloraError("--coordinates is given without a centre", "add --centre X Y Z")

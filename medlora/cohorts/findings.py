@@ -66,7 +66,19 @@ def _errors(cohort: Cohort) -> list[str]:
     across = sum(len({where.get(s, "") for s in group} - {""}) > 1 for group in cohort.info["same_image_scans"])
     if across:
         lines.append(f"{_n(across, 'image occurs', 'images occur')} in more than one split, under different scans")
-    return lines if isinstance(cohort.labelling, Findings) else [*lines, *_gaps(cohort)]
+    return lines if isinstance(cohort.labelling, Findings) else [*lines, *_alike(cohort), *_gaps(cohort)]
+
+
+def _alike(cohort: Cohort) -> list[str]:
+    """Classes that are most likely one, written in several ways."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for label in cohort.classes:
+        alike[_folded(label)].append(label)
+    return [
+        f"the classes {' and '.join(map(repr, labels))} differ only in writing: write them alike, or rename one"
+        for labels in alike.values()
+        if len(labels) > 1
+    ]
 
 
 def _gaps(cohort: Cohort) -> list[str]:
@@ -148,13 +160,7 @@ def _about_patients(cohort: Cohort) -> list[str]:
 
 
 def _about_classes(cohort: Cohort) -> list[str]:
-    lines = []
-    alike: dict[str, list[str]] = defaultdict(list)
-    for label in cohort.classes:
-        alike[_folded(label)].append(label)
-    for labels in alike.values():
-        if len(labels) > 1:
-            lines.append(f"the classes {' and '.join(map(repr, labels))} differ only in writing; they are kept apart")
+    lines = [] if not isinstance(cohort.labelling, Findings) else [*_alike(cohort)]
     for split in ("tune", "test"):
         patients = {label: part.loc[part["split"] == split, "patient"].nunique() for label, part in _strata(cohort)}
         few = [f"{label!r} ({n})" for label, n in patients.items() if 0 < n < FEW]

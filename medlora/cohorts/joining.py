@@ -77,13 +77,11 @@ class Join:
         if self.unmatched:
             why = " (its value may mean several)" if self.unmatched[0] in self.ambiguous else ""
             lines.append(
-                f"{_rows(self.unmatched)} matched no scan; the first is row {self.unmatched[0]}, "
-                f"column {self.column!r}{why}"
+                f"{_rows(self.unmatched)} matched no scan: {_named(self.unmatched)}, column {self.column!r}{why}"
             )
         if self.left_out:
             lines.append(
-                f"{_rows(self.left_out)} matched files that were left out (see excluded.csv); "
-                f"the first is row {self.left_out[0]}"
+                f"{_rows(self.left_out)} matched files that were left out (see excluded.csv): {_named(self.left_out)}"
             )
         lines += [
             f"{_rows(rows)} matched with {how}; the first is row {rows[0]}, column {self.column!r}"
@@ -95,6 +93,19 @@ class Join:
                 f"--key {self.better.key}"
             )
         return lines
+
+
+def _named(rows: Sequence[int], most: int = 20) -> str:
+    """Row numbers, in runs: "rows 3, 7 to 12 and 4 more"."""
+    runs: list[list[int]] = []
+    for row in sorted(rows):
+        if runs and row == runs[-1][-1] + 1:
+            runs[-1].append(row)
+        else:
+            runs.append([row])
+    said = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs[:most])
+    rest = sum(map(len, runs[most:]))
+    return f"row{'s' if len(rows) > 1 else ''} {said}" + (f" and {rest} more" if rest else "")
 
 
 def _rows(rows: Sequence[int]) -> str:

@@ -17,8 +17,9 @@ class ReportContext:
         title: the report's heading.
         subtitle: one line under it (the task, the split).
         data_note: a word that every figure carries ("phantom").
-        flow: ``{"found": n, "excluded": {code: n}, "splits": {split: {class: n}}}``, and ``"cases": {split: n}`` where
-            a case is of several classes.
+        flow: ``{"found": n, "excluded": {code: n}, "splits": {split: {class: n}}}``, ``"unit"`` where what was found
+            and left out are no cases but ``scans`` that hold some, and ``"cases": {split: n}`` where a case is of
+            several classes.
         training_curve: one mapping per epoch: ``epoch``, ``train_loss``, ``tune_loss``, ``tune_auc``, …
         baselines: other models' predictions on the same cases, by name (the linear probe).
         thumbnails: PNG bytes by case_id, or a function of case_id that gives them (or None).

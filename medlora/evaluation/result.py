@@ -131,7 +131,8 @@ class Evaluation:
         for m in self.headline():
             of = "" if m.class_ == "all" else f" of {m.class_}"
             at = f" at {m.at}" if m.at else ""
-            lines.append(f"{names[m.metric]}{of} {Estimate(m.value, m.low, m.high, m.method)}{at}")
+            why = m.method if m.low is None else ""  # how intervals were made is in the report, and in metrics.json
+            lines.append(f"{names[m.metric]}{of} {Estimate(m.value, m.low, m.high, why)}{at}")
         people = f" of {self.predictions.patient_count} patients" if self.predictions.patient_known else ""
         lines.append(f"{len(set(self.predictions.case))} cases{people}; {self.level:.0%} intervals")
         return "\n".join([*lines, *self.notes, RESEARCH_USE])

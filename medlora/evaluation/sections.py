@@ -200,6 +200,7 @@ def _flow(context: ReportContext) -> dict[str, Any] | None:
     cases = {split: sum(counts.values()) for split, counts in splits.items()} | dict(flow.get("cases") or {})
     return {
         "found": flow.get("found"),
+        "unit": flow.get("unit", ""),
         "excluded": excluded,
         "left_out": sum(n for _, n in excluded),
         "classes": classes,

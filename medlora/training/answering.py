@@ -56,9 +56,12 @@ class Answers:
         return {str(name): int(n) for name, n in words.value_counts().items()}
 
     def linkage(self) -> pd.DataFrame:
-        """Which files each row is of. Paths may identify patients: keep it as the scans themselves are kept."""
+        """Which files each row is of, numbered as a spreadsheet shows it (the header is row 1).
+
+        Paths may identify patients: keep it as the scans themselves are kept.
+        """
         rows = [
-            {"row": index + 1, "scan_id": self.table["scan_id"].iloc[index], "path": os.fspath(path)}
+            {"row": index + 2, "scan_id": self.table["scan_id"].iloc[index], "path": os.fspath(path)}
             for index, paths in enumerate(self.sources)
             for path in paths
         ]

@@ -111,9 +111,14 @@ class CachedViews(Dataset[Item]):
         return len(self.labels)
 
     def __getitem__(self, place: Place) -> Item:
-        epoch, index = place
-        view = np.random.default_rng((self.seed, epoch, index)).integers(self.features.shape[1])
-        return torch.from_numpy(self.features[index, view].astype(np.float32)), self.labels[index], index
+        return self.__getitems__([place])[0]
+
+    def __getitems__(self, places: list[Place]) -> list[Item]:
+        """The items of a batch, read at once."""
+        indices = [index for _, index in places]
+        views = [np.random.default_rng((self.seed, *place)).integers(self.features.shape[1]) for place in places]
+        read = torch.from_numpy(self.features[indices, views].astype(np.float32))
+        return list(zip(read, self.labels[indices], indices, strict=True))
 
 
 def varied(augmentation: Compose, image: torch.Tensor, seed: int, epoch: int, index: int) -> torch.Tensor:

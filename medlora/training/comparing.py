@@ -163,7 +163,7 @@ def _run(cohort: Path, folder: Path, settings: dict[str, Any], fold: int | None,
     chosen = Cohort.load(cohort)
     if fold is not None and folds is not None:
         chosen = with_fold(chosen, fold, folds)
-    run = train(chosen, folder, settings=settings, resume=True)
+    run = train(chosen, folder, settings=settings, resume=files.holds_something(folder))
     if not (folder / _PEAK).is_file():
         peak = peak_mb(run.config.train.device)
         run.evaluate("test", overwrite=True)

@@ -214,11 +214,15 @@ def _source_check(cohort: Cohort, judged: list[str]) -> list[dict[str, Any]]:
 def _flow(cohort: Cohort, cases: TrainingCases) -> dict[str, Any]:
     left_out = cohort.excluded.groupby("code").size()
     excluded = {str(code): int(count) for code, count in left_out.items()}
-    other = len(cohort.table) - len(cases.table)
-    if other:
-        excluded["other class or split"] = other
+    # What was left out are scans; where cases are places, several may lie in one scan.
+    places = bool((cohort.table["case_id"] != cohort.table["scan_id"]).any())
+    other = set(cohort.table["scan_id"]) - set(cases.table["scan_id"]) if places else None
+    count = len(other) if other is not None else len(cohort.table) - len(cases.table)
+    if count:
+        excluded["other class or split"] = count
     return {
-        "found": len(cohort.table) + int(left_out.sum()),
+        "found": (cohort.table["scan_id"].nunique() if places else len(cohort.table)) + int(left_out.sum()),
+        "unit": "scans" if places else "",
         "excluded": excluded,
         "splits": cases.counts(),
         "cases": cases.cases(),

@@ -163,7 +163,7 @@ def _train(
         image_size=config.data.image_size,
         seed=settings.seed,
     )
-    say(f"backbone {backbone.name} ({backbone.source}); licence {backbone.licence}; trained on {backbone.trained_on}")
+    say(f"backbone {backbone.name} ({backbone.source}); licence {backbone.licence}; pretraining: {backbone.trained_on}")
     if len(task.judged) == 1:
         say(f"the positive class is {task.judged[0]!r}; --classes names them in another order, the positive one last")
     preset = _preset(config, cases, backbone)
@@ -212,7 +212,7 @@ def _train(
 
     if settings.timing and config.adapter.method != "full":
         seconds = seconds_of_full_fine_tuning(backbone.model, preset, task, prepared["train"], settings, device)
-        say(f"full fine-tuning would compute for {duration(seconds)} on this machine ({config.epochs} epochs)")
+        say(f"full fine-tuning would take {duration(seconds)} of computing on this machine ({config.epochs} epochs)")
     total = sum(parameter.numel() for parameter in backbone.model.parameters())
     method = method_of(config)
     with torch.random.fork_rng(devices=[]):

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from medlora.errors import MedloraError
 from medlora.transforms.ct_lung import CTLung
-from medlora.transforms.ct_nodule import CTNodule
+from medlora.transforms.ct_nodule import CTNodule, CTNodulePlanes
 from medlora.transforms.mr import MR
 from medlora.transforms.preset import Centre, Preset
 from medlora.transforms.radiograph import Radiograph
 from medlora.transforms.steps import Step
 
-PRESETS: dict[str, type[Preset]] = {preset.name: preset for preset in (Radiograph, CTLung, MR, CTNodule)}
+PRESETS: dict[str, type[Preset]] = {
+    preset.name: preset for preset in (Radiograph, CTLung, MR, CTNodule, CTNodulePlanes)
+}
 
 __all__ = [
     "MR",
     "PRESETS",
     "CTLung",
     "CTNodule",
+    "CTNodulePlanes",
     "Centre",
     "Preset",
     "Radiograph",
@@ -58,6 +62,12 @@ def preset_from(values: dict[str, Any]) -> Preset:
     if name not in PRESETS:
         raise MedloraError(
             f"unknown preset {name!r}", f"presets are: {', '.join(PRESETS)}; a newer medlora may know it"
+        )
+    missing = {field.name for field in fields(PRESETS[name])} - rest.keys()
+    if missing:
+        raise MedloraError(
+            f"the preset {name} is described without {', '.join(sorted(missing))}: by another version of medlora",
+            "train the adapter anew, or use the version that made it",
         )
     try:
         return PRESETS[name](**rest)

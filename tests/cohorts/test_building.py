@@ -65,7 +65,7 @@ def test_what_did_not_match_is_numbered_and_never_quoted(archive, tmp_path):
     cohort = Cohort.from_archive(root, write_csv(tmp_path / "labels.csv", table))
     assert cohort.info["join"]["messages"] == [
         "11 of 13 rows matched 11 scans by file path (column 'file')",
-        "2 rows matched no scan; the first is row 13, column 'file'",
+        "2 rows matched no scan: rows 13 to 14, column 'file'",
     ]
     assert cohort.info["join"]["unmatched_rows"] == [13, 14]
     assert cohort.excluded[["code", "reason", "files"]].values.tolist() == [
@@ -81,7 +81,7 @@ def test_a_row_about_a_broken_file_is_told_apart_from_one_about_nothing(archive,
     cohort = Cohort.from_archive(root, write_csv(tmp_path / "labels.csv", [("file", "label"), *rows(root)]))
     assert len(cohort) == 10
     assert sorted(cohort.excluded["code"]) == ["NotAnImage", "TruncatedPixelData"]
-    assert "2 rows matched files that were left out (see excluded.csv); the first is row 2" in cohort.warnings
+    assert "2 rows matched files that were left out (see excluded.csv): rows 2 to 3" in cohort.warnings
 
 
 def test_missing_labels_are_excluded_by_name(archive, tmp_path):
@@ -275,3 +275,11 @@ def test_other_formats_are_taken_too(tmp_path):
     cohort = Cohort.from_archive(root, write_csv(tmp_path / "labels.csv", table))
     assert cohort.classes == ["n", "p"] and len(cohort) == 12
     assert cohort.table["patient"].nunique() == 6
+
+
+def test_one_class_written_in_two_ways_is_an_error(archive, tmp_path):
+    root = archive()
+    names = ["normal", "Pneumonia", "PNEUMONIA "]
+    labels = [(path, names[number % 3]) for number, (path, _) in enumerate(rows(root))]
+    cohort = Cohort.from_archive(root, write_csv(tmp_path / "labels.csv", [("file", "label"), *labels]))
+    assert any("'PNEUMONIA' and 'Pneumonia' differ only in writing" in error for error in cohort.errors)

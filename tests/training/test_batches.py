@@ -9,10 +9,16 @@ from monai.data import MetaTensor, get_track_meta
 from monai.transforms import Randomizable
 
 from medlora.training.batches import varied
-from medlora.transforms import MR, CTLung, CTNodule, Radiograph
+from medlora.transforms import MR, CTLung, CTNodule, CTNodulePlanes, Radiograph
 
 NORM = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
-PRESETS = [Radiograph(size=32, **NORM), CTNodule(size=32, **NORM), CTLung(size=32, **NORM), MR(size=32, **NORM)]
+PRESETS = [
+    Radiograph(size=32, **NORM),
+    CTNodule(size=32, **NORM),
+    CTNodulePlanes(size=32, **NORM),
+    CTLung(size=32, **NORM),
+    MR(size=32, **NORM),
+]
 
 
 def image_of(preset):

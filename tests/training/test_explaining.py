@@ -12,7 +12,7 @@ from medlora.training import saliency
 from medlora.training.explaining import LogOdds, drawn_anew, rank_correlation
 from medlora.training.predictor import Predictor
 from medlora.training.task import OneOf
-from medlora.transforms import CTNodule, Radiograph
+from medlora.transforms import CTNodulePlanes, Radiograph
 
 SIZE = 64
 LEVELS = torch.linspace(0, 1, 8)
@@ -141,7 +141,7 @@ def test_planes_are_covered_one_by_one():
     volume = np.full((60, 60, 60), -300.0, np.float32)
     volume[34:40, 27:33, 34:40] = 0.0  # level 5/7 of −1000 … 400
     scan = Scan(volume, np.eye(4), modality="CT", scan_id="0" * 16)
-    preset = CTNodule(size=48, mean=(0.0,) * 3, std=(1.0,) * 3)
+    preset = CTNodulePlanes(size=48, mean=(0.0,) * 3, std=(1.0,) * 3)
     found = predictor(Coronal(), preset).explain(scan, (29.5, 29.5, 29.5))
     assert found.method == "occlusion"
     assert found.maps.shape == (3, 48, 48)

@@ -1,4 +1,4 @@
-"""The nodule preset: where its planes lie, checked against SciPy and volumes with a bright side."""
+"""The nodule presets: where their images lie, checked against SciPy and volumes with a bright side."""
 
 from dataclasses import replace
 
@@ -9,10 +9,11 @@ from scipy.ndimage import map_coordinates
 
 from medlora.errors import MedloraError
 from medlora.scans import Scan
-from medlora.transforms import CTNodule, preset_for, preset_from
+from medlora.transforms import CTNodule, CTNodulePlanes, preset_for, preset_from
 from medlora.transforms.planes import RandMirrorPlanes
 
-PRESET = CTNodule(size=24, mean=(0.5, 0.4, 0.3), std=(0.5, 0.2, 0.1), extent=36.0)
+PRESET = CTNodulePlanes(size=24, mean=(0.5, 0.4, 0.3), std=(0.5, 0.2, 0.1), extent=36.0)
+SLICES = CTNodule(size=24, mean=(0.5, 0.4, 0.3), std=(0.5, 0.2, 0.1), extent=36.0)
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -39,12 +40,13 @@ def smooth(shape=(60, 64, 22), seed=0):
     return map_coordinates(coarse, at, order=1)
 
 
+@pytest.mark.parametrize("preset", [PRESET, SLICES], ids=lambda preset: preset.name)
 @pytest.mark.parametrize("affine", [tilted(), tilted(angle=0), LPS @ np.diag([1.0, 1.0, 1.0, 1.0])], ids=str)
-def test_planes_are_what_scipy_samples_at_the_same_places(affine):
+def test_images_are_what_scipy_samples_at_the_same_places(affine, preset):
     array = smooth()
     volume = scan(array, affine)
     centre = (affine @ [31.2, 29.7, 11.4, 1])[:3]
-    image = PRESET.preparation()(volume, tuple(centre))
+    image = preset.preparation()(volume, tuple(centre))
     assert image.shape == (3, 24, 24)
     assert image.dtype == torch.float32
     assert type(image) is torch.Tensor
@@ -52,7 +54,9 @@ def test_planes_are_what_scipy_samples_at_the_same_places(affine):
     rows, columns = np.meshgrid(step, step, indexing="ij")
     zero = np.zeros_like(rows)
     # In RAS+: an axial plane's rows run to the back (-A), its columns to the left (-R); the others' rows to the feet.
-    for number, (x, y, z) in enumerate(((-columns, -rows, zero), (-columns, zero, -rows), (zero, -columns, -rows))):
+    planes = ((-columns, -rows, zero), (-columns, zero, -rows), (zero, -columns, -rows))
+    slices = [(-columns, -rows, zero + height) for height in (-2.5, 0, 2.5)]  # from feet to head
+    for number, (x, y, z) in enumerate(planes if preset is PRESET else slices):
         at = np.stack([centre[0] + x, centre[1] + y, centre[2] + z, np.ones_like(x)])
         index = np.einsum("ij,jkl->ikl", np.linalg.inv(affine), at)[:3]
         sampled = map_coordinates(array, index, order=1, mode="nearest")
@@ -114,6 +118,8 @@ def test_a_centre_near_the_edge_repeats_the_last_voxels():
     image = PRESET.preparation()(scan(array, np.eye(4)), (15, 15, 29))
     assert image[1, :12].min() == 1  # beyond the head's end of the volume
     assert image[1, 14:].max() == 0
+    below, centre, above = SLICES.preparation()(scan(array, np.eye(4)), (15, 15, 29))
+    assert below.max() == 0 and centre.min() == above.min() == 1
 
 
 def test_missing_slices_do_not_shift_what_lies_behind_them():
@@ -143,14 +149,15 @@ def test_refused(make, centre, said):
         PRESET.preparation()(make(), centre)
 
 
-def test_augmentation_is_seeded_keeps_the_shape_and_can_be_switched_off():
+@pytest.mark.parametrize("preset", [PRESET, SLICES], ids=lambda preset: preset.name)
+def test_augmentation_is_seeded_keeps_the_shape_and_can_be_switched_off(preset):
     image = torch.rand(3, 24, 24, generator=torch.Generator().manual_seed(0))
-    first, second = (PRESET.augmentation().set_random_state(seed=1)(image) for _ in range(2))
+    first, second = (preset.augmentation().set_random_state(seed=1)(image) for _ in range(2))
     assert torch.equal(first, second)
     assert first.shape == image.shape
     assert type(first) is torch.Tensor
     assert not torch.equal(first, image)
-    assert torch.equal(replace(PRESET, augment=0.0).augmentation()(image), image)
+    assert torch.equal(replace(preset, augment=0.0).augmentation()(image), image)
 
 
 def test_each_plane_has_the_channel_of_its_own():
@@ -162,8 +169,10 @@ def test_each_plane_has_the_channel_of_its_own():
 
 
 def test_described_and_made_again_and_chosen_for_places():
-    assert preset_from(PRESET.to_dict()) == PRESET
+    assert [preset_from(preset.to_dict()) for preset in (PRESET, SLICES)] == [PRESET, SLICES]
+    with pytest.raises(MedloraError, match="described without apart: by another version"):
+        preset_from({key: value for key, value in SLICES.to_dict().items() if key != "apart"})
     assert preset_for({"CT"}, places=True) is CTNodule
     with pytest.raises(MedloraError, match="no preset reads places in scans of the modalities DX"):
         preset_for({"DX"}, places=True)
-    assert preset_for({"CT"}) is not CTNodule
+    assert preset_for({"CT"}) not in (CTNodule, CTNodulePlanes)

@@ -99,6 +99,9 @@ def test_places_are_needed_and_nothing_is_written_without(nodules, tmp_path, cap
     words = ["predict", nodules / "run", nodules / "ct" / "dicom", "-o", tmp_path / "x.csv"]
     assert medlora([str(word) for word in words]) == 2
     assert "--cases" in capsys.readouterr().err
+    scan = max((nodules / "ct" / "dicom").glob("*/*"), key=lambda series: len(list(series.iterdir())))
+    assert medlora(["explain", str(nodules / "run"), str(scan), "-o", str(tmp_path / "x.csv")]) == 2
+    assert "--centre X Y Z" in capsys.readouterr().err
     assert not (tmp_path / "x.csv").exists()
 
 

@@ -103,7 +103,7 @@ def test_linkage_is_written_only_when_asked(whole, tmp_path, call):
     code, _, _ = call("predict", whole.run, whole.archive, "-o", tmp_path / "p.csv", "--linkage", tmp_path / "l.csv")
     assert code == 0
     rows, linkage = pd.read_csv(tmp_path / "p.csv"), pd.read_csv(tmp_path / "l.csv")
-    assert list(linkage["row"]) == list(range(1, len(rows) + 1))
+    assert list(linkage["row"]) == list(range(2, len(rows) + 2))
     assert linkage["path"].str.contains("Kurokawa").all()
 
 

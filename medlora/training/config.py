@@ -38,7 +38,7 @@ class Data(_Block):
         None,
         gt=0,
         le=1000,
-        description="millimetres of the patient along a side of the prepared image, in the presets ct-nodule and "
+        description="millimetres of the patient along a side of the prepared image, in the presets for nodules and "
         "ct-lung; none: the preset's own",
     )
     cache: str | None = Field(

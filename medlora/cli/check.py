@@ -58,6 +58,7 @@ def check(
     from medlora.cohorts import Cohort
     from medlora.cohorts.folder import may_write, refuse_another
     from medlora.cohorts.labelling import labelling
+    from medlora.cohorts.splits import SPLITS
     from medlora.progress import say
 
     may_write(output, overwrite, [archive, *([labels] if labels is not None else [])])
@@ -82,8 +83,8 @@ def check(
     excluded = {str(code): int(n) for code, n in cohort.excluded.groupby("code").size().items()}
     splits = {
         str(split): {label: len(part) for label, part in labelling(rows).groups()}
-        for split, rows in cohort.table.groupby("split", sort=False)
-        if split
+        for split in SPLITS
+        if len(rows := cohort.table[cohort.table["split"] == split])
     }
     values = {
         "cohort": output,

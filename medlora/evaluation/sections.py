@@ -195,7 +195,9 @@ def _flow(context: ReportContext) -> dict[str, Any] | None:
     if not flow:
         return None
     excluded = sorted(dict(flow.get("excluded") or {}).items(), key=lambda item: -item[1])
-    splits = {str(s): {str(c): int(n) for c, n in dict(v).items()} for s, v in dict(flow.get("splits") or {}).items()}
+    known = ("train", "tune", "test")  # in this order, others after them
+    given = sorted(dict(flow.get("splits") or {}).items(), key=lambda item: (*known, item[0]).index(item[0]))
+    splits = {str(s): {str(c): int(n) for c, n in dict(v).items()} for s, v in given}
     classes = list(dict.fromkeys(c for v in splits.values() for c in v))
     cases = {split: sum(counts.values()) for split, counts in splits.items()} | dict(flow.get("cases") or {})
     return {

@@ -272,3 +272,27 @@ def test_a_qform_that_mirrors_the_sform_is_flagged(tmp_path):
     picture_.set_qform(np.diag([-1, 1, 1, 1]) @ affine, 1)
     nibabel.save(picture_, tmp_path / "a.nii")
     assert codes_of(tmp_path) == [[Code.ConflictingGeometry]]
+
+
+def test_directions_of_one_b_value_are_volumes_of_their_own(tmp_path):
+    """A diffusion run as most are: one image without weighting, and several directions of one b-value."""
+    directions = [None, [1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    kinds = [(0.0 if d is None else 1000.0, d) for d in directions for _ in range(3)]
+    each = [{"DiffusionBValue": b, "DiffusionGradientOrientation": d} for b, d in kinds]
+    stored = series(tmp_path, np.concatenate([axial(3)] * 4), sop_class=MR, each=each)
+    found = scans.read(tmp_path)
+    assert [scan.issues for scan in found] == [()] * 4
+    hits = [[np.array_equal(scan.array, stored[:, :, 3 * t : 3 * t + 3]) for t in range(4)] for scan in found]
+    assert np.array_equal(np.sort(np.argmax(hits, axis=1)), np.arange(4)) and np.sum(hits) == 4
+
+
+def test_moments_part_volumes_only_where_all_slices_of_one_share_them(tmp_path):
+    """Two phases whose slices all have the phase's time; and a volume, its slices acquired one after the other."""
+    each = [{"AcquisitionDate": "20200101", "AcquisitionTime": f"10000{t}"} for t in (1, 2) for _ in range(4)]
+    stored = series(tmp_path / "phases", np.concatenate([axial(4)] * 2), sop_class=MR, each=each)
+    one, two = sorted(scans.read(tmp_path / "phases"), key=lambda scan: not np.array_equal(scan.array, stored[..., :4]))
+    assert np.array_equal(two.array, stored[..., 4:]) and one.issues == two.issues == ()
+    each = [{"AcquisitionTime": f"10000{k}"} for k in range(4)]
+    series(tmp_path / "single", axial(4), sop_class=MR, each=each, SeriesInstanceUID="2.25.8")
+    (whole,) = scans.read(tmp_path / "single")
+    assert whole.shape[2] == 4 and whole.issues == ()

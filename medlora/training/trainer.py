@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from medlora.cohorts import Cohort
     from medlora.training.processes import Member
 
-# Of nodules of 150 phantom patients 460 steps were better than 138; of 24 people 48 than 12, and 96 no better; of 777
-# people 360 no better than 225.
+# Of nodules of 150 phantom patients 460 steps were better than 138; of 24 people 48 than 12, of 96 none than 30, of 192
+# 132 than 66, of 777 none than 225 (scripts/docs/pages/verbs/train.md).
 FEW_STEPS = 250
 
 
@@ -229,8 +229,8 @@ def _train(
     if steps < FEW_STEPS and not chosen:
         more = min(4 * settings.passes, math.ceil(FEW_STEPS / in_epoch))
         say(
-            f"{settings.passes} epochs are {steps} steps: with so few cases more were better where it was measured, "
-            f"such as --epochs {more}"
+            f"{settings.passes} epochs are {steps} steps: with so few cases more may be worth their time, such as "
+            f"--epochs {more}"
         )
     cached = cached_prefix(
         backbone.model, adapter, preset, prepared["train"], settings, kept, config.data.cache_gb, device

@@ -7,7 +7,8 @@ arms take turns within each round; a ratio is the median over rounds of the rati
 has every arm after ``model.train()``, as people run it; the second all of them in evaluation mode, beside the limit
 of any frozen base: forward and the gradient of the input. --memory adds the bytes saved for the backward pass, with
 LoRA-FA and with what any frozen base keeps (the limit). --bank times several adapters on one base: the switch, the
-model merged and switched beside the base, and a batch of 8 samples of 8 adapters beside one adapter on that batch."""
+model merged and switched beside the base, and a batch of 8 samples of 8 adapters beside one adapter on that batch.
+--channels-last has one more arm: medlora's, its images in torch.channels_last."""
 
 from __future__ import annotations
 
@@ -40,6 +41,7 @@ NETS = {
     "efficientnet_b0": "ungrouped",
     "tf_efficientnet_lite0": "ungrouped",
 }
+LAST = "channels last"
 
 
 def paths(model: nn.Module, wanted: Any) -> list[str]:
@@ -89,8 +91,9 @@ class Arm:
         return sum(seen.values())
 
 
-def arms(base: nn.Module, wanted: Any, train: bool, autocast: Any) -> dict[str, Arm]:
-    """medlora, peft and full fine-tuning on copies of ``base``; in evaluation mode the limit too."""
+def arms(base: nn.Module, wanted: Any, train: bool, autocast: Any, last: bool) -> dict[str, Arm]:
+    """medlora (also for images with channels ``last``), peft and full fine-tuning on copies of ``base``; in evaluation
+    mode the limit too."""
     targets = paths(base, wanted)
     ours = copy.deepcopy(base)
     adapter = attach(ours, LoRA(rank=8, alpha=16, targets=targets))
@@ -104,6 +107,10 @@ def arms(base: nn.Module, wanted: Any, train: bool, autocast: Any) -> dict[str, 
         "peft": Arm(theirs, [p for p in theirs.parameters() if p.requires_grad], train, autocast),
         "full": Arm(full, list(full.parameters()), train, autocast),
     }
+    if last:
+        again = copy.deepcopy(base)
+        parameters = list(attach(again, LoRA(rank=8, alpha=16, targets=targets)).parameters())
+        found[LAST] = Arm(again, parameters, train, autocast)
     wrapped = sum(1 for m in theirs.modules() if hasattr(m, "lora_A"))
     if wrapped != len(targets):
         raise RuntimeError(f"peft adapts {wrapped} modules, medlora {len(targets)}")
@@ -121,6 +128,8 @@ def measure(found: dict[str, Arm], x: torch.Tensor, y: torch.Tensor, rounds: int
         for i in range(len(names)):
             name = names[(i + number) % len(names)]
             inputs = x.clone().requires_grad_(True) if name == "limit" else x
+            if name == LAST:
+                inputs = x.contiguous(memory_format=torch.channels_last)
             seconds = found[name].step(inputs, y)
             if number:
                 times[name].append(seconds)
@@ -190,6 +199,7 @@ def main() -> None:
     parser.add_argument("--modes", default="train,eval")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--bank", action="store_true")
+    parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.threads:
@@ -207,10 +217,12 @@ def main() -> None:
             base = timm.create_model(net, num_classes=2).to(options.device)
             x = torch.randn(options.batch, 3, 224, 224, device=options.device)
             y = torch.arange(options.batch, device=options.device) % 2
-            found = arms(base, NETS[net], mode == "train", autocast)
+            found = arms(base, NETS[net], mode == "train", autocast, options.channels_last)
             times = measure(found, x, y, options.rounds)
             row = {"net": net, "mode": mode, **{n: 1e3 * statistics.median(t) for n, t in times.items()}}
-            row |= {f"/{n}": ratio(times["medlora"], times[n]) for n in times if n != "medlora"}
+            row |= {f"/{n}": ratio(times["medlora"], times[n]) for n in times if n not in ("medlora", LAST)}
+            if LAST in times:
+                row[f"{LAST}/medlora"] = ratio(times[LAST], times["medlora"])
             if options.memory and mode == "train":
                 row |= {f"{n}_bytes": a.saved_bytes(x, y) for n, a in found.items()}
                 thin = copy.deepcopy(base)

@@ -139,7 +139,7 @@ def _times(factor: Tensor, scale: float, like: Tensor) -> Tensor:
     return factor.to(like.dtype) * scale
 
 
-def _channels_last(x: Tensor) -> bool:
+def channels_last(x: Tensor) -> bool:
     """Whether the channels of x (N, C, H, W) lie next to each other in memory, and not the columns."""
     return x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
 
@@ -194,7 +194,7 @@ class _Conv(torch.autograd.Function):
         ctx.geometry, ctx.pieces, ctx.dtype = geometry, pieces, _compute_dtype(x, factors)
         x = x.to(ctx.dtype)
         ctx.thin = not any(a.requires_grad for a in factors[::2])
-        ctx.last = _channels_last(x)
+        ctx.last = channels_last(x)
         ctx.like = x.new_empty(1).expand(x.shape)  # where x is not kept, the backward kernel still asks for its shape
         kept = [_conv(x, a.to(ctx.dtype), None, geometry) for a in factors[::2]] if ctx.thin else [x]
         full = _updated(weight, scales, pieces, factors, ctx.dtype)
@@ -218,7 +218,7 @@ class _Conv(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             if full is None:
                 full = _updated(weight, scales, ctx.pieces, factors, ctx.dtype)
-            if flat and not ctx.last:  # else the convolution's kernel is as fast, or twice as fast
+            if flat and not ctx.last:  # with channels last the convolution's own kernel is no slower
                 dx = _thin(full.flatten(1).T, grad.flatten(2)).view(x.shape)
             else:
                 dx = _conv_backward(grad, x, full, ctx.geometry, input_gradient=True)

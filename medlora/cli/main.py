@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     code = run(words)
-    gc.freeze()  # or the interpreter's last collections look at all that was imported, which takes a second
+    gc.freeze()  # or the interpreter's last collections look through all that was imported
     sys.exit(code)
 
 

@@ -52,7 +52,8 @@ def _counts(cohort: Cohort) -> dict[str, Any]:
 
 
 def _errors(cohort: Cohort) -> list[str]:
-    table, lines = cohort.table, [line for line, certain in _about_centres(cohort) if certain]
+    table, several = cohort.table, isinstance(cohort.labelling, Findings)
+    lines = [line for line, certain in _about_centres(cohort) if certain] + ([] if several else _alike(cohort))
     split = table[table["split"] != ""]
     if split.empty:
         return lines
@@ -66,11 +67,11 @@ def _errors(cohort: Cohort) -> list[str]:
     across = sum(len({where.get(s, "") for s in group} - {""}) > 1 for group in cohort.info["same_image_scans"])
     if across:
         lines.append(f"{_n(across, 'image occurs', 'images occur')} in more than one split, under different scans")
-    return lines if isinstance(cohort.labelling, Findings) else [*lines, *_alike(cohort), *_gaps(cohort)]
+    return lines if several else [*lines, *_gaps(cohort)]
 
 
 def _alike(cohort: Cohort) -> list[str]:
-    """Classes that are most likely one, written in several ways."""
+    """Classes that are most likely one, written in several ways; of findings, which are columns, this but warns."""
     alike: dict[str, list[str]] = defaultdict(list)
     for label in cohort.classes:
         alike[_folded(label)].append(label)
@@ -160,7 +161,7 @@ def _about_patients(cohort: Cohort) -> list[str]:
 
 
 def _about_classes(cohort: Cohort) -> list[str]:
-    lines = [] if not isinstance(cohort.labelling, Findings) else [*_alike(cohort)]
+    lines = _alike(cohort) if isinstance(cohort.labelling, Findings) else []
     for split in ("tune", "test"):
         patients = {label: part.loc[part["split"] == split, "patient"].nunique() for label, part in _strata(cohort)}
         few = [f"{label!r} ({n})" for label, n in patients.items() if 0 < n < FEW]

@@ -14,15 +14,13 @@ from medlora.evaluation.alignment import with_covariates
 from medlora.evaluation.calibration import brier, calibration_intercept_slope
 from medlora.evaluation.discrimination import auc, auc_covariance, auc_interval, patient_codes
 from medlora.evaluation.estimate import Estimate
-from medlora.evaluation.operating_point import OperatingPoint
+from medlora.evaluation.operating_point import NOTHING, SEPARATOR, OperatingPoint
 from medlora.evaluation.partial import partial_auc
 from medlora.evaluation.proportions import effective_n, likelihood_ratios, predictive_values, proportion
 from medlora.evaluation.reading import read_predictions
 from medlora.evaluation.result import Evaluation, Metric
 from medlora.evaluation.subgroups import subgroups
 from medlora.evaluation.table import Predictions, check_predictions
-
-NOTHING = "none"  # what the column predicted says where no finding is answered
 
 
 def evaluate(
@@ -130,8 +128,9 @@ def _threshold_given(checked: Predictions, name: str) -> float | None:
     words = checked.frame["predicted"].fillna("").astype(str)
     if words.eq("").any():
         return None
-    split = words.str.split("|") if checked.kind == "multilabel" else words.map(lambda word: [word])
-    known = {*checked.classes, NOTHING} if checked.kind == "multilabel" else set(checked.classes)
+    several = checked.kind == "multilabel"
+    split = words.map(lambda word: word.split(SEPARATOR) if several else [word])
+    known = {*checked.classes, NOTHING} if several else {*checked.classes}
     if not split.map(known.issuperset).all():
         return None
     said = split.map(lambda parts: name in parts).to_numpy()

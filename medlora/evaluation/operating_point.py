@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from medlora.errors import MedloraError
 from medlora.evaluation.discrimination import check_scores
 
+SEPARATOR, NOTHING = "|", "none"  # of several findings in the column predicted; and what it says where there is none
+
 
 @dataclass(frozen=True)
 class OperatingPoint:
@@ -89,7 +91,9 @@ class OperatingPoint:
         answers = self.predict(probabilities, classes)
         if not isinstance(self.value, dict):
             return answers
-        said = ["|".join(name for name, hit in zip(classes, row, strict=True) if hit) or "none" for row in answers]
+        said = [
+            SEPARATOR.join(name for name, hit in zip(classes, row, strict=True) if hit) or NOTHING for row in answers
+        ]
         return np.array(said, dtype=object)
 
     def describe(self, class_: str | None = None) -> str:

@@ -198,7 +198,7 @@ def _check_times(headers: Sequence[Header], results: Iterable[Volume | Refused])
     if isinstance(total, int) and None not in there and 1 < len(there) < total:
         for volume in volumes:
             volume.issues.append(
-                Issue(Code.MissingSlices, f"all of {total - len(there)} of {total} temporal positions of the series")
+                Issue(Code.MissingSlices, f"{total - len(there)} of {total} temporal positions, each as a whole")
             )
 
 

@@ -45,7 +45,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'medlora.training' has no attribute {name!r}")
     collecting = gc.isenabled()
-    gc.disable()  # the collector finds nothing in thousands of new modules, and would take a fifth of their time
+    gc.disable()  # the collector would look through thousands of new modules, again and again, and find nothing
     try:
         return getattr(importlib.import_module(f"medlora.training.{_HOME_OF[name]}"), name)
     finally:

@@ -216,12 +216,11 @@ def _flow(cohort: Cohort, cases: TrainingCases) -> dict[str, Any]:
     excluded = {str(code): int(count) for code, count in left_out.items()}
     # What was left out are scans; where cases are places, several may lie in one scan.
     places = bool((cohort.table["case_id"] != cohort.table["scan_id"]).any())
-    other = set(cohort.table["scan_id"]) - set(cases.table["scan_id"]) if places else None
-    count = len(other) if other is not None else len(cohort.table) - len(cases.table)
-    if count:
-        excluded["other class or split"] = count
+    found, used = (table["scan_id"].nunique() if places else len(table) for table in (cohort.table, cases.table))
+    if found > used:
+        excluded["other class or split"] = found - used
     return {
-        "found": (cohort.table["scan_id"].nunique() if places else len(cohort.table)) + int(left_out.sum()),
+        "found": found + int(left_out.sum()),
         "unit": "scans" if places else "",
         "excluded": excluded,
         "splits": cases.counts(),

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
+from medlora.adapters.fast import channels_last
+
 _TRIES = 40  # cuts tried, the innermost around the first trained weight first
 _PROBES = 2  # images in the proof
 
@@ -36,6 +38,7 @@ class _Call:
     shape: tuple[int, ...] | None = None  # of the first input for one image, where a prefix could end there
     output: Any = None
     trained: bool = False
+    channels_last: bool = False  # of that first input
 
 
 @dataclass
@@ -144,7 +147,8 @@ def _find(model: nn.Module, images: Tensor) -> FrozenPrefix | str:
         assert cut.shape is not None
         outputs = {call.path: _as_pattern(call.output, len(images)) for call in before if call.path in skipped}
         skipped = [path for path in skipped if outputs[path] is not None]
-        prefix = FrozenPrefix(model, cut.path, cut.shape, skipped, tuple(images.shape[1:]), outputs)
+        image = tuple(images.shape[1:])
+        prefix = FrozenPrefix(model, cut.path, cut.shape, skipped, image, outputs, cut.channels_last)
         if _proved(prefix, images, [call for call in calls if call.end > cut.start and call is not cut], output):
             return prefix
     return reason
@@ -166,8 +170,10 @@ def _record(model: nn.Module, images: Tensor) -> tuple[list[_Call], Tensor]:
 
     def enter(path: str) -> Any:
         def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
-            shape = tuple(args[0].shape[1:]) if args and _is_frozen_batch(args[0], len(images)) else None
-            calls.append(_Call(path, next(clock), shape=shape))
+            frozen = bool(args) and _is_frozen_batch(args[0], len(images))
+            call = _Call(path, next(clock), shape=tuple(args[0].shape[1:]) if frozen else None)
+            call.channels_last = frozen and channels_last(args[0])
+            calls.append(call)
             opened.append(calls[-1])
 
         return hook
@@ -194,9 +200,6 @@ def _proved(prefix: FrozenPrefix, images: Tensor, later: list[_Call], expected: 
     given = _input_at(prefix.model, prefix.cut, images)
     if given.requires_grad:
         return False
-    prefix.channels_last = (
-        given.dim() == 4 and not given.is_contiguous() and given.is_contiguous(memory_format=torch.channels_last)
-    )
     modules = dict(prefix.model.named_modules())
     seen: dict[str, list[Any]] = {}
     trained = [parameter for parameter in prefix.model.parameters() if parameter.requires_grad]

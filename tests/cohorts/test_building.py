@@ -282,4 +282,6 @@ def test_one_class_written_in_two_ways_is_an_error(archive, tmp_path):
     names = ["normal", "Pneumonia", "PNEUMONIA "]
     labels = [(path, names[number % 3]) for number, (path, _) in enumerate(rows(root))]
     cohort = Cohort.from_archive(root, write_csv(tmp_path / "labels.csv", [("file", "label"), *labels]))
-    assert any("'PNEUMONIA' and 'Pneumonia' differ only in writing" in error for error in cohort.errors)
+    whole = Cohort.from_archive(root, tmp_path / "labels.csv", fractions=None)
+    for made in (cohort, whole):
+        assert any("'PNEUMONIA' and 'Pneumonia' differ only in writing" in error for error in made.errors)

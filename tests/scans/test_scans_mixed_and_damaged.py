@@ -204,7 +204,7 @@ def test_a_temporal_position_that_is_not_there_at_all_is_said(tmp_path):
     series(tmp_path, [*axial(4), *axial(4)], sop_class=MR, each=each)
     found = scans.read(tmp_path)
     assert [[str(issue) for issue in scan.issues] for scan in found] == [
-        ["MissingSlices: Slices are missing (all of 1 of 3 temporal positions of the series)."]
+        ["MissingSlices: Slices are missing (1 of 3 temporal positions, each as a whole)."]
     ] * 2
 
 

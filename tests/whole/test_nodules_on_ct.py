@@ -102,6 +102,8 @@ def test_places_are_needed_and_nothing_is_written_without(nodules, tmp_path, cap
     scan = max((nodules / "ct" / "dicom").glob("*/*"), key=lambda series: len(list(series.iterdir())))
     assert medlora(["explain", str(nodules / "run"), str(scan), "-o", str(tmp_path / "x.csv")]) == 2
     assert "--centre X Y Z" in capsys.readouterr().err
+    assert medlora(["preview", str(scan), "--preset", "ct-nodule", "-o", str(tmp_path / "x.csv")]) == 2
+    assert "--centre X Y Z" in capsys.readouterr().err
     assert not (tmp_path / "x.csv").exists()
 
 

@@ -41,8 +41,9 @@ def preview(
     if preset is not None and preset not in transforms.PRESETS:
         raise MedloraError(f"unknown preset {preset!r}", f"choose one of: {', '.join(transforms.PRESETS)}")
     read = one_scan(scan, scan_id, modality)
-    kind = transforms.PRESETS[preset] if preset else transforms.preset_for({read.modality}, centre is not None)
-    place = centre_in(read, centre, coordinates, kind.places)
+    named = transforms.PRESETS[preset] if preset else None
+    place = centre_in(read, centre, coordinates, named is not None and named.places)
+    kind = named or transforms.preset_for({read.modality}, place is not None)
     half = (0.5,) * _CHANNELS
     made = kind(size=size, mean=half, std=half)
     steps = list(shown(made, read, place, views, seed))

@@ -7,7 +7,6 @@ of them.
 from __future__ import annotations
 
 import struct
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, BinaryIO
@@ -24,6 +23,8 @@ from pydicom.uid import (
 )
 
 from medlora.scans.codes import Code, Issue
+from medlora.scans.codestream import Codestream
+from medlora.scans.entropy import lost
 from medlora.scans.header import Header, Values
 from medlora.scans.plain import dataset
 from medlora.scans.scan import ScanError
@@ -239,7 +240,7 @@ class Frames:
         cells = self.cells
         if b"\xff\xd9" not in encoded.rstrip(b"\0")[-16:]:
             raise ScanError(Issue(Code.TruncatedPixelData, "the codestream has no end"))
-        stream = _Codestream(encoded)
+        stream = Codestream(encoded)
         if (stream.rows, stream.columns, stream.samples) != (cells.rows, cells.columns, cells.samples):
             raise ScanError(Issue(Code.DamagedPixelData, "another size than the header says"))
         if self._syntax in _JPEG_2000:
@@ -248,12 +249,20 @@ class Frames:
             photometric = "RGB" if photometric in ("YBR_RCT", "YBR_ICT") else photometric
         elif self._syntax in _JPEG_LS:
             frame = imagecodecs.jpegls_decode(encoded)
-        elif cells.samples == 1:
+        else:
+            return self._jpeg(encoded, stream.is_ycbcr(photometric))
+        return frame if frame.ndim == 2 else _to_rgb(frame, photometric)
+
+    def _jpeg(self, encoded: bytes, ycbcr: bool) -> np.ndarray[Any, Any]:
+        if self.cells.samples == 1:
             frame = imagecodecs.jpeg8_decode(encoded)
         else:
-            space = "YCBCR" if stream.is_ycbcr(photometric) else "RGB"
-            return imagecodecs.jpeg8_decode(encoded, colorspace=space, outcolorspace="RGB")
-        return frame if frame.ndim == 2 else _to_rgb(frame, photometric)
+            space = "YCBCR" if ycbcr else "RGB"
+            frame = imagecodecs.jpeg8_decode(encoded, colorspace=space, outcolorspace="RGB")
+        missing = lost(encoded, frame)
+        if missing is not None:
+            raise ScanError(Issue(Code.DamagedPixelData, missing))
+        return frame
 
 
 def _check_segments(encoded: bytes, count: int) -> None:
@@ -310,47 +319,3 @@ def _encapsulated(element: bytes, frames: int) -> list[bytes]:
     if max(len(found), streams) > frames:
         raise ScanError(Issue(Code.DamagedHeader, f"pixels of more frames than the {frames} that it says"))
     return found
-
-
-class _Codestream:
-    """Size and colour marks of a JPEG, JPEG-LS or JPEG 2000 codestream, before anything is decoded from it.
-
-    JPEG: ITU-T T.81 B.2; JPEG-LS: T.87 C.2; JPEG 2000: T.800 A.5.1, bare or in a JP2 box.
-    """
-
-    def __init__(self, data: bytes) -> None:
-        self.rows = self.columns = self.samples = 0
-        self.adobe: int | None = None
-        self.component_ids: tuple[int, ...] = ()
-        with suppress(struct.error, IndexError):
-            start = data.find(b"\xff\x4f\xff\x51", 0, 4096)
-            if start >= 0 and (start == 0 or data[4:8] == b"jP  "):
-                right, bottom, left, top = struct.unpack_from(">4I", data, start + 8)
-                self.columns, self.rows = right - left, bottom - top
-                (self.samples,) = struct.unpack_from(">H", data, start + 40)
-            else:
-                self._jpeg(data)
-
-    def _jpeg(self, data: bytes) -> None:
-        position = 2
-        while True:
-            while data[position] == 0xFF:
-                position += 1
-            marker = data[position]
-            (length,) = struct.unpack_from(">H", data, position + 1)
-            if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
-                self.rows, self.columns, self.samples = struct.unpack_from(">HHB", data, position + 4)
-                self.component_ids = tuple(data[position + 9 + 3 * i] for i in range(self.samples))
-                return
-            if marker == 0xEE and data[position + 3 : position + 8] == b"Adobe":
-                self.adobe = data[position + 14]
-            position += 1 + length
-
-    def is_ycbcr(self, photometric: str) -> bool:
-        """Whether the components are YCbCr: the Adobe marker decides where there is one, else the header.
-
-        A header of RGB over a stream without the marker is believed: DICOM's own word (PS3.5 8.2.1).
-        """
-        if self.adobe is not None:
-            return self.adobe == 1
-        return photometric != "RGB"

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from medlora.scans.codes import Code, Issue
+from medlora.scans.entropy import lost
 from medlora.scans.scan import ScanError
 
 _MOST_PIXELS = 1 << 28
@@ -27,6 +28,7 @@ def load(path: Path) -> np.ndarray:
         with Image.open(path, formats=("PNG", "JPEG")) as image:
             if image.width * image.height > _MOST_PIXELS:
                 raise ScanError(Issue(Code.TooLarge, f"{image.width} × {image.height}"))
+            is_jpeg = image.format == "JPEG"  # turning the image forgets it
             if _is_deep_colour(path):
                 pixels = _deep_colour(path, image)
             else:
@@ -42,6 +44,9 @@ def load(path: Path) -> np.ndarray:
         raise ScanError(Issue(Code.TooLarge)) from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and others, by plugin
         raise ScanError(Issue(Code.DamagedPixelData, type(error).__name__)) from error
+    missing = lost(path.read_bytes(), pixels) if is_jpeg else None
+    if missing is not None:
+        raise ScanError(Issue(Code.DamagedPixelData, missing))
     if (
         pixels.ndim == 3
         and np.array_equal(pixels[..., 0], pixels[..., 1])

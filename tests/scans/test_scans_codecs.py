@@ -12,11 +12,12 @@ import pydicom
 import pytest
 from make_dicom import AXIAL, CT, MR, SC, image, picture, save
 from pydicom.data import get_testdata_file
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 
 from medlora import scans
 from medlora.errors import MedloraError
 from medlora.scans import Code
+from medlora.scans.entropy import lost
 
 PLACE = {"ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": list(AXIAL), "PixelSpacing": [1, 1]}
 
@@ -194,3 +195,42 @@ def test_a_damaged_slice_is_named_and_nothing_of_its_series_is_guessed(tmp_path)
     (tmp_path / "2").write_bytes(whole)
     with pytest.raises(MedloraError, match=r"DamagedPixelData: .*\(slice 3 of 4"):
         scans.read(tmp_path)
+
+
+@pytest.mark.parametrize("lossless", [False, True], ids=["baseline", "lossless"])
+@pytest.mark.parametrize("seed", range(8))
+def test_a_jpeg_that_lost_its_middle_is_refused(tmp_path, lossless, seed):
+    """Decoders fill up what is not there: header and end are in place."""
+    stored = smooth(high=4095 if lossless else 255, seed=seed)
+    if lossless:
+        encoded = bytes(imagecodecs.ljpeg_encode(stored.astype("u2"), bitspersample=12))
+    else:
+        encoded = bytes(imagecodecs.jpeg8_encode(stored.astype("u1"), level=95))
+    dice = np.random.default_rng(seed)
+    start = int(dice.integers(len(encoded) // 2, len(encoded) * 3 // 4))
+    cut = encoded[:start] + encoded[start + int(dice.integers(20, len(encoded) // 5)) :]
+    for name, stream in (("whole", encoded), ("cut", cut)):
+        syntax, bits = ("1.2.840.10008.1.2.4.70", 12) if lossless else ("1.2.840.10008.1.2.4.50", 8)
+        data = image(stored, CT, syntax, stored=bits, PixelData=encapsulate([stream]), **PLACE)
+        save(data, tmp_path / name)
+    scans.survey(tmp_path / "whole").scans[0].load()
+    with pytest.raises(scans.ScanError, match=r"missing|bytes where the pixels take") as error:
+        scans.survey(tmp_path / "cut").scans[0].load()
+    assert error.value.code is Code.DamagedPixelData
+
+
+@pytest.mark.skipif(not shutil.which("dcmcjpeg"), reason="dcmtk is not installed")
+@pytest.mark.parametrize("predictor", range(1, 8))
+@pytest.mark.parametrize("shift", [0, 1])
+def test_bits_of_a_lossless_jpeg_are_counted_as_dcmtk_writes_them(tmp_path, predictor, shift):
+    stored = smooth(high=4095)
+    save(image(stored, CT, stored=12, **PLACE), tmp_path / "plain")
+    options = ["+el", "+sv", str(predictor), "+pt", str(shift)]
+    subprocess.run(["dcmcjpeg", *options, tmp_path / "plain", tmp_path / "jpeg"], check=True)
+    (encoded,) = generate_frames(pydicom.dcmread(tmp_path / "jpeg").PixelData, number_of_frames=1)
+    frame = imagecodecs.jpeg8_decode(encoded)
+    np.testing.assert_array_equal(frame, stored >> shift << shift)
+    assert lost(encoded, frame) is None
+    middle = len(encoded) * 2 // 3
+    cut = encoded[:middle] + encoded[middle + 40 :]
+    assert "bytes where the pixels take" in str(lost(cut, imagecodecs.jpeg8_decode(cut)))

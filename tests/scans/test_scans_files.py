@@ -237,9 +237,11 @@ def test_jpeg_and_truncated_jpeg(tmp_path):
     scan = scans.read(tmp_path)[0]
     assert np.abs(scan.to_numpy("zyx")[0] - pixels).max() < 4
     whole = (tmp_path / "a.jpg").read_bytes()
-    (tmp_path / "a.jpg").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(MedloraError, match="DamagedPixelData"):
-        scans.read(tmp_path)
+    scanned = whole.index(b"\xff\xda")
+    for damaged in (whole[: len(whole) // 2], whole[: scanned + 60] + whole[-60:]):  # the second has its end
+        (tmp_path / "a.jpg").write_bytes(damaged)
+        with pytest.raises(MedloraError, match="DamagedPixelData"):
+            scans.read(tmp_path)
 
 
 def test_junk_among_the_files_of_a_tree(tmp_path):

@@ -1,0 +1,50 @@
+"""What the beginning of an encoded frame says of it, before anything is decoded."""
+
+from __future__ import annotations
+
+import struct
+from contextlib import suppress
+
+
+class Codestream:
+    """Size and colour marks of a JPEG, JPEG-LS or JPEG 2000 codestream.
+
+    JPEG: ITU-T T.81 B.2; JPEG-LS: T.87 C.2; JPEG 2000: T.800 A.5.1, bare or in a JP2 box.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.rows = self.columns = self.samples = 0
+        self.adobe: int | None = None
+        self.component_ids: tuple[int, ...] = ()
+        with suppress(struct.error, IndexError):
+            start = data.find(b"\xff\x4f\xff\x51", 0, 4096)
+            if start >= 0 and (start == 0 or data[4:8] == b"jP  "):
+                right, bottom, left, top = struct.unpack_from(">4I", data, start + 8)
+                self.columns, self.rows = right - left, bottom - top
+                (self.samples,) = struct.unpack_from(">H", data, start + 40)
+            else:
+                self._jpeg(data)
+
+    def _jpeg(self, data: bytes) -> None:
+        position = 2
+        while True:
+            while data[position] == 0xFF:
+                position += 1
+            marker = data[position]
+            (length,) = struct.unpack_from(">H", data, position + 1)
+            if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
+                self.rows, self.columns, self.samples = struct.unpack_from(">HHB", data, position + 4)
+                self.component_ids = tuple(data[position + 9 + 3 * i] for i in range(self.samples))
+                return
+            if marker == 0xEE and data[position + 3 : position + 8] == b"Adobe":
+                self.adobe = data[position + 14]
+            position += 1 + length
+
+    def is_ycbcr(self, photometric: str) -> bool:
+        """Whether the components are YCbCr: the Adobe marker decides where there is one, else the header.
+
+        A header of RGB over a stream without the marker is believed: DICOM's own word (PS3.5 8.2.1).
+        """
+        if self.adobe is not None:
+            return self.adobe == 1
+        return photometric != "RGB"

@@ -1,0 +1,135 @@
+"""Whether the entropy-coded data of a JPEG are all there.
+
+Decoders fill up what is lost in the middle of a stream with grey, without a word: all but the first part of a
+radiograph can be made up.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+import simplejpeg
+
+_LOST = ("premature end", "bad huffman code")  # libjpeg's warnings; others speak of bytes too many, which do no harm
+_SPARE = 8  # bytes that an encoder may leave before the end without meaning
+
+
+def lost(encoded: bytes, frame: np.ndarray[Any, Any]) -> str | None:
+    """What is missing from one JPEG stream, or None.
+
+    Looked at are Huffman-coded streams of 8 bits with cosine transform (libjpeg's own warnings), and lossless ones of
+    one component, where the pixels that were decoded say how many bits they take (ITU-T T.81 H.1.2).
+
+    Args:
+        encoded: from SOI to EOI.
+        frame: decoded from it, (rows, columns[, samples]).
+    """
+    header = _Header(encoded)
+    if header.frame in (0xC0, 0xC1, 0xC2) and header.precision == 8:
+        return _lost_of_transformed(encoded, header.components)
+    if header.frame == 0xC3 and header.components == 1 and frame.ndim == 2:
+        return _lost_of_lossless(encoded, header, frame)
+    return None
+
+
+def _lost_of_transformed(encoded: bytes, components: int) -> str | None:
+    try:  # an eighth of the size: every code is read, few pixels are made
+        simplejpeg.decode_jpeg(
+            encoded,
+            colorspace="gray" if components == 1 else "rgb",
+            min_height=1,
+            min_width=1,
+            min_factor=1,
+            strict=True,
+        )
+    except ValueError as warning:
+        if any(words in str(warning).lower() for words in _LOST):
+            return "encoded pixels are missing"
+    return None
+
+
+def _lost_of_lossless(encoded: bytes, header: _Header, frame: np.ndarray[Any, Any]) -> str | None:
+    if header.restarts or header.lengths is None or not 1 <= header.predictor <= 7:
+        return None
+    bits = int(header.lengths[_differences(frame.astype(np.int32) >> header.shift, header)].sum(dtype=np.int64))
+    data = encoded[header.scan : encoded.rfind(b"\xff\xd9")]
+    there = len(data) - data.count(b"\xff\x00")
+    needed = -(-bits // 8)
+    return None if needed <= there <= needed + _SPARE else f"{there} bytes where the pixels take {needed}"
+
+
+def _differences(x: np.ndarray[Any, Any], header: _Header) -> np.ndarray[Any, Any]:
+    """Pixels less their prediction modulo 2^16 (T.81 H.1.2.1, table H.1), as uint16 of the shape of ``x``."""
+    predicted = np.empty_like(x)
+    predicted[0, 0] = 1 << (header.precision - header.shift - 1)
+    predicted[0, 1:] = x[0, :-1]
+    predicted[1:, 0] = x[:-1, 0]
+    a, b, c = x[1:, :-1], x[:-1, 1:], x[:-1, :-1]  # left, above, above left
+    predicted[1:, 1:] = {
+        1: lambda: a,
+        2: lambda: b,
+        3: lambda: c,
+        4: lambda: a + b - c,
+        5: lambda: a + ((b - c) >> 1),
+        6: lambda: b + ((a - c) >> 1),
+        7: lambda: (a + b) >> 1,
+    }[header.predictor]()
+    return (x - predicted).astype(np.uint16)
+
+
+class _Header:
+    """What the segments up to the first scan say (T.81 B.2).
+
+    ``lengths`` are the bits that each difference modulo 2^16 takes: its Huffman code, and as many as its category says
+    (T.81 F.1.2.1, H.1.2.2); None where the table is not there.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.frame = self.precision = self.components = self.restarts = self.scan = self.predictor = self.shift = 0
+        self.lengths: np.ndarray[Any, Any] | None = None
+        tables: dict[int, dict[int, int]] = {}
+        position = 2
+        try:
+            while True:
+                while data[position] == 0xFF:
+                    position += 1
+                marker = data[position]
+                (length,) = struct.unpack_from(">H", data, position + 1)
+                segment = data[position + 3 : position + 1 + length]
+                position += 1 + length
+                if marker == 0xC4:
+                    tables |= _huffman_tables(segment)
+                elif 0xC0 <= marker <= 0xCF and marker not in (0xC8, 0xCC):
+                    self.frame, self.precision, self.components = marker, segment[0], segment[5]
+                elif marker == 0xDD:
+                    (self.restarts,) = struct.unpack(">H", segment)
+                elif marker == 0xDA:
+                    self.scan, self.predictor, self.shift = position, segment[-3], segment[-1] & 15
+                    self.lengths = _lengths(tables.get(segment[2] >> 4, {}))
+                    return
+        except (IndexError, struct.error):
+            return
+
+
+def _huffman_tables(segment: bytes) -> dict[int, dict[int, int]]:
+    """By table (those of DC and lossless coding, class 0): the length of the code of each category."""
+    tables, position = {}, 0
+    while position + 17 <= len(segment):
+        kind, counts = segment[position], segment[position + 1 : position + 17]
+        position += 17
+        sizes = [size for size, count in enumerate(counts, 1) for _ in range(count)]
+        if kind < 16:
+            tables[kind] = dict(zip(segment[position : position + len(sizes)], sizes, strict=False))
+        position += len(sizes)
+    return tables
+
+
+def _lengths(codes: dict[int, int]) -> np.ndarray[Any, Any] | None:
+    if not codes:
+        return None
+    magnitudes = np.abs(np.arange(1 << 16, dtype=np.uint16).astype(np.int16).astype(np.int32))
+    categories = np.frexp(magnitudes)[1]  # 0 for 0, else the bits of the magnitude: 16 for 32768
+    extra = np.where(categories == 16, 0, categories)
+    return (np.array([codes.get(c, 0) for c in range(17)])[categories] + extra).astype(np.uint8)

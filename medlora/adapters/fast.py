@@ -209,7 +209,7 @@ class _Conv(torch.autograd.Function):
         factors, kept = saved[:count], saved[count:]
         x = ctx.like if ctx.thin else kept[0]
         # elsewhere than on a CPU the convolution's own kernels are as fast, and fewer
-        flat = _is_product(weight, ctx.geometry) and grad.device.type == "cpu"
+        flat = is_product(weight, ctx.geometry) and grad.device.type == "cpu"
         if ctx.last:
             grad = grad.contiguous(memory_format=torch.channels_last)
         else:
@@ -238,7 +238,7 @@ class _Conv(torch.autograd.Function):
         return dx, None, None, dbias, None, None, *grads
 
 
-def _is_product(weight: Tensor, geometry: Any) -> bool:
+def is_product(weight: Tensor, geometry: Any) -> bool:
     """Whether the convolution is a plain matrix product: kernel 1, stride 1, no padding."""
     stride, padding, _ = geometry
     return all(k == 1 for k in weight.shape[2:]) and all(s == 1 for s in stride) and not any(padding)

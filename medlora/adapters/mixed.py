@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medlora.adapters.derive import plain_class, rederive, stored
+from medlora.adapters.fast import is_product
 from medlora.adapters.updates import LowRank
 from medlora.errors import MedloraError
 
@@ -89,10 +90,13 @@ def _low_rank(module: Any, share: Share, x: Tensor) -> Tensor:
     if linear:
         h = a @ x.reshape(share.batch, -1, x.shape[-1]).mT
         return y.reshape(share.batch, -1, y.shape[-1]).baddbmm_(h.mT, b.mT).view(y.shape)
-    one = x.reshape(1, -1, *x.shape[2:])  # each sample's A as one group of a grouped convolution
-    zeros = [0] * len(module.stride)
-    geometry = (module.stride, module.padding, module.dilation, False, zeros, share.batch)
-    h = torch.convolution(one, a.flatten(0, 1), None, *geometry).view(share.batch, a.shape[1], -1)
+    geometry = (module.stride, module.padding, module.dilation)
+    if is_product(weight, geometry):
+        h = a.flatten(2) @ x.flatten(2)
+    else:  # each sample's A as one group of a grouped convolution
+        one = x.reshape(1, -1, *x.shape[2:])
+        h = torch.convolution(one, a.flatten(0, 1), None, *geometry, False, [0] * len(module.stride), share.batch)
+        h = h.view(share.batch, a.shape[1], -1)
     return y.flatten(2).baddbmm_(b, h).view(y.shape)
 
 

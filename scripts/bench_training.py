@@ -8,7 +8,7 @@ AdamW; what an arm reads is read within its time. LoRA (rank 8) is in the last t
 module paths. The arms take turns within a round, and a ratio is the median over the rounds of the ratio within the
 round. "Ten epochs" counts filling the cache with four views of each image. Weights are drawn at random, which changes
 no time. The last table is the peak of a process's memory (of the GPU's, there) at batch 32, each arm in processes of
-its own; the C library's allocator gives the same step a tenth more or less, so it is the median over the rounds.
+its own, with the allocator set as every training on a CPU sets it; the median over the rounds.
 ``--nets ""`` leaves the times out.
 """
 
@@ -29,6 +29,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+from medlora.training.allocator import return_large_tensors
 
 NETS = ("vit_small_patch16_224", "convnext_tiny", "tf_efficientnet_lite0", "medlora-hybrid")
 VIEWS, EPOCHS, CLASSES = 4, 10, 3
@@ -189,6 +191,7 @@ def peak(name, method, threads, device, autocast):
     from medlora import adapters
     from medlora.training.peak import peak_mb
 
+    return_large_tensors()
     torch.set_num_threads(threads)
     libraries = peak_mb(device.type)
     model = network(name).train().to(device)
@@ -223,6 +226,7 @@ def main():
     asked.autocast = {"bf16": torch.bfloat16, "fp16": torch.float16, None: None}[asked.autocast]
     warnings.filterwarnings("ignore")
     torch.set_num_threads(asked.threads)
+    return_large_tensors()
     result = {}
     for name in filter(None, asked.nets.split(",")):
         with tempfile.TemporaryDirectory() as folder:

@@ -7,6 +7,7 @@ radiograph can be made up.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,9 @@ def _lost_of_transformed(encoded: bytes, components: int) -> str | None:
 def _lost_of_lossless(encoded: bytes, header: _Header, frame: np.ndarray[Any, Any]) -> str | None:
     if header.restarts or header.lengths is None or not 1 <= header.predictor <= 7:
         return None
-    bits = int(header.lengths[_differences(frame.astype(np.int32) >> header.shift, header)].sum(dtype=np.int64))
+    bits = int(
+        header.lengths[_differences(frame >> header.shift if header.shift else frame, header)].sum(dtype=np.uint32)
+    )
     data = encoded[header.scan : encoded.rfind(b"\xff\xd9")]
     there = len(data) - data.count(b"\xff\x00")
     needed = -(-bits // 8)
@@ -62,12 +65,10 @@ def _lost_of_lossless(encoded: bytes, header: _Header, frame: np.ndarray[Any, An
 
 def _differences(x: np.ndarray[Any, Any], header: _Header) -> np.ndarray[Any, Any]:
     """Pixels less their prediction modulo 2^16 (T.81 H.1.2.1, table H.1), as uint16 of the shape of ``x``."""
-    predicted = np.empty_like(x)
-    predicted[0, 0] = 1 << (header.precision - header.shift - 1)
-    predicted[0, 1:] = x[0, :-1]
-    predicted[1:, 0] = x[:-1, 0]
+    # Halves need the sign and the carry; without them 16 bits that wrap around are the modulus itself.
+    x = x.astype(np.int32 if header.predictor >= 5 else np.uint16, copy=False)
     a, b, c = x[1:, :-1], x[:-1, 1:], x[:-1, :-1]  # left, above, above left
-    predicted[1:, 1:] = {
+    predicted = {
         1: lambda: a,
         2: lambda: b,
         3: lambda: c,
@@ -76,7 +77,12 @@ def _differences(x: np.ndarray[Any, Any], header: _Header) -> np.ndarray[Any, An
         6: lambda: b + ((a - c) >> 1),
         7: lambda: (a + b) >> 1,
     }[header.predictor]()
-    return (x - predicted).astype(np.uint16)
+    out = np.empty_like(x)
+    np.subtract(x[:1, :1], x.dtype.type(1 << (header.precision - header.shift - 1)), out=out[:1, :1])
+    np.subtract(x[0, 1:], x[0, :-1], out=out[0, 1:])
+    np.subtract(x[1:, 0], x[:-1, 0], out=out[1:, 0])
+    np.subtract(x[1:, 1:], predicted, out=out[1:, 1:])
+    return out.astype(np.uint16, copy=False)
 
 
 class _Header:
@@ -107,7 +113,7 @@ class _Header:
                     (self.restarts,) = struct.unpack(">H", segment)
                 elif marker == 0xDA:
                     self.scan, self.predictor, self.shift = position, segment[-3], segment[-1] & 15
-                    self.lengths = _lengths(tables.get(segment[2] >> 4, {}))
+                    self.lengths = _lengths(tuple(tables.get(segment[2] >> 4, {}).items()))
                     return
         except (IndexError, struct.error):
             return
@@ -126,10 +132,13 @@ def _huffman_tables(segment: bytes) -> dict[int, dict[int, int]]:
     return tables
 
 
-def _lengths(codes: dict[int, int]) -> np.ndarray[Any, Any] | None:
+@lru_cache(maxsize=16)  # the files of a series mostly have one table, or a few
+def _lengths(codes: tuple[tuple[int, int], ...]) -> np.ndarray[Any, Any] | None:
     if not codes:
         return None
+    of_category = np.zeros(256, np.uint8)
+    for category, size in codes:
+        of_category[category] = size
     magnitudes = np.abs(np.arange(1 << 16, dtype=np.uint16).astype(np.int16).astype(np.int32))
     categories = np.frexp(magnitudes)[1]  # 0 for 0, else the bits of the magnitude: 16 for 32768
-    extra = np.where(categories == 16, 0, categories)
-    return (np.array([codes.get(c, 0) for c in range(17)])[categories] + extra).astype(np.uint8)
+    return of_category[categories] + np.where(categories == 16, 0, categories).astype(np.uint8)

@@ -6,6 +6,7 @@ radiograph can be made up.
 
 from __future__ import annotations
 
+import re
 import struct
 from functools import lru_cache
 from typing import Any
@@ -13,12 +14,14 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
-_LOST = ("premature end", "bad huffman code")  # libjpeg's warnings; others speak of bytes too many, which do no harm
+_LOST = re.compile(r"premature end|bad huffman code|(\d+) extraneous bytes before marker 0xd9", re.IGNORECASE)
 _SPARE = 8  # bytes that an encoder may leave before the end without meaning
 
 
 def lost(encoded: bytes, frame: np.ndarray[Any, Any]) -> str | None:
-    """What is missing from one JPEG stream, or None.
+    """What tells that part of one JPEG stream is missing, or None.
+
+    A loss of less than a block or two can go unseen: what follows is then read as it was meant.
 
     Looked at are Huffman-coded streams of 8 bits with cosine transform (libjpeg's own warnings), and lossless ones of
     one component, where the pixels that were decoded say how many bits they take (ITU-T T.81 H.1.2).
@@ -46,13 +49,15 @@ def _lost_of_transformed(encoded: bytes, components: int) -> str | None:
             strict=True,
         )
     except ValueError as warning:
-        if any(words in str(warning).lower() for words in _LOST):
+        found = _LOST.search(str(warning))
+        if found and (found[1] is None or int(found[1]) > _SPARE):
             return "encoded pixels are missing"
     return None
 
 
 def _lost_of_lossless(encoded: bytes, header: _Header, frame: np.ndarray[Any, Any]) -> str | None:
-    if header.restarts or header.lengths is None or not 1 <= header.predictor <= 7:
+    known = 1 <= header.predictor <= 7 and 0 <= header.shift < header.precision <= 16
+    if header.restarts or header.lengths is None or not known:
         return None
     bits = int(
         header.lengths[_differences(frame >> header.shift if header.shift else frame, header)].sum(dtype=np.uint32)

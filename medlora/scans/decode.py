@@ -6,6 +6,7 @@ of them.
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass
 from itertools import pairwise
@@ -37,6 +38,8 @@ _JPEG_2000 = {_PREFIX + n for n in ("90", "91", "201", "202", "203")}  # and its
 _BEGINNINGS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51")  # of a JPEG or JPEG-LS, and of a JPEG 2000 codestream
 MOST_DECODED = 4 << 30  # bytes; what a series of small files may claim, and a sixteenth of it one file
 MOST_RATIO = 500
+# For a frame of JPEG 2000, the slowest to decode; few, since callers may read several scans at a time.
+_THREADS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -244,7 +247,7 @@ class Frames:
         if (stream.rows, stream.columns, stream.samples) != (cells.rows, cells.columns, cells.samples):
             raise ScanError(Issue(Code.DamagedPixelData, "another size than the header says"))
         if self._syntax in _JPEG_2000:
-            frame = imagecodecs.jpeg2k_decode(encoded)
+            frame = imagecodecs.jpeg2k_decode(encoded, numthreads=_THREADS)
             # OpenJPEG undoes the component transform (YBR_RCT, YBR_ICT) itself.
             photometric = "RGB" if photometric in ("YBR_RCT", "YBR_ICT") else photometric
         elif self._syntax in _JPEG_LS:

@@ -14,8 +14,11 @@ from typing import Any
 import numpy as np
 import simplejpeg
 
-_LOST = re.compile(r"premature end|bad huffman code|(\d+) extraneous bytes before marker 0xd9", re.IGNORECASE)
-_SPARE = 8  # bytes that an encoder may leave before the end without meaning
+_LOST = re.compile(
+    r"premature end|bad huffman code|instead of rst|(\d+) extraneous bytes before marker 0x(?:d[0-9a]|c4)",
+    re.IGNORECASE,
+)
+_SPARE = 4  # bytes that an encoder may leave before a marker without meaning
 
 
 def lost(encoded: bytes, frame: np.ndarray[Any, Any]) -> str | None:

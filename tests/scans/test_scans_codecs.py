@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 from make_dicom import AXIAL, CT, MR, SC, image, picture, save
+from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, generate_frames
 
@@ -234,3 +236,19 @@ def test_bits_of_a_lossless_jpeg_are_counted_as_dcmtk_writes_them(tmp_path, pred
     middle = len(encoded) * 2 // 3
     cut = encoded[:middle] + encoded[middle + 40 :]
     assert "bytes where the pixels take" in str(lost(cut, imagecodecs.jpeg8_decode(cut)))
+
+
+@pytest.mark.parametrize("kind", [{"progressive": True}, {"restart_marker_blocks": 4}, {"optimize": True}], ids=str)
+def test_a_colour_jpeg_that_lost_its_middle_is_said(kind):
+    """In several scans, with restart markers, with tables of its own; what follows the end is of no account."""
+    grey = smooth(200, 160, high=255)
+    colours = np.dstack([grey, grey[::-1], grey[:, ::-1]]).astype("u1")
+    file = io.BytesIO()
+    Image.fromarray(colours).save(file, "JPEG", quality=90, **kind)
+    encoded = file.getvalue()
+    assert lost(encoded, colours) is None and lost(encoded + b"after the end", colours) is None
+    dice, seen = np.random.default_rng(0), 0
+    for _ in range(40):
+        start = int(dice.integers(1000, len(encoded) - 1600))
+        seen += lost(encoded[:start] + encoded[start + 512 :], colours) is not None
+    assert seen >= 38  # a loss of just as many blocks as what follows it is misread for shows nothing

@@ -49,6 +49,7 @@ TECHNICAL = (
 #: Sequences whose presence changes how the file is read.
 SEQUENCES = (
     "ModalityLUTSequence", "VOILUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "DetectorInformationSequence",
 )  # fmt: skip
 
 WANTED: dict[int, tuple[str, str]] = {}

@@ -1,4 +1,5 @@
-"""Files of many planes (enhanced multi-frame, dose grids, Siemens mosaics): each plane gets values of its own."""
+"""Files of many planes (enhanced multi-frame, dose grids, reconstructed nuclear medicine, Siemens mosaics): each plane
+gets values of its own."""
 
 from __future__ import annotations
 
@@ -49,6 +50,11 @@ _GROUPS: dict[str, dict[str, str]] = {
     "MRTimingAndRelatedParametersSequence": {"RepetitionTime": "RepetitionTime", "FlipAngle": "FlipAngle"},
 }
 _MOST_FRAMES = 100_000
+# Which of its kind each frame of nuclear medicine is (PS3.3 C.8.4.8).
+_FRAME_VECTORS = (
+    "SliceVector", "TimeSlotVector", "EnergyWindowVector", "DetectorVector", "PhaseVector", "RotationVector",
+    "RRIntervalVector", "AngularViewVector", "TimeSliceVector",
+)  # fmt: skip
 #: A frame's place along each of the file's own dimensions (Dimension Index Values, PS3.3 C.7.6.17).
 DIMENSIONS = tuple(f"DimensionIndexValue{number}" for number in range(1, 9))
 
@@ -65,6 +71,8 @@ def add(header: Header) -> None:
         _enhanced(header)
     elif "GridFrameOffsetVector" in values and values.get("NumberOfFrames", 1) > 1:
         _dose(header)
+    elif values.get("DetectorInformationSequence") and {"RECON TOMO", "RECON GATED TOMO"} & set(image_type):
+        _nuclear(header)
     elif ("MOSAIC" in image_type or (values.get(CSA) or [0])[0] > 1) and values.get("NumberOfFrames", 1) == 1:
         _mosaic(header)
 
@@ -118,6 +126,39 @@ def _dose(header: Header) -> None:
             raise ValueError
         offsets = (offsets - position[2]) * normal[2]
     header.frames = [{"ImagePositionPatient": (position + offset * normal).tolist()} for offset in offsets]
+
+
+def _nuclear(header: Header) -> None:
+    """Reconstructed nuclear medicine: the first slice's place is the detector's, the others lie behind it (or, where
+    the spacing is negative, in front) along the normal (PS3.3 C.8.4.11, C.8.4.15).
+
+    Left without places where the header does not say them, or where more than slices and time slots tell frames apart.
+    """
+    values, data = header.values, dataset(header.path)
+    count = int(values.get("NumberOfFrames", 1))
+    detector = data.DetectorInformationSequence[0]
+    spacing = values.get("SpacingBetweenSlices")
+    orientation, position = (plain_of(detector, f"Image{word}Patient") for word in ("Orientation", "Position"))
+    vectors = {word: listed(plain_of(data, word)) for word in _FRAME_VECTORS if word in data}
+    slices, slots = vectors.pop("SliceVector", []), vectors.pop("TimeSlotVector", [1] * count)
+    directions = axes(tuple(orientation)) if len(listed(orientation)) == 6 else None
+    if (
+        "ImagePositionPatient" in values
+        or directions is None
+        or len(listed(position)) != 3
+        or not spacing
+        or len(slices) != count
+        or len(slots) != count
+        or any(len(set(vector)) > 1 for vector in vectors.values())
+    ):
+        return
+    values["ImageOrientationPatient"] = orientation
+    step = spacing * directions[2]
+    header.frames = [
+        {"ImagePositionPatient": (np.asarray(position, float) + (number - 1) * step).tolist()}
+        | ({"TemporalPositionIdentifier": slot} if len(set(slots)) > 1 else {})
+        for number, slot in zip(slices, slots, strict=True)
+    ]
 
 
 def _mosaic(header: Header) -> None:

@@ -296,3 +296,54 @@ def test_moments_part_volumes_only_where_all_slices_of_one_share_them(tmp_path):
     series(tmp_path / "single", axial(4), sop_class=MR, each=each, SeriesInstanceUID="2.25.8")
     (whole,) = scans.read(tmp_path / "single")
     assert whole.shape[2] == 4 and whole.issues == ()
+
+
+NM = "1.2.840.10008.5.1.4.1.1.20"
+
+
+def nuclear(frames, spacing):
+    """A reconstruction of a gamma camera; rows run to the left of the patient, columns to the feet: coronal slices."""
+    detector = Dataset()
+    detector.ImagePositionPatient, detector.ImageOrientationPatient = [-10, -20, 30], [1, 0, 0, 0, 0, -1]
+    data = image(np.stack(frames), NM, Modality="NM", ImageType=["ORIGINAL", "PRIMARY", "RECON TOMO", "EMISSION"],
+                 PixelSpacing=[4, 5], SpacingBetweenSlices=spacing, SliceThickness=9, SeriesInstanceUID="2.25.8",
+                 SliceVector=list(range(1, len(frames) + 1)), EnergyWindowVector=[1] * len(frames))  # fmt: skip
+    data.DetectorInformationSequence = [detector]
+    return data
+
+
+@pytest.mark.parametrize("spacing", [3.0, -3.0])
+def test_slices_of_a_gamma_camera_lie_behind_the_first_or_in_front(tmp_path, spacing):
+    """PS3.3 C.8.4.15: a positive spacing stacks along the cross product of row and column, here to the back (+y)."""
+    frames = [picture(seed=k) for k in range(4)]
+    save(nuclear(frames, spacing), tmp_path / "a")
+    (scan,) = scans.read(tmp_path)
+    assert not scan.issues
+    for k, frame in enumerate(frames):
+        for row, column in ((0, 0), (11, 3), (5, 15)):
+            lps = np.array([-10 + 5 * column, -20 + spacing * k, 30 - 4 * row])
+            i, j, m = np.rint(np.linalg.solve(scan.affine, [-lps[0], -lps[1], lps[2], 1])[:3]).astype(int)
+            assert scan.array[i, j, m] == frame[row, column]
+
+
+def test_time_slots_of_a_gated_reconstruction_are_volumes_of_their_own(tmp_path):
+    frames = [picture(seed=k) for k in range(6)]
+    data = nuclear(frames, 3.0)
+    data.ImageType = ["ORIGINAL", "PRIMARY", "RECON GATED TOMO", "EMISSION"]
+    data.SliceVector, data.TimeSlotVector = [1, 2, 3, 1, 2, 3], [1, 1, 1, 2, 2, 2]
+    save(data, tmp_path / "a")
+    found = scans.read(tmp_path)
+    assert [scan.issues for scan in found] == [(), ()]
+    for scan, own in zip(found, (frames[:3], frames[3:]), strict=True):
+        np.testing.assert_array_equal(scan.to_numpy("zyx"), own)
+
+
+@pytest.mark.parametrize(
+    "change", [{"SpacingBetweenSlices": None}, {"EnergyWindowVector": [1, 1, 2, 2]}, {"SliceVector": [1, 2]}]
+)
+def test_a_gamma_camera_that_does_not_say_where_its_slices_lie_is_flagged(tmp_path, change):
+    data = nuclear([picture(seed=k) for k in range(4)], 3.0)
+    for keyword, value in change.items():
+        setattr(data, keyword, value)
+    save(data, tmp_path / "a")
+    assert codes_of(tmp_path) == [[Code.NoGeometry]]

@@ -387,7 +387,7 @@ def _thumbnail(context: ReportContext, case: str) -> str | None:
 
 def _sizes(context: ReportContext) -> list[tuple[str, str]]:
     sizes, made = dict(context.sizes or {}), []
-    for key, label in (("adapter_bytes", "Adapter"), ("backbone_bytes", "Backbone")):
+    for key, label in (("adapter_bytes", "Adapter"), ("backbone_bytes", "Backbone, in memory")):
         if key in sizes:
             made.append((label, _bytes(sizes.pop(key))))
     trained, total = sizes.pop("trainable_parameters", None), sizes.pop("total_parameters", None)

@@ -26,19 +26,31 @@ def lost(encoded: bytes, frame: np.ndarray[Any, Any]) -> str | None:
 
     A loss of less than a block or two can go unseen: what follows is then read as it was meant.
 
-    Looked at are Huffman-coded streams of 8 bits with cosine transform (libjpeg's own warnings), and lossless ones of
-    one component, where the pixels that were decoded say how many bits they take (ITU-T T.81 H.1.2).
+    Looked at are Huffman-coded streams with cosine transform (libjpeg's own warnings), and lossless ones of one component, where the pixels that were decoded say how many bits they take (ITU-T T.81 H.1.2).
 
     Args:
         encoded: from SOI to EOI.
         frame: decoded from it, (rows, columns[, samples]).
     """
     header = _Header(encoded)
-    if header.frame in (0xC0, 0xC1, 0xC2) and header.precision == 8:
-        return _lost_of_transformed(encoded, header.components)
+    if header.frame in (0xC0, 0xC1, 0xC2) and header.precision in (8, 12):
+        return _lost_of_transformed(_as_of_8_bits(encoded, header), header.components)
     if header.frame == 0xC3 and header.components == 1 and frame.ndim == 2:
         return _lost_of_lossless(encoded, header, frame)
     return None
+
+
+def _as_of_8_bits(encoded: bytes, header: _Header) -> bytes:
+    """The same codes under a header that libjpeg has nothing to say of: what the pixels would be does not matter.
+
+    Codes of 12 bits are those of 8 with larger categories (T.81 F.1.2). Of a sequential scan, encoders of medical images
+    leave out where its spectrum begins and ends, which can have one value only (T.81 B.2.3).
+    """
+    data = bytearray(encoded)
+    data[header.at_precision] = 8
+    if header.frame != 0xC2 and header.scan:
+        data[header.scan - 3 : header.scan] = bytes((0, 63, 0))
+    return bytes(data)
 
 
 def _lost_of_transformed(encoded: bytes, components: int) -> str | None:
@@ -101,6 +113,7 @@ class _Header:
 
     def __init__(self, data: bytes) -> None:
         self.frame = self.precision = self.components = self.restarts = self.scan = self.predictor = self.shift = 0
+        self.at_precision = 0  # where the stream says it
         self.lengths: np.ndarray[Any, Any] | None = None
         tables: dict[int, dict[int, int]] = {}
         position = 2
@@ -116,6 +129,7 @@ class _Header:
                     tables |= _huffman_tables(segment)
                 elif 0xC0 <= marker <= 0xCF and marker not in (0xC8, 0xCC):
                     self.frame, self.precision, self.components = marker, segment[0], segment[5]
+                    self.at_precision = position - len(segment)
                 elif marker == 0xDD:
                     (self.restarts,) = struct.unpack(">H", segment)
                 elif marker == 0xDA:

@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 
 from medlora.scans.codes import Code
-from medlora.scans.elements import CSA
+from medlora.scans.elements import ACQUISITION, CSA, WANTED
 from medlora.scans.geometry import axes
 from medlora.scans.header import Header, Values
 from medlora.scans.plain import dataset, plain_of
@@ -48,6 +48,12 @@ _GROUPS: dict[str, dict[str, str]] = {
     "CTXRayDetailsSequence": {"KVP": "KVP"},
     "CardiacSynchronizationSequence": {"NominalCardiacTriggerDelayTime": "TriggerTime"},
     "MRTimingAndRelatedParametersSequence": {"RepetitionTime": "RepetitionTime", "FlipAngle": "FlipAngle"},
+}
+# Elements of the single images that tell the frames of a legacy converted object apart, or are of interest in it.
+_CONVERTED = {
+    tag: keyword
+    for tag, (keyword, _) in WANTED.items()
+    if keyword in {*ACQUISITION, "DiffusionGradientOrientation", "FrameReferenceTime", "NumberOfTemporalPositions"}
 }
 _MOST_FRAMES = 100_000
 # Which of its kind each frame of nuclear medicine is (PS3.3 C.8.4.8).
@@ -92,7 +98,7 @@ def _enhanced(header: Header) -> None:
 
 def _group_values(item: pydicom.Dataset) -> Values:
 
-    values: Values = {}
+    values = _unassigned(item)
     for sequence, keywords in _GROUPS.items():
         macro = item.get(sequence)
         if not macro:
@@ -108,6 +114,18 @@ def _group_values(item: pydicom.Dataset) -> Values:
             direction = plain_of(macro[0].DiffusionGradientDirectionSequence[0], "DiffusionGradientOrientation")
             if direction is not None:
                 values["DiffusionGradientOrientation"] = direction
+    return values
+
+
+def _unassigned(item: pydicom.Dataset) -> Values:
+    """Elements of the single images for which a legacy converted object has no macro (PS3.3 A.70 to A.72)."""
+    values: Values = {}
+    for name in ("Shared", "PerFrame"):
+        macro = item.get(f"Unassigned{name}ConvertedAttributesSequence")
+        for tag in macro[0].keys() & _CONVERTED.keys() if macro else ():
+            value = plain_of(macro[0], tag)
+            if value is not None:
+                values[_CONVERTED[tag]] = value
     return values
 
 

@@ -221,6 +221,31 @@ def test_a_jpeg_that_lost_its_middle_is_refused(tmp_path, lossless, seed):
     assert error.value.code is Code.DamagedPixelData
 
 
+@pytest.mark.parametrize("name", ["JPGExtended.dcm", "JPEG-lossy.dcm"])
+def test_a_jpeg_of_twelve_bits_that_lost_its_middle_is_refused(tmp_path, name):
+    """The second leaves out where the spectrum of its one scan begins and ends."""
+    data = pydicom.dcmread(packaged(name))
+    (encoded,) = generate_frames(data.PixelData, number_of_frames=1)
+    dice = np.random.default_rng(0)
+    for k in range(10):
+        start = int(dice.integers(len(encoded) // 3, len(encoded) * 2 // 3))
+        data.PixelData = encapsulate([encoded[:start] + encoded[start + int(dice.integers(20, 400)) :]])
+        with pytest.raises(scans.ScanError) as error:
+            scans.survey(save(data, tmp_path / f"{k}" / "a")).scans[0].load()
+        assert error.value.code is Code.DamagedPixelData
+
+
+@pytest.mark.parametrize(("bits", "step"), [(8, 0.01), (12, 0.001), (16, 0.001)])
+def test_high_throughput_jpeg_2000_with_losses_as_openjph_decodes_it(tmp_path, bits, step):
+    cells = smooth(high=2**bits - 1).astype("u1" if bits == 8 else "u2")
+    encoded = bytes(imagecodecs.htj2k_encode(cells, level=step, reversible=False))
+    expected = imagecodecs.htj2k_decode(encoded).astype(int)
+    assert 0 < np.abs(expected - cells).max() < 2**bits / 8  # losses, but the picture
+    save(image(cells, SC, "1.2.840.10008.1.2.4.203", stored=bits, PixelData=encapsulate([encoded])), tmp_path / "a")
+    found = scans.read(tmp_path)[0].to_numpy("zyx")[0]
+    assert np.abs(found - expected).max() <= 2**bits / 1000 + 1  # two decoders round a transform in floating point
+
+
 @pytest.mark.skipif(not shutil.which("dcmcjpeg"), reason="dcmtk is not installed")
 @pytest.mark.parametrize("predictor", range(1, 8))
 @pytest.mark.parametrize("shift", [0, 1])

@@ -26,7 +26,8 @@ def lost(encoded: bytes, frame: np.ndarray[Any, Any]) -> str | None:
 
     A loss of less than a block or two can go unseen: what follows is then read as it was meant.
 
-    Looked at are Huffman-coded streams with cosine transform (libjpeg's own warnings), and lossless ones of one component, where the pixels that were decoded say how many bits they take (ITU-T T.81 H.1.2).
+    Looked at are Huffman-coded streams with cosine transform (libjpeg's own warnings), and lossless ones of one
+    component, where the pixels that were decoded say how many bits they take (ITU-T T.81 H.1.2).
 
     Args:
         encoded: from SOI to EOI.
@@ -43,8 +44,8 @@ def lost(encoded: bytes, frame: np.ndarray[Any, Any]) -> str | None:
 def _as_of_8_bits(encoded: bytes, header: _Header) -> bytes:
     """The same codes under a header that libjpeg has nothing to say of: what the pixels would be does not matter.
 
-    Codes of 12 bits are those of 8 with larger categories (T.81 F.1.2). Of a sequential scan, encoders of medical images
-    leave out where its spectrum begins and ends, which can have one value only (T.81 B.2.3).
+    Codes of 12 bits are those of 8 with larger categories (T.81 F.1.2). Some encoders leave out where the spectrum of a
+    sequential scan begins and ends, which can have one value only (T.81 B.2.3).
     """
     data = bytearray(encoded)
     data[header.at_precision] = 8

@@ -14,8 +14,9 @@ from medlora import scans
 
 CONVERTERS = {CT: LegacyConvertedEnhancedCTImage, MR: LegacyConvertedEnhancedMRImage}
 GENERAL = {
-    "FrameOfReferenceUID": "1.2.3.6", "PatientSex": "O", "PatientBirthDate": "", "StudyID": "1", "StudyDate": "20200101",
-    "StudyTime": "120000", "AccessionNumber": "", "ReferringPhysicianName": "", "Manufacturer": "Maker",
+    "FrameOfReferenceUID": "1.2.3.6", "PatientSex": "O", "PatientBirthDate": "", "StudyID": "1",
+    "StudyDate": "20200101", "StudyTime": "120000", "AccessionNumber": "",
+    "ReferringPhysicianName": "", "Manufacturer": "Maker",
     "BodyPartExamined": "CHEST", "SeriesNumber": 1, "BurnedInAnnotation": "NO", "PositionReferenceIndicator": "",
     "AcquisitionDate": "20200101", "AcquisitionTime": "120000", "ContentDate": "20200101", "ContentTime": "120000",
     "LossyImageCompression": "00", "PresentationLUTShape": "IDENTITY",

@@ -22,11 +22,12 @@ _SLICES = {
 }  # fmt: skip
 
 
-def assemble(headers: Sequence[Header]) -> list[Volume | Refused]:
+def assemble(headers: Sequence[Header], acquired: int = 0) -> list[Volume | Refused]:
     """The volumes of one series.
 
     Args:
         headers: of the images that share a Series Instance UID, no two of one file or one SOP Instance UID.
+        acquired: how many images there are of the acquisition in all series of the study.
     """
     alone, stacked = [], []
     for header in headers:
@@ -45,7 +46,7 @@ def assemble(headers: Sequence[Header]) -> list[Volume | Refused]:
                 if mixed and isinstance(result, Volume) and not is_localizer(part[0].values):
                     result.issues.append(Issue(Code.MixedOrientation))
             results += found
-    _check_counts(headers, results)
+    _check_counts(headers, results, acquired)
     _check_times(headers, results)
     _check_concatenations(results)
     return results
@@ -118,7 +119,7 @@ def _by_orientation(planes: list[Plane], tolerance: float = 1e-3) -> list[list[P
     return [members for _, members in clusters]
 
 
-def _check_counts(headers: Sequence[Header], results: Iterable[Volume | Refused]) -> None:
+def _check_counts(headers: Sequence[Header], results: Iterable[Volume | Refused], acquired: int) -> None:
     """Slices that no gap betrays: the first or last ones, by the count that the header gives or by instance numbers."""
     volumes = [r for r in results if isinstance(r, Volume) and len(r.planes) > 1 and r.planes[0].frame < 0]
     if not volumes or any(any(i.code is Code.MissingSlices for i in volume.issues) for volume in volumes):
@@ -134,7 +135,12 @@ def _check_counts(headers: Sequence[Header], results: Iterable[Volume | Refused]
         and len(volumes[0].planes) < total
     ):
         detail = f"{total - len(volumes[0].planes)} of {total}, by Number of Slices"
-    elif len(expected) == 1 and isinstance(total := expected.pop(), int) and _falls_short(len(headers), total, numbers):
+    elif (
+        len(expected) == 1
+        and isinstance(total := expected.pop(), int)
+        and acquired != total
+        and _falls_short(len(headers), total, numbers)
+    ):
         detail = f"{total - len(headers)} of {total}, by Images in Acquisition"
     elif _begins_late(numbers, len(headers)):
         detail = f"the first {numbers[0] - 1}, by Instance Number"

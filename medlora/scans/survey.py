@@ -32,6 +32,7 @@ _OF_A_SERIES = (
     "PatientID", "StudyInstanceUID", "SeriesNumber", "Modality", "FrameOfReferenceUID", "Manufacturer",
     "BodyPartExamined",
 )  # fmt: skip
+_OF_AN_ACQUISITION = ("PatientID", "StudyInstanceUID", "AcquisitionNumber", "ImagesInAcquisition")
 _IMAGE_SIGNS = ("Rows", "Columns", "PhotometricInterpretation", "SamplesPerPixel")
 
 Severities = Mapping[Code, Severity | str]
@@ -147,10 +148,11 @@ def survey(
             series[_series_of(header)].append(header)
         else:
             _add_file(header, found, severities)
+    acquired = Counter(_acquisition_of(header) for members in series.values() for header in members)
     for key, members in series.items():
         there = {header.values.get("SOPInstanceUID") for header in members}
         unusable = sum(header.values.get("SOPInstanceUID") not in there for header in lost[key])
-        _add_series(members, unusable, found, severities)
+        _add_series(members, unusable, acquired[_acquisition_of(members[0])], found, severities)
     _refuse_shared_ids(found)
     found.scans.sort(
         key=lambda scan: (scan.identity.patient_id, scan.identity.study_uid, scan.identity.series_uid, scan.paths[:1])
@@ -168,6 +170,11 @@ def _series_of(header: Header) -> tuple[str, ...]:
     if not values.get("SeriesInstanceUID"):
         return (str(header.path.parent), *(str(values.get(word, "")) for word in _OF_A_SERIES))
     return tuple(str(values.get(word, "")) for word in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))
+
+
+def _acquisition_of(header: Header) -> tuple[str, ...]:
+    """What the images of one acquisition share, in whichever series they are (PS3.3 C.7.6.1)."""
+    return tuple(str(header.values.get(word, "")) for word in _OF_AN_ACQUISITION)
 
 
 def _refuse_shared_ids(found: Survey) -> None:
@@ -227,11 +234,13 @@ def _add_file(header: Header, found: Survey, severities: Severities | None) -> N
     _keep(ScanFiles(scan_id, paths, header.kind, modality, shown, identity, tuple(issues)), found, severities)
 
 
-def _add_series(members: list[Header], lost: int, found: Survey, severities: Severities | None) -> None:
+def _add_series(
+    members: list[Header], lost: int, acquired: int, found: Survey, severities: Severities | None
+) -> None:
     members = _one_of_each(sorted(members, key=lambda header: str(header.path)), found)
     flat = [h for h in members if _is_projection(h)]
     results: list[Volume | Refused] = [Volume(planes_of(h)) for h in flat]
-    results += assemble([h for h in members if not _is_projection(h)])
+    results += assemble([h for h in members if not _is_projection(h)], acquired)
     owners = Counter(plane.header.path for result in results for plane in _one_per_file(result.planes))
     for result in results:
         parts = []

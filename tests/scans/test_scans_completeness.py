@@ -54,6 +54,16 @@ def test_a_truncated_slice_is_excluded_and_its_gap_counted(tmp_path, cut):
     assert Code.MissingSlices in codes(found[0]) and found[0].shape[2] == 5
 
 
+@pytest.mark.parametrize("lost", [0, 1])
+def test_images_of_an_acquisition_are_counted_in_all_series_made_of_it(tmp_path, lost):
+    for number, count in ((1, 6), (2, 4 - lost)):
+        each = [{"SOPInstanceUID": f"1.2.{number}.{k}"} for k in range(count)]
+        about = {"SeriesInstanceUID": f"1.2.3.{number}", "AcquisitionNumber": 7, "ImagesInAcquisition": 10}
+        series(tmp_path / f"{number}", axial(count), each=each, **about)
+    found = scans.read(tmp_path)
+    assert [codes(scan) for scan in found] == [[Code.MissingSlices] if lost else []] * 2
+
+
 def test_a_series_numbered_through_a_study_is_complete(tmp_path):
     series(tmp_path, axial(6), each=[{"InstanceNumber": 201 + k} for k in range(6)])
     assert one(tmp_path).issues == ()

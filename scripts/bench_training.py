@@ -8,7 +8,8 @@ AdamW; what an arm reads is read within its time. LoRA (rank 8) is in the last t
 module paths. The arms take turns within a round, and a ratio is the median over the rounds of the ratio within the
 round. "Ten epochs" counts filling the cache with four views of each image. Weights are drawn at random, which changes
 no time. The last table is the peak of a process's memory (of the GPU's, there) at batch 32, each arm in processes of
-its own, with the allocator set as every training on a CPU sets it; the median over the rounds.
+its own; the median over the rounds. The C library's allocator keeps the memory of a step while times are taken, for all
+arms, and gives it back while memory is, as in trainings of that size (``medlora.training.allocator``).
 ``--nets ""`` leaves the times out.
 """
 
@@ -30,7 +31,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from medlora.training.allocator import return_large_tensors
+from medlora.training.allocator import SMALL, told
 
 NETS = ("vit_small_patch16_224", "convnext_tiny", "tf_efficientnet_lite0", "medlora-hybrid")
 VIEWS, EPOCHS, CLASSES = 4, 10, 3
@@ -191,23 +192,27 @@ def peak(name, method, threads, device, autocast):
     from medlora import adapters
     from medlora.training.peak import peak_mb
 
-    return_large_tensors()
-    torch.set_num_threads(threads)
-    libraries = peak_mb(device.type)
-    model = network(name).train().to(device)
-    kind = (
-        adapters.Full() if method == "full" else adapters.LoRA(rank=8, last="1/3" if method == "last third" else None)
-    )
-    adapter = adapters.attach(model, kind)
-    optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-5)
-    images = torch.rand(32, *model.pretrained_cfg["input_size"], device=device)
-    for _ in range(3):
-        optimizer.zero_grad()
-        with halved(device, autocast):
-            outputs = model(images)
-        torch.nn.functional.cross_entropy(outputs.float(), torch.zeros(32, dtype=torch.long, device=device)).backward()
-        optimizer.step()
-    return peak_mb(device.type), libraries
+    with told(SMALL + 1):
+        torch.set_num_threads(threads)
+        libraries = peak_mb(device.type)
+        model = network(name).train().to(device)
+        kind = (
+            adapters.Full()
+            if method == "full"
+            else adapters.LoRA(rank=8, last="1/3" if method == "last third" else None)
+        )
+        adapter = adapters.attach(model, kind)
+        optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-5)
+        images = torch.rand(32, *model.pretrained_cfg["input_size"], device=device)
+        for _ in range(3):
+            optimizer.zero_grad()
+            with halved(device, autocast):
+                outputs = model(images)
+            torch.nn.functional.cross_entropy(
+                outputs.float(), torch.zeros(32, dtype=torch.long, device=device)
+            ).backward()
+            optimizer.step()
+        return peak_mb(device.type), libraries
 
 
 def main():
@@ -226,10 +231,9 @@ def main():
     asked.autocast = {"bf16": torch.bfloat16, "fp16": torch.float16, None: None}[asked.autocast]
     warnings.filterwarnings("ignore")
     torch.set_num_threads(asked.threads)
-    return_large_tensors()
     result = {}
     for name in filter(None, asked.nets.split(",")):
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, told(SMALL):
             result[name] = times(name, asked, Path(folder))
         print(name, " ".join(f"{key}: {value:.3f}" for key, value in result[name].items()), flush=True)
     if not asked.no_memory:

@@ -230,10 +230,9 @@ class Cohort:
         from medlora import scans
         from medlora.cohorts.modality import with_modality
 
-        linkage = self._private.linkage
-        rows = linkage[linkage["scan_id"] == scan_id]
-        if rows.empty:
+        if scan_id not in self._private.rows:
             raise MedloraError(f"the cohort has no scan {scan_id}")
+        rows = self._private.linkage.take(self._private.rows[scan_id])
         root = Path(self.info["archive"])
         fix = f"bring the archive back to {root}, or run medlora check again"
         paths = [root / path for path in rows["path"]]

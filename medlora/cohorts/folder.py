@@ -9,6 +9,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,11 @@ class Private:
     linkage: pd.DataFrame = field(repr=False)
     excluded: pd.DataFrame = field(repr=False)
     salt: bytes = field(repr=False)
+
+    @cached_property
+    def rows(self) -> dict[str, Any]:
+        """Where the files of each scan are in ``linkage``: positions of its rows, an array of int by scan_id."""
+        return {str(scan_id): rows for scan_id, rows in self.linkage.groupby("scan_id", sort=False).indices.items()}
 
 
 @dataclass(frozen=True)

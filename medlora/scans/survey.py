@@ -234,9 +234,7 @@ def _add_file(header: Header, found: Survey, severities: Severities | None) -> N
     _keep(ScanFiles(scan_id, paths, header.kind, modality, shown, identity, tuple(issues)), found, severities)
 
 
-def _add_series(
-    members: list[Header], lost: int, acquired: int, found: Survey, severities: Severities | None
-) -> None:
+def _add_series(members: list[Header], lost: int, acquired: int, found: Survey, severities: Severities | None) -> None:
     members = _one_of_each(sorted(members, key=lambda header: str(header.path)), found)
     flat = [h for h in members if _is_projection(h)]
     results: list[Volume | Refused] = [Volume(planes_of(h)) for h in flat]

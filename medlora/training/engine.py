@@ -18,7 +18,6 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from medlora.errors import MedloraError
-from medlora.training.allocator import return_large_tensors
 from medlora.training.batches import AugmentedImages, CachedViews, Order
 from medlora.training.callbacks import KeepBest, StopBetweenBatches
 from medlora.training.checkpoint import Checkpoint, restore_optimizer
@@ -236,8 +235,6 @@ def fit(
         warnings.filterwarnings("ignore", message=f".*{notice}")
 
     device = pick_device(settings.device)
-    if device.type == "cpu":
-        return_large_tensors()
     if settings.precision == "16-mixed" and device.type != "cuda":
         raise MedloraError(
             f"train.precision=16-mixed needs a CUDA device, and this is {device.type}",

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from medlora import adapters, backbones, transforms
 from medlora.errors import MedloraError
 from medlora.progress import quiet
-from medlora.training import engine
+from medlora.training import allocator, engine
 from medlora.training.checkpoint import Checkpoint
 from medlora.training.config import Config
 from medlora.training.methods import method_of
@@ -44,6 +44,7 @@ class Job:
         folder: of the run.
         digest: of all that decides the training.
         features: file of what the frozen prefix gave; none: the whole network is computed.
+        step: bytes that a step takes.
         resume: whether to go on from the checkpoint in ``folder``.
     """
 
@@ -57,6 +58,7 @@ class Job:
     folder: str
     digest: str
     features: str | None
+    step: int
     resume: bool
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,21 +101,22 @@ def work(member: Member) -> None:
         cached = engine.CachedPrefix(prefix, np.load(job.features, mmap_mode="r", allow_pickle=False))
     after = Checkpoint.load(Path(job.folder) / "checkpoints") if job.resume else None
     member.store.set(f"ready/{member.rank}", "")
-    engine.fit(
-        model,
-        adapter,
-        preset,
-        images["train"],
-        images["tune"],
-        task,
-        config.train,
-        Path(job.folder),
-        job.names,
-        cached,
-        job.digest,
-        after,
-        member,
-    )
+    with allocator.told(job.step):
+        engine.fit(
+            model,
+            adapter,
+            preset,
+            images["train"],
+            images["tune"],
+            task,
+            config.train,
+            Path(job.folder),
+            job.names,
+            cached,
+            job.digest,
+            after,
+            member,
+        )
 
 
 def main(store: str, rank: int, world: int) -> int:

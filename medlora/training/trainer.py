@@ -15,7 +15,7 @@ from medlora import adapters, backbones, files, transforms
 from medlora.adapters import Method
 from medlora.errors import MedloraError
 from medlora.progress import quiet, say
-from medlora.training import engine, footprint, helping, probing, processes, run_folder
+from medlora.training import allocator, engine, footprint, helping, probing, processes, run_folder
 from medlora.training.cases import TrainingCases, select_cases
 from medlora.training.config import Config
 from medlora.training.device import pick_device
@@ -208,12 +208,14 @@ def _train(
     }
 
     base = _described(config, cases, backbone, preset, cohort.info)
-    probe = probing.fit(backbone.model, preset, prepared, task, device)
+    with allocator.told(allocator.SMALL):
+        probe = probing.fit(backbone.model, preset, prepared, task, device)
     if probe is not None and config.evaluation.probe:
         probing.save(backbone.model, probe, base, config, cohort, cases, folder / "probe")
 
     if settings.timing and config.adapter.method != "full":
-        seconds = seconds_of_full_fine_tuning(backbone.model, preset, task, prepared["train"], settings, device)
+        with allocator.told(allocator.SMALL):
+            seconds = seconds_of_full_fine_tuning(backbone.model, preset, task, prepared["train"], settings, device)
         say(f"full fine-tuning would take {duration(seconds)} of computing on this machine ({config.epochs} epochs)")
     total = sum(parameter.numel() for parameter in backbone.model.parameters())
     method = method_of(config)
@@ -241,6 +243,7 @@ def _train(
     )
     say(footprint.described(predicted, room, settings.batch))
     footprint.check(predicted, room, settings.batch)
+    step = predicted.of(-(-settings.batch // room.sharing))
     names = [str(case) for case in cases.of("train")]
     job = helping.Job(
         config=config.model_dump(mode="json"),
@@ -253,9 +256,10 @@ def _train(
         folder=str(folder.resolve()),
         digest=digest,
         features=None if cached is None else str(Path(str(cached.features.filename)).resolve()),
+        step=step,
         resume=after is not None,
     )
-    with processes.helped(member, settings, job.to_dict(), cache) as together:
+    with processes.helped(member, settings, job.to_dict(), cache) as together, allocator.told(step):
         kept_row = engine.fit(
             backbone.model,
             adapter,

@@ -299,4 +299,5 @@ def _reworded(error: ValidationError) -> tuple[str, str]:
         return f"unknown setting {name}", fix
     said = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     description = fields[path[1]].description if len(path) > 1 and path[1] in fields else None
-    return f"the setting {name} is {first.get('input')!r}, but should be {said}", description or "correct the value"
+    fix = f"correct it, or leave it out; it is: {description}" if description else "correct the value"
+    return f"the setting {name} is {first.get('input')!r}, but should be {said}", fix

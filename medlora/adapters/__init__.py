@@ -16,7 +16,7 @@ The core, in reading order: ``updates`` (W + s·B·A), ``derive`` (a module that
 - what to change: ``methods``; ``targets`` and ``roles`` (names to weights), ``head``; ``rescaling`` (DoRA, SSF)
 - faster, the same numbers: ``fast`` (linear layers, convolutions), ``norms`` (frozen batch norms)
 - shown and kept: ``proof`` (every target has an effect), ``summary``; ``store``, ``peft_format``, ``fingerprinting``
-- more than one: ``bank``, ``mixed``; a smaller base: ``int8``
+- more than one: ``bank``, ``mixed``; a smaller base: ``int8``; a base spread over processes: ``sharding``
 """
 
 from medlora.adapters.adapter import Adapter, adapter_of

@@ -17,6 +17,7 @@ from medlora.adapters.derive import holder, rederive, stored
 from medlora.adapters.fast import forward_for
 from medlora.adapters.methods import Method
 from medlora.adapters.norms import frozen_forward_for, norms, statistics
+from medlora.adapters.sharding import require_whole, whole
 from medlora.adapters.targets import Target
 from medlora.errors import MedloraError
 
@@ -158,8 +159,6 @@ class Adapter:
             item.put()
         self.state = state
 
-    # --- what is trained -------------------------------------------------------------------------------------------
-
     def parameters(self) -> Iterator[nn.Parameter]:
         """The tensors to give to an optimizer, each once: those of the updates, then those of the head."""
         for tensor in {id(t): t for t in self.named_tensors().values()}.values():
@@ -174,11 +173,12 @@ class Adapter:
                 key = site.path if name in ("weight", "bias") else f"{site.path}.{name}"
                 for update in chain:
                     tensors |= {f"{key}.{suffix}": tensor for suffix, tensor in update.tensors()}
-        return tensors | {item.key: item.tensor for item in self._owned}
+        held = self.state == "active"  # in their place they may be what FSDP has made of them
+        return tensors | {o.key: holder(o.module, o.name)[o.name] if held else o.tensor for o in self._owned}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The tensors of :meth:`named_tensors`, detached, for a checkpoint."""
-        return {key: tensor.detach() for key, tensor in self.named_tensors().items()}
+        """The tensors of :meth:`named_tensors`, detached and whole, for a checkpoint."""
+        return {key: whole(tensor.detach()) for key, tensor in self.named_tensors().items()}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         """Copy ``tensors`` (as of :meth:`state_dict`) into the adapter.
@@ -197,9 +197,8 @@ class Adapter:
             for key, tensor in tensors.items():
                 own[key].copy_(tensor)
 
-    # --- states ----------------------------------------------------------------------------------------------------
-
     def _require(self, state: str, what: str) -> None:
+        require_whole(self.model, what)
         if self.state != state:
             raise MedloraError(f"cannot {what}: the adapter is {self.state}, not {state}")
 
@@ -257,8 +256,6 @@ class Adapter:
         del vars(self.model)["_medlora_adapter"]
         self.state = "detached"
         return self.model
-
-    # --- what people read ------------------------------------------------------------------------------------------
 
     def save(
         self, folder: str | os.PathLike[str], info: Mapping[str, Any] | None = None, card: str | None = None

@@ -14,6 +14,7 @@ from medlora.adapters.head import chosen_head, within
 from medlora.adapters.methods import LoRA, Method
 from medlora.adapters.norms import norms, statistics
 from medlora.adapters.proof import probe
+from medlora.adapters.sharding import require_whole
 from medlora.adapters.targets import Target
 from medlora.errors import MedloraError
 
@@ -79,6 +80,7 @@ def plan(
 
 def _check(model: nn.Module) -> None:
     """Raise where nothing can be attached to ``model``."""
+    require_whole(model, "attach to a model")
     for path, module in model.named_modules():
         if adapter_of(module) is not None or is_adapted(module):
             raise MedloraError(

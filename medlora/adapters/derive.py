@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medlora.adapters.sharding import sharded
+
 Forward = Callable[..., Any]
 
 
@@ -91,6 +93,8 @@ def _reading(name: str, updated: bool) -> property:
     def read(self: nn.Module) -> Tensor:
         try:
             value = stored(self, name)
+            if sharded(value):  # between steps FSDP asks for what it has put there; within them it is whole
+                return value
             for update in self._modules["updates"][name] if updated else ():  # type: ignore[index]
                 value = update(value)
             return value

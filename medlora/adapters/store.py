@@ -26,6 +26,7 @@ from medlora.adapters import fingerprinting, peft_format
 from medlora.adapters.adapter import Adapter
 from medlora.adapters.attaching import plan
 from medlora.adapters.methods import Method
+from medlora.adapters.sharding import require_whole
 from medlora.adapters.targets import Target
 from medlora.errors import MedloraError
 from medlora.files import new_folder, write_json, write_text
@@ -49,10 +50,12 @@ def save(
         card: the text of README.md; a short one is written if None.
 
     Raises:
-        MedloraError: the folder holds something, an entry of ``info`` is taken, or is no JSON value.
+        MedloraError: the folder holds something, an entry of ``info`` is taken, or is no JSON value, or the model is
+            spread over processes.
     """
     if adapter.state == "detached":
         raise MedloraError("cannot save: the adapter is detached", "save before detach()")
+    require_whole(adapter.model, "save")
     tensors = peft_format.to_file(adapter.state_dict())
     lines = fingerprinting.table(adapter.model, adapter.head or None)
     reasons = peft_format.obstacles(adapter)

@@ -1,17 +1,21 @@
-"""Training in two processes (DistributedDataParallel, gloo) moves an adapter as training in one."""
+"""Training in two processes (DistributedDataParallel, fully_shard; gloo) moves an adapter as training in one."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
+from torch.distributed import fsdp
 from torch.nn.parallel import DistributedDataParallel
 
 from medlora.adapters import Adapter, DoRA, LoRA, attach
+from medlora.errors import MedloraError
 
 METHODS = {
     "lora": LoRA(rank=2),
@@ -21,8 +25,6 @@ METHODS = {
 
 
 def net() -> nn.Module:
-    import timm
-
     torch.manual_seed(0)
     return timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=3).double()
 
@@ -73,3 +75,55 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
             assert got.keys() == want.keys()
             for key, tensor in want.items():
                 torch.testing.assert_close(got[key], tensor, rtol=1e-5, atol=1e-8)
+
+
+# Linear layers, one that reads its weight functionally, convolutions with a frozen batch norm.
+SHARDED = {
+    "vit_tiny_patch16_224": {"img_size": 32, "depth": 2},
+    "beit_base_patch16_224": {"img_size": 32, "depth": 1},
+    "resnet10t": {},
+}
+
+
+def sharded_net(name: str) -> tuple[nn.Module, Adapter]:
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=3, **SHARDED[name]).double()
+    return model, attach(model, LoRA(rank=2))
+
+
+def sharding_worker(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", store=dist.FileStore(str(Path(folder) / "store"), 2), rank=rank, world_size=2)
+    try:
+        mesh = dist.init_device_mesh("cpu", (2,))
+        for name in SHARDED:
+            model, adapter = sharded_net(name)
+            for block in model.blocks if hasattr(model, "blocks") else (model.layer1, model.layer4):
+                fsdp.fully_shard(block, mesh=mesh)
+            fsdp.fully_shard(model, mesh=mesh)
+            held = sum(parameter.to_local().numel() for parameter in model.parameters())
+            assert held < 0.51 * sum(parameter.numel() for parameter in model.parameters())
+            x, y = data()
+            state = train(model, adapter, x[rank::2], y[rank::2])
+            torch.save(state, Path(folder) / f"{name}-{rank}.pt")
+            for forbidden in (adapter.merge, adapter.detach, partial(adapter.save, Path(folder) / "adapter")):
+                with pytest.raises(MedloraError, match="spread over several processes"):
+                    forbidden()
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(fsdp, "fully_shard"), reason="this torch has no FSDP2")
+@pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="this torch has no gloo")
+def test_a_base_in_shards_trains_as_a_whole_one(tmp_path: Path) -> None:
+    mp.start_processes(sharding_worker, args=(str(tmp_path),), nprocs=2, start_method="spawn")
+    for name in SHARDED:
+        model, adapter = sharded_net(name)
+        want = train(model, adapter, *data())
+        for rank in (0, 1):
+            got = torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True)
+            assert got.keys() == want.keys()
+            for key, tensor in want.items():
+                torch.testing.assert_close(got[key], tensor, rtol=1e-5, atol=1e-8)
+            adapter.load_state_dict(got)  # as one does to save it

@@ -32,6 +32,7 @@ def compare(
     debug: Debug = False,
 ) -> None:
     """Compare methods on the same cases with the same budget, and advise whether LoRA suits them."""
+    from medlora.cohorts import Cohort
     from medlora.training.config import parse_setting
 
     named: dict[str, Any] = {
@@ -40,11 +41,12 @@ def compare(
         "train.epochs": epochs,
         **dict(parse_setting(text) for text in settings or ()),
     }
+    loaded = Cohort.load(cohort)  # a wrong path is said before all that trains is imported
     from medlora.training.comparing import compare_methods
 
     words = [word.strip() for word in methods.split(",") if word.strip()]
     chosen = {name: value for name, value in named.items() if value is not None}
-    result = compare_methods(cohort, output, words, seeds, folds, chosen, resume)
+    result = compare_methods(loaded, output, words, seeds, folds, chosen, resume)
     values = {
         "comparison": result.folder,
         "table": result.folder / "compare.csv",

@@ -80,8 +80,10 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train an adapter on a cohort, and choose its operating point on the tune split."""
+    from medlora.cohorts import Cohort
     from medlora.training.config import parse_setting
 
+    loaded = Cohort.load(cohort)  # a wrong path is said before all that trains is imported
     named: dict[str, Any] = {
         "adapter.method": method,
         "adapter.rank": rank,
@@ -105,7 +107,7 @@ def train(
     from medlora.training.processes import rank as rank_of_process
 
     run = start(
-        cohort,
+        loaded,
         output,
         backbone=backbone,
         weights=weights,

@@ -32,7 +32,8 @@ from medlora.scans.scan import ScanError
 
 _NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
 _PREFIX = "1.2.840.10008.1.2.4."
-_JPEG = {_PREFIX + n for n in ("50", "51", "57", "70")}  # baseline, extended, lossless, lossless first-order
+_JPEG_LOSSLESS = {_PREFIX + n for n in ("57", "70")}
+_JPEG = {_PREFIX + n for n in ("50", "51")} | _JPEG_LOSSLESS  # baseline, extended
 _JPEG_LS = {_PREFIX + n for n in ("80", "81")}
 _JPEG_2000 = {_PREFIX + n for n in ("90", "91", "201", "202", "203")}  # and its high-throughput form, HTJ2K
 _BEGINNINGS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51")  # of a JPEG or JPEG-LS, and of a JPEG 2000 codestream
@@ -99,12 +100,16 @@ def check_pixels(header: Header) -> Issue | None:
         if syntax == DeflatedExplicitVRLittleEndian:
             return None
         return Issue(Code.TruncatedPixelData) if offset >= header.size else None
+    if length < 0:  # PS3.5 A.4: only encapsulated pixels are of undefined length
+        return Issue(Code.DamagedHeader, "the pixels are encapsulated, but the transfer syntax is a native one")
     needed = _native_size(cells, header.values)
     there = min(length if length >= 0 else header.size, header.size - offset)
     if there < needed:
         return Issue(Code.TruncatedPixelData, f"{max(there, 0)} of {needed} bytes")
     if length - needed > 1 and length - needed >= needed // cells.frames:  # more than padding: PS3.5 8.1.1
         return Issue(Code.DamagedHeader, f"pixels of more frames than the {cells.frames} that it says")
+    if length - needed > 1 and header.values.get("PhotometricInterpretation") == "YBR_FULL_422":
+        return Issue(Code.DamagedHeader, "YBR_FULL_422, but more bytes than of halved colour")
     return None
 
 
@@ -261,7 +266,9 @@ class Frames:
             frame = imagecodecs.jpeg8_decode(encoded)
         else:
             space = "YCBCR" if ycbcr else "RGB"
-            frame = imagecodecs.jpeg8_decode(encoded, colorspace=space, outcolorspace="RGB")
+            to = space if self._syntax in _JPEG_LOSSLESS else "RGB"  # libjpeg turns no colours of lossless ones
+            frame = imagecodecs.jpeg8_decode(encoded, colorspace=space, outcolorspace=to)
+            frame = _to_rgb(frame, "YBR_FULL") if to == "YCBCR" else frame
         missing = lost(encoded, frame)
         if missing is not None:
             raise ScanError(Issue(Code.DamagedPixelData, missing))

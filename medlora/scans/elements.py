@@ -44,6 +44,7 @@ TECHNICAL = (
     "ImagesInAcquisition", "NumberOfSlices", "NumberOfTemporalPositions", "AcquisitionTime", "ContentTime",
     "AcquisitionDate", "ContentDate", "FrameReferenceTime", "DiffusionGradientOrientation", "StackID",
     "InStackPositionNumber", "ConcatenationUID", "InConcatenationTotalNumber", "SeriesNumber",
+    "ImagePlanePixelSpacing",
 )  # fmt: skip
 
 #: Sequences whose presence changes how the file is read.
@@ -75,6 +76,9 @@ CT_IMAGES = {f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "2.1", "2.2")}
 PET_IMAGES = {f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("128", "128.1", "130")}
 #: Of these the one whose Units are required (type 1, PS3.3 C.8.9.1).
 CLASSIC_PET = "1.2.840.10008.5.1.4.1.1.128"
+
+#: SOP class of parametric maps (PS3.4 B.5).
+PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"
 
 #: SOP class of ultrasound volumes (PS3.4 B.5).
 ULTRASOUND_VOLUME = "1.2.840.10008.5.1.4.1.1.6.2"

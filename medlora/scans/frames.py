@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 
 from medlora.scans.codes import Code
-from medlora.scans.elements import ACQUISITION, CSA, WANTED
+from medlora.scans.elements import ACQUISITION, CSA, PARAMETRIC_MAP, WANTED
 from medlora.scans.geometry import axes
 from medlora.scans.header import Header, Values
 from medlora.scans.plain import dataset, plain_of
@@ -94,6 +94,10 @@ def _enhanced(header: Header) -> None:
     shared = _group_values(shared_items[0]) if shared_items else {}
     header.values.update(shared)
     header.frames = [_group_values(item) for item in items]
+    if header.values.get("SOPClassUID") == PARAMETRIC_MAP:
+        header.values.update(_real_world(shared_items[0]) if shared_items else {})
+        for values, item in zip(header.frames, items, strict=True):
+            values.update(_real_world(item))
 
 
 def _group_values(item: pydicom.Dataset) -> Values:
@@ -115,6 +119,16 @@ def _group_values(item: pydicom.Dataset) -> Values:
             if direction is not None:
                 values["DiffusionGradientOrientation"] = direction
     return values
+
+
+def _real_world(item: pydicom.Dataset) -> Values:
+    """The scale of a parametric map: what its values measure is in the first Real World Value Mapping (PS3.3
+    C.7.6.16.2.11), and its modality rescale changes nothing."""
+    macro = item.get("RealWorldValueMappingSequence")
+    if not macro:
+        return {}
+    slope, intercept = (plain_of(macro[0], f"RealWorldValue{word}") for word in ("Slope", "Intercept"))
+    return {} if slope is None else {"RescaleSlope": slope, "RescaleIntercept": intercept or 0.0}
 
 
 def _unassigned(item: pydicom.Dataset) -> Values:

@@ -22,7 +22,7 @@ from medlora.scans.header import Header, Values
 from medlora.scans.plain import dataset
 from medlora.scans.plane import Plane, planes_of
 from medlora.scans.scan import ScanError
-from medlora.scans.values import polarity, rescale_of
+from medlora.scans.values import Rescale, polarity, rescale_of
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -95,7 +95,7 @@ def _array(planes: list[Plane]) -> tuple[NDArray[np.float32], bool]:
                 frames = range(stored.cells.frames) if plane.frame < 0 else (plane.frame,)
                 for k in frames:
                     cells = _tile(stored, plane, k)
-                    coloured = _coloured(cells, header)
+                    coloured, dirty = _coloured(cells, header, scale)
                     cells = cells if coloured is None else coloured
                     if volume is None:
                         depth = len(planes) if len(frames) == 1 else len(frames)
@@ -107,6 +107,7 @@ def _array(planes: list[Plane]) -> tuple[NDArray[np.float32], bool]:
                         stray |= scale.apply(cells, out)
                     else:  # the palette's entries are the values
                         out[...] = coloured
+                        stray |= dirty
     assert volume is not None
     axes = (2, 1, 0, 3) if volume.ndim == 4 else (2, 1, 0)
     return volume.transpose(axes), stray
@@ -171,10 +172,10 @@ def _tables(header: Header) -> tuple[NDArray[np.float32], int] | None:
     return entries[:count], first
 
 
-def _coloured(cells: np.ndarray, header: Header) -> np.ndarray | None:
-    """RGB from a palette, where the image has one."""
+def _coloured(cells: np.ndarray, header: Header, scale: Rescale) -> tuple[np.ndarray | None, bool]:
+    """RGB from a palette, where the image has one; and whether stray bits of its indices were masked away."""
     if header.values.get("PhotometricInterpretation") != "PALETTE COLOR":
-        return None
+        return None, False
     from pydicom.pixels import apply_color_lut
 
     try:
@@ -183,7 +184,8 @@ def _coloured(cells: np.ndarray, header: Header) -> np.ndarray | None:
             _palette_to_little_endian(data)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return apply_color_lut(cells, data)[..., :3]
+            indices, dirty = scale.integers(cells)
+            return apply_color_lut(indices, data)[..., :3], dirty
     except Exception as error:
         raise ScanError(Issue(Code.UnknownPixelFormat, "the colour palette cannot be read")) from error
 
@@ -254,7 +256,7 @@ def place(planes: list[Plane], depth: int) -> tuple[NDArray[np.float64], NDArray
 
 def spacing_of(values: Values) -> tuple[float, float] | None:
     """Millimetres between rows and between columns; at the detector where the patient's is not known (PS3.3 10.7)."""
-    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "ImagePlanePixelSpacing"):
         pair = values.get(keyword)
         if isinstance(pair, list) and len(pair) == 2 and all(isinstance(n, (int, float)) and n > 0 for n in pair):
             return float(pair[0]), float(pair[1])

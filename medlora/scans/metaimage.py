@@ -114,9 +114,9 @@ def _understood(said: dict[str, str], path: Path, position: int) -> MetaImage:
     count = len(shape)
     if count not in (2, 3) or int(said["NDims"]) != count or min(shape) < 1:
         raise _damaged("it is no image of two or three dimensions")
-    if said["ElementType"] not in _TYPES or said.get("BinaryData", "True") != "True":
+    if said["ElementType"] not in _TYPES or not _true(said.get("BinaryData", "True")):
         raise ScanError(Issue(Code.UnknownPixelFormat, "ElementType is no number, or the voxels are text"))
-    swapped = said.get("BinaryDataByteOrderMSB", said.get("ElementByteOrderMSB", "False")) == "True"
+    swapped = _true(said.get("BinaryDataByteOrderMSB", said.get("ElementByteOrderMSB", "False")))
     spacing = _numbers(said, ("ElementSpacing", "ElementSize"), count, [1.0] * count)
     origin = _numbers(said, ("Offset", "Origin", "Position"), count, [0.0] * count)
     axes = _numbers(said, ("TransformMatrix", "Rotation", "Orientation"), count**2, list(np.eye(count).ravel()))
@@ -137,13 +137,18 @@ def _understood(said: dict[str, str], path: Path, position: int) -> MetaImage:
         np.dtype((">" if swapped else "<") + _TYPES[said["ElementType"]]),
         np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine,
         _MODALITIES.get(said.get("Modality", ""), ""),
-        said.get("CompressedData", "False") == "True",
+        _true(said.get("CompressedData", "False")),
         data,
         position if data == path else int(said.get("HeaderSize", 0)),
         any(key in said for key in ("Offset", "Origin", "Position")),
     )
     _fits(found)
     return found
+
+
+def _true(word: str) -> bool:
+    """Whether a flag is set: MetaIO looks at its first character alone."""
+    return word[:1] in ("T", "t", "1")
 
 
 def _fits(image: MetaImage) -> None:

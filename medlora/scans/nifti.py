@@ -57,7 +57,13 @@ def check(path: Path, size: int) -> tuple[list[Issue], nibabel.nifti1.Nifti1Head
             stored_at = image.dataobj
             assert isinstance(stored_at, ArrayProxy)
             offset = int(stored_at.offset)  # that of the header is cleared when it is read
-            sform, qform = header.get_sform(coded=True), header.get_qform(coded=True)
+            sform, no_qform = header.get_sform(coded=True), False
+            try:
+                qform = header.get_qform(coded=True)
+            except ValueError:  # its quaternion is none
+                if sform[1] == 0:
+                    raise
+                qform, no_qform = (None, 0), True
             affine = _affine(image)
     except (ScanError, FileNotFoundError, PermissionError):
         raise
@@ -69,7 +75,7 @@ def check(path: Path, size: int) -> tuple[list[Issue], nibabel.nifti1.Nifti1Head
         raise ScanError(Issue(Code.DamagedHeader, "the affine has no inverse"))
     if len(files_of(path)) == 1 and offset < int(header["sizeof_hdr"]):
         raise ScanError(Issue(Code.DamagedHeader, f"vox_offset {offset}: the voxels would begin within the header"))
-    needed = int(np.prod([float(n) for n in shape])) * max(dtype.itemsize, 4)
+    needed = int(np.prod([float(n) for n in shape])) * dtype.itemsize
     if needed > max(_MOST_DECODED // 16, size * _MOST_RATIO):
         raise ScanError(Issue(Code.TooLarge, f"{needed / 1e9:.1f} GB from a file of {size / 1e6:.1f} MB"))
     stored = files_of(path)[-1]
@@ -80,7 +86,9 @@ def check(path: Path, size: int) -> tuple[list[Issue], nibabel.nifti1.Nifti1Head
                 Issue(Code.TruncatedPixelData, f"{max(there, 0)} of {int(np.prod(shape)) * dtype.itemsize} bytes")
             )
     issues = []
-    if sform[1] == 0 and qform[1] == 0:
+    if no_qform:
+        issues.append(Issue(Code.ConflictingGeometry, "the qform is none; the sform was followed"))
+    elif sform[1] == 0 and qform[1] == 0:
         issues.append(Issue(Code.NoGeometry, "neither sform nor qform"))
     elif sform[1] == 0 and not _sized(path, header):
         issues.append(Issue(Code.UnknownSpacing))

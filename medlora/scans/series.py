@@ -15,19 +15,20 @@ from medlora.scans.plane import Plane, Refused, Volume, frame_count, grouped, is
 from medlora.scans.volumes import volumes_of
 
 #: Image objects whose single images make up volumes (PS3.4 B.5): CT, MR, PET, and their enhanced and legacy forms.
-_SLICES = {
+SLICES = {
     "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2",
     "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4",
     "1.2.840.10008.5.1.4.1.1.128", "1.2.840.10008.5.1.4.1.1.128.1", "1.2.840.10008.5.1.4.1.1.130",
 }  # fmt: skip
 
 
-def assemble(headers: Sequence[Header], acquired: int = 0) -> list[Volume | Refused]:
+def assemble(headers: Sequence[Header], acquired: int = 0, numbered_through: bool = False) -> list[Volume | Refused]:
     """The volumes of one series.
 
     Args:
         headers: of the images that share a Series Instance UID, no two of one file or one SOP Instance UID.
         acquired: how many images there are of the acquisition in all series of the study.
+        numbered_through: whether instance numbers go on from series to series of the study, from 1.
     """
     alone, stacked = [], []
     for header in headers:
@@ -41,12 +42,16 @@ def assemble(headers: Sequence[Header], acquired: int = 0) -> list[Volume | Refu
     mixed = len(_by_orientation([plane for plane in stacked if not is_localizer(plane.values)])) > 1
     for group in grouped(stacked, _hard_key).values():
         for part in _by_orientation(group):
-            found = volumes_of(part)
+            if part[0].values.get("Modality") == "CT" and is_localizer(part[0].values):
+                found: list[Volume | Refused] = [Volume([plane]) for plane in part]  # projections (PS3.3 C.8.2.1.1.1)
+            else:
+                found = volumes_of(part)
             for result in found:
                 if mixed and isinstance(result, Volume) and not is_localizer(part[0].values):
                     result.issues.append(Issue(Code.MixedOrientation))
             results += found
-    _check_counts(headers, results, acquired)
+    _check_counts(headers, results, acquired, numbered_through)
+    _check_places(results, alone)
     _check_times(headers, results)
     _check_concatenations(results)
     return results
@@ -80,7 +85,7 @@ def _without_place(alone: list[list[Plane]]) -> list[Volume | Refused]:
 def _is_slice(plane: Plane) -> bool:
     """Whether the image is one of those that only together make a volume."""
     single = frame_count(plane.header) == 1
-    return single and plane.values.get("SOPClassUID") in _SLICES and not is_localizer(plane.values)
+    return single and plane.values.get("SOPClassUID") in SLICES and not is_localizer(plane.values)
 
 
 def _is_skewed(plane: Plane) -> bool:
@@ -119,7 +124,18 @@ def _by_orientation(planes: list[Plane], tolerance: float = 1e-3) -> list[list[P
     return [members for _, members in clusters]
 
 
-def _check_counts(headers: Sequence[Header], results: Iterable[Volume | Refused], acquired: int) -> None:
+def _check_places(results: Iterable[Volume | Refused], alone: list[list[Plane]]) -> None:
+    """Slices without a position are lost to the stack that the others make."""
+    lost = sum(_is_slice(planes[0]) for planes in alone)
+    for volume in results:
+        stack = isinstance(volume, Volume) and len(volume.planes) > 1 and volume.planes[0].frame < 0
+        if lost and stack and not any(issue.code is Code.MissingSlices for issue in volume.issues):  # type: ignore[union-attr]
+            volume.issues.append(Issue(Code.MissingSlices, f"{lost} without a position"))  # type: ignore[union-attr]
+
+
+def _check_counts(
+    headers: Sequence[Header], results: Iterable[Volume | Refused], acquired: int, numbered_through: bool
+) -> None:
     """Slices that no gap betrays: the first or last ones, by the count that the header gives or by instance numbers."""
     volumes = [r for r in results if isinstance(r, Volume) and len(r.planes) > 1 and r.planes[0].frame < 0]
     if not volumes or any(any(i.code is Code.MissingSlices for i in volume.issues) for volume in volumes):
@@ -142,7 +158,7 @@ def _check_counts(headers: Sequence[Header], results: Iterable[Volume | Refused]
         and _falls_short(len(headers), total, numbers)
     ):
         detail = f"{total - len(headers)} of {total}, by Images in Acquisition"
-    elif _begins_late(numbers, len(headers)):
+    elif not numbered_through and _begins_late(numbers, len(headers)):
         detail = f"the first {numbers[0] - 1}, by Instance Number"
     elif len(volumes) == 1 and len(volumes[0].planes) == len(headers):
         detail = _skipped(volumes[0].planes)

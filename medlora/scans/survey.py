@@ -24,7 +24,7 @@ from medlora.scans.load import load
 from medlora.scans.plane import PROJECTIONS, Plane, Refused, Volume, planes_of
 from medlora.scans.remarks import remarks
 from medlora.scans.scan import Excluded, Scan, ScanError
-from medlora.scans.series import assemble
+from medlora.scans.series import SLICES, assemble
 
 _PAIRED = {"nifti": nifti.files_of, "metaimage": metaimage.files_of}
 #: What the images of a series have in common, for want of a Series Instance UID.
@@ -149,10 +149,12 @@ def survey(
         else:
             _add_file(header, found, severities)
     acquired = Counter(_acquisition_of(header) for members in series.values() for header in members)
+    through = _numbered_through(series.values())
     for key, members in series.items():
         there = {header.values.get("SOPInstanceUID") for header in members}
         unusable = sum(header.values.get("SOPInstanceUID") not in there for header in lost[key])
-        _add_series(members, unusable, acquired[_acquisition_of(members[0])], found, severities)
+        about = acquired[_acquisition_of(members[0])], _study_of(members[0]) in through
+        _add_series(members, unusable, about, found, severities)
     _refuse_shared_ids(found)
     found.scans.sort(
         key=lambda scan: (scan.identity.patient_id, scan.identity.study_uid, scan.identity.series_uid, scan.paths[:1])
@@ -175,6 +177,18 @@ def _series_of(header: Header) -> tuple[str, ...]:
 def _acquisition_of(header: Header) -> tuple[str, ...]:
     """What the images of one acquisition share, in whichever series they are (PS3.3 C.7.6.1)."""
     return tuple(str(header.values.get(word, "")) for word in _OF_AN_ACQUISITION)
+
+
+def _study_of(header: Header) -> tuple[str, ...]:
+    return tuple(str(header.values.get(word, "")) for word in ("PatientID", "StudyInstanceUID"))
+
+
+def _numbered_through(series: Iterable[list[Header]]) -> set[tuple[str, ...]]:
+    """The studies whose images have the numbers from 1 on, each once, in whichever series they are."""
+    numbers: dict[tuple[str, ...], list[Any]] = defaultdict(list)
+    for members in series:
+        numbers[_study_of(members[0])] += [header.values.get("InstanceNumber") for header in members]
+    return {study for study, found in numbers.items() if set(found) == set(range(1, len(found) + 1))}
 
 
 def _refuse_shared_ids(found: Survey) -> None:
@@ -234,11 +248,13 @@ def _add_file(header: Header, found: Survey, severities: Severities | None) -> N
     _keep(ScanFiles(scan_id, paths, header.kind, modality, shown, identity, tuple(issues)), found, severities)
 
 
-def _add_series(members: list[Header], lost: int, acquired: int, found: Survey, severities: Severities | None) -> None:
+def _add_series(
+    members: list[Header], lost: int, about: tuple[int, bool], found: Survey, severities: Severities | None
+) -> None:
     members = _one_of_each(sorted(members, key=lambda header: str(header.path)), found)
     flat = [h for h in members if _is_projection(h)]
     results: list[Volume | Refused] = [Volume(planes_of(h)) for h in flat]
-    results += assemble([h for h in members if not _is_projection(h)], acquired)
+    results += assemble([h for h in members if not _is_projection(h)], *about)
     owners = Counter(plane.header.path for result in results for plane in _one_per_file(result.planes))
     for result in results:
         parts = []
@@ -283,7 +299,9 @@ def _one_per_file(planes: list[Plane]) -> list[Plane]:
 
 def _is_projection(header: Header) -> bool:
     """Whether the image is a scan of its own; tomosynthesis, whose frames have places, is a volume."""
-    return header.values.get("Modality") in PROJECTIONS and not header.frames
+    if header.frames or (header.values.get("SOPClassUID") in SLICES and "ImagePositionPatient" in header.values):
+        return False  # the latter as of C-arm CTs, sent as CT images
+    return header.values.get("Modality") in PROJECTIONS
 
 
 def _keep(scan: ScanFiles, found: Survey, severities: Severities | None) -> None:
@@ -316,8 +334,10 @@ def _one_of_each(members: list[Header], found: Survey) -> list[Header]:
 
 def _same_image(one: Header, other: Header) -> bool:
     """Whether two files of one SOP Instance UID hold the same image, perhaps in another transfer syntax."""
+    # Besides what another transfer syntax changes, what is corrected or added without another UID.
     loose = ("TransferSyntaxUID", "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
-             "PhotometricInterpretation", "PlanarConfiguration")  # fmt: skip
+             "PhotometricInterpretation", "PlanarConfiguration", "PatientName", "PatientSex", "PatientAge",
+             "AccessionNumber", "WindowCenter", "WindowWidth", "VOILUTFunction")  # fmt: skip
     left, right = ({k: v for k, v in h.values.items() if k not in loose} for h in (one, other))
     if left != right or one.frames != other.frames:
         return False

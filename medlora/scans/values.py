@@ -48,7 +48,7 @@ class Rescale:
             np.copyto(out, frame, casting="same_kind" if frame.itemsize <= 4 else "unsafe")
             self._scale(out)
             return False
-        cells, dirty = self._integers(frame)
+        cells, dirty = self.integers(frame)
         if self.table is not None:
             entries, first = self.table
             np.take(entries, np.clip(cells.astype(np.int64) - first, 0, len(entries) - 1), out=out)
@@ -77,7 +77,7 @@ class Rescale:
         if self.intercept != 0:
             out += np.float32(self.intercept)
 
-    def _integers(self, frame: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], bool]:
+    def integers(self, frame: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], bool]:
         """The value of each cell: the stored bits alone, with their sign (PS3.5 8.1.1); whether others were set."""
         bits, high, signed = self.stored
         width = 8 * frame.itemsize

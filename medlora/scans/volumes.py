@@ -140,12 +140,28 @@ def _by_order(slots: list[list[Plane]]) -> list[list[Plane]] | None:
     """The n-th image in time at each position makes the n-th volume, where every position has as many images."""
     if len({len(slot) for slot in slots}) != 1:
         return None
+    by_number = _by_number(slots)
+    if by_number is not None:
+        return by_number
     ordered = []
     for slot in slots:
         keys = [_moment(plane) for plane in slot]
         if len(set(keys)) < len(keys):
             return None
         ordered.append([plane for _, plane in sorted(zip(keys, slot, strict=True), key=lambda pair: pair[0])])
+    return [list(group) for group in zip(*ordered, strict=True)]
+
+
+def _by_number(slots: list[list[Plane]]) -> list[list[Plane]] | None:
+    """The volumes of a series whose instance numbers run through one after the other."""
+    numbers = [[plane.values.get("InstanceNumber") for plane in slot] for slot in slots]
+    flat = list(itertools.chain(*numbers))
+    if any(plane.frame >= 0 for plane in slots[0]) or not all(isinstance(number, int) for number in flat):
+        return None
+    groups = list(zip(*(sorted(slot) for slot in numbers), strict=True))  # type: ignore[type-var]
+    if len(set(flat)) < len(flat) or any(max(group) - min(group) >= len(group) for group in groups):
+        return None
+    ordered = [sorted(slot, key=lambda plane: plane.values["InstanceNumber"]) for slot in slots]
     return [list(group) for group in zip(*ordered, strict=True)]
 
 
@@ -161,10 +177,13 @@ def _moment(plane: Plane) -> tuple:
 
 
 def _parted_by_kind(planes: list[Plane], directions: Array) -> list[list[Plane]]:
-    """An uneven stack that falls into even ones of different kinds (thick and thin, two kernels) is those."""
+    """An uneven stack that falls into even ones of different kinds (thick and thin, two kernels) is those.
+
+    So is an even one of two acquisitions half a step apart, each of which has numbers of its own from the first on.
+    """
     issues = _issues_of_uneven(planes, directions) if len(planes) > 3 else []
     if not issues:
-        return [planes]
+        return (_woven(planes, directions) if len(planes) > 3 else None) or [planes]
     on_one_grid = any(issue.code is Code.MissingSlices for issue in issues)
     for word in _KINDS:
         parts = list(grouped(planes, by_words((word,))).values())
@@ -174,6 +193,27 @@ def _parted_by_kind(planes: list[Plane], directions: Array) -> list[list[Plane]]
             return [planes]
         return parts
     return [planes]
+
+
+def _woven(planes: list[Plane], directions: Array) -> list[list[Plane]] | None:
+    """The even stacks that lie within each other in this even one, where instance numbers give them away."""
+    if not _numbered_twice(planes):
+        return None
+    for word in _KINDS:
+        parts = list(grouped(planes, by_words((word,))).values())
+        if len(parts) < 2 or not all(
+            len(part) > 1 and not _numbered_twice(part) and not _issues_of_uneven(part, directions) for part in parts
+        ):
+            continue
+        ends = [(_positions(part) @ directions[2])[[0, -1]] for part in parts]
+        if max(start for start, _ in ends) < min(end for _, end in ends):  # slabs lie side by side
+            return parts
+    return None
+
+
+def _numbered_twice(planes: list[Plane]) -> bool:
+    numbers = [plane.values.get("InstanceNumber" if plane.frame < 0 else "InStackPositionNumber") for plane in planes]
+    return None not in numbers and len(set(numbers)) < len(numbers)
 
 
 def _lost(planes: list[Plane], directions: Array) -> int:

@@ -50,7 +50,7 @@ TECHNICAL = (
 #: Sequences whose presence changes how the file is read.
 SEQUENCES = (
     "ModalityLUTSequence", "VOILUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-    "DetectorInformationSequence",
+    "DetectorInformationSequence", "SequenceOfUltrasoundRegions",
 )  # fmt: skip
 
 WANTED: dict[int, tuple[str, str]] = {}

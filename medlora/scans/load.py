@@ -27,6 +27,8 @@ from medlora.scans.values import Rescale, polarity, rescale_of
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+_TWO_DIMENSIONAL, _CENTIMETRES = 1, 3  # Region Spatial Format, Physical Units (PS3.3 C.8.5.5.1)
+
 Voxels = tuple[NDArray[np.float32], NDArray[np.float64], list[Issue], dict]
 
 
@@ -236,7 +238,7 @@ def _window_of_table(header: Header, ends: float | None) -> tuple[tuple[float, f
 def place(planes: list[Plane], depth: int) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
     """The affine, and the places of slices along the normal where they are not even."""
     values = planes[0].values
-    spacing = spacing_of(values) or _unit_spacing(values)
+    spacing = spacing_of(values) or _spacing_of_regions(planes[0].header) or _unit_spacing(values)
     directions, position = planes[0].directions, planes[0].position
     if any(plane.position is None for plane in planes):
         position = None
@@ -261,6 +263,26 @@ def spacing_of(values: Values) -> tuple[float, float] | None:
         if isinstance(pair, list) and len(pair) == 2 and all(isinstance(n, (int, float)) and n > 0 for n in pair):
             return float(pair[0]), float(pair[1])
     return None
+
+
+def _spacing_of_regions(header: Header) -> tuple[float, float] | None:
+    """Millimetres between rows and columns of an ultrasound image, where all its 2D regions agree (PS3.3 C.8.5.5)."""
+    if not header.values.get("SequenceOfUltrasoundRegions"):
+        return None
+    pairs = set()
+    try:
+        for region in dataset(header.path).SequenceOfUltrasoundRegions:
+            if region.get("RegionSpatialFormat") != _TWO_DIMENSIONAL:
+                continue
+            if (region.PhysicalUnitsYDirection, region.PhysicalUnitsXDirection) != (_CENTIMETRES, _CENTIMETRES):
+                return None
+            pairs.add((10 * abs(float(region.PhysicalDeltaY)), 10 * abs(float(region.PhysicalDeltaX))))
+    except OSError:
+        raise
+    except Exception:  # a region that does not say it, or whatever a damaged one leads to: the size is not known
+        return None
+    (pair,) = pairs if len(pairs) == 1 else (None,)
+    return pair if pair is not None and min(pair) > 0 else None
 
 
 def _unit_spacing(values: Values) -> tuple[float, float]:

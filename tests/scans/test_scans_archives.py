@@ -151,6 +151,27 @@ def test_spacing_of_a_portal_image(tmp_path):
     np.testing.assert_allclose(np.abs(np.diag(scans.read(tmp_path)[0].affine))[:2], [0.3, 0.4])
 
 
+@pytest.mark.parametrize(
+    ("regions", "expected"),
+    [
+        ([(1, 3, 0.02, 0.03)], (0.3, 0.2)),
+        ([(1, 3, 0.02, 0.03), (3, 4, 0.5, 0.01)], (0.3, 0.2)),  # the second is a spectrum: seconds, and cm/s
+        ([(1, 3, 0.02, 0.03), (1, 3, 0.04, 0.04)], (1.0, 1.0)),
+        ([(1, 0, 0.02, 0.03)], (1.0, 1.0)),
+    ],
+)
+def test_spacing_of_an_ultrasound_image_is_that_of_its_regions(tmp_path, regions, expected):
+    data = image(picture(), "1.2.840.10008.5.1.4.1.1.6.1", Modality="US")
+    data.SequenceOfUltrasoundRegions = []
+    for kind, unit, down, across in regions:
+        region = Dataset()
+        region.RegionSpatialFormat, region.PhysicalUnitsXDirection, region.PhysicalUnitsYDirection = kind, unit, unit
+        region.PhysicalDeltaX, region.PhysicalDeltaY = across, down
+        data.SequenceOfUltrasoundRegions.append(region)
+    save(data, tmp_path / "a")
+    np.testing.assert_allclose(np.abs(np.diag(scans.read(tmp_path)[0].affine))[:2], expected)
+
+
 def test_numbers_outrank_the_time_of_reconstruction(tmp_path):
     """Water and fat: numbered through one after the other, reconstructed in any order."""
     times = np.random.default_rng(3).permutation(12)

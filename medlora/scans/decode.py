@@ -103,7 +103,7 @@ def check_pixels(header: Header) -> Issue | None:
     if length < 0:  # PS3.5 A.4: only encapsulated pixels are of undefined length
         return Issue(Code.DamagedHeader, "the pixels are encapsulated, but the transfer syntax is a native one")
     needed = _native_size(cells, header.values)
-    there = min(length if length >= 0 else header.size, header.size - offset)
+    there = min(length, header.size - offset)
     if there < needed:
         return Issue(Code.TruncatedPixelData, f"{max(there, 0)} of {needed} bytes")
     if length - needed > 1 and length - needed >= needed // cells.frames:  # more than padding: PS3.5 8.1.1

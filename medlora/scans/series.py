@@ -127,10 +127,13 @@ def _by_orientation(planes: list[Plane], tolerance: float = 1e-3) -> list[list[P
 def _check_places(results: Iterable[Volume | Refused], alone: list[list[Plane]]) -> None:
     """Slices without a position are lost to the stack that the others make."""
     lost = sum(_is_slice(planes[0]) for planes in alone)
+    if not lost:
+        return
     for volume in results:
-        stack = isinstance(volume, Volume) and len(volume.planes) > 1 and volume.planes[0].frame < 0
-        if lost and stack and not any(issue.code is Code.MissingSlices for issue in volume.issues):  # type: ignore[union-attr]
-            volume.issues.append(Issue(Code.MissingSlices, f"{lost} without a position"))  # type: ignore[union-attr]
+        if not isinstance(volume, Volume) or len(volume.planes) < 2 or volume.planes[0].frame >= 0:
+            continue
+        if not any(issue.code is Code.MissingSlices for issue in volume.issues):
+            volume.issues.append(Issue(Code.MissingSlices, f"{lost} without a position"))
 
 
 def _check_counts(

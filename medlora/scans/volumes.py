@@ -154,15 +154,15 @@ def _by_order(slots: list[list[Plane]]) -> list[list[Plane]] | None:
 
 def _by_number(slots: list[list[Plane]]) -> list[list[Plane]] | None:
     """The volumes of a series whose instance numbers run through one after the other."""
-    numbers = [[plane.values.get("InstanceNumber") for plane in slot] for slot in slots]
-    flat = list(itertools.chain(*numbers))
-    if any(plane.frame >= 0 for plane in slots[0]) or not all(isinstance(number, int) for number in flat):
+    planes = list(itertools.chain(*slots))
+    found = [plane.values.get("InstanceNumber") for plane in planes]
+    number = {id(plane): n for plane, n in zip(planes, found, strict=True) if isinstance(n, int)}
+    if any(plane.frame >= 0 for plane in slots[0]) or len(set(number.values())) < len(planes):
         return None
-    groups = list(zip(*(sorted(slot) for slot in numbers), strict=True))  # type: ignore[type-var]
-    if len(set(flat)) < len(flat) or any(max(group) - min(group) >= len(group) for group in groups):
-        return None
-    ordered = [sorted(slot, key=lambda plane: plane.values["InstanceNumber"]) for slot in slots]
-    return [list(group) for group in zip(*ordered, strict=True)]
+    ordered = [sorted(slot, key=lambda plane: number[id(plane)]) for slot in slots]
+    groups = [list(group) for group in zip(*ordered, strict=True)]
+    spans = [[number[id(plane)] for plane in group] for group in groups]
+    return groups if all(max(span) - min(span) < len(span) for span in spans) else None
 
 
 def _moment(plane: Plane) -> tuple:
@@ -181,9 +181,11 @@ def _parted_by_kind(planes: list[Plane], directions: Array) -> list[list[Plane]]
 
     So is an even one of two acquisitions half a step apart, each of which has numbers of its own from the first on.
     """
-    issues = _issues_of_uneven(planes, directions) if len(planes) > 3 else []
+    if len(planes) <= 3:
+        return [planes]
+    issues = _issues_of_uneven(planes, directions)
     if not issues:
-        return (_woven(planes, directions) if len(planes) > 3 else None) or [planes]
+        return _woven(planes, directions) or [planes]
     on_one_grid = any(issue.code is Code.MissingSlices for issue in issues)
     for word in _KINDS:
         parts = list(grouped(planes, by_words((word,))).values())

@@ -11,9 +11,7 @@ from functools import cache
 
 SMALL = 1 << 30  # bytes of a step that the process may keep from step to step
 LARGE = 8 << 20  # bytes; where steps are not small, tensors of this size and more get pages of their own
-_AT_END = (
-    64 << 20
-)  # bytes that stay with the process at the end of its heap, as with glibc's own settings in a long run
+_AT_END = 64 << 20  # bytes that stay at the end of the heap, as with glibc's own settings in a long run
 _ALL = 2**31 - 1  # the largest number that mallopt takes
 _AREAS = 1 << 16  # of pages of their own that there may be: glibc's own setting
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # malloc.h
@@ -25,9 +23,9 @@ def told(step: int) -> Iterator[bool]:
 
     Left to itself, glibc does something of both (mallopt(3), "dynamic mmap threshold"): the end of its heap goes back
     to the system in each step, and a step waits for its pages to be made again; and the small tensors that a step keeps
-    come to lie in the gaps that large ones left, which no large one fits into any more. The first costs small steps up
-    to a third of their time; the second costs large ones some hundred megabytes that nothing uses, with a frozen base
-    more than with full fine-tuning, whose tensors are freed in the order in which they came.
+    come to lie in the gaps that large ones left, which no large one fits into any more. The first makes small steps
+    slower; the second costs large ones memory that nothing uses, with a frozen base more than with full fine-tuning,
+    whose tensors are freed in the order in which they came.
 
     Afterwards nothing is kept.
 

@@ -281,8 +281,10 @@ def _spacing_of_regions(header: Header) -> tuple[float, float] | None:
         raise
     except Exception:  # a region that does not say it, or whatever a damaged one leads to: the size is not known
         return None
-    (pair,) = pairs if len(pairs) == 1 else (None,)
-    return pair if pair is not None and min(pair) > 0 else None
+    if len(pairs) != 1:
+        return None
+    (pair,) = pairs
+    return pair if min(pair) > 0 else None
 
 
 def _unit_spacing(values: Values) -> tuple[float, float]:

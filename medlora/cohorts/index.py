@@ -159,14 +159,13 @@ def _index(folder: str | os.PathLike[str], kept: sqlite3.Connection, workers: in
         raise MedloraError(f"{folder} is not a folder", "give the folder that holds the scans")
     excluded: list[Excluded] = []
     names, sizes, times = [], array("q"), array("q")
-    cut = len(os.path.join(folder, ""))  # noqa: PTH118 - with the closing separator
-    for entry in entries(folder, excluded):
+    for path, entry in entries(folder, excluded):
         try:
             status = entry.stat()
         except OSError as error:
-            excluded.append(Excluded((Path(entry.path),), Code.CannotOpen, error.strerror or ""))
+            excluded.append(Excluded((folder / path,), Code.CannotOpen, error.strerror or ""))
         else:
-            names.append(entry.path[cut:])
+            names.append(path)
             sizes.append(status.st_size)
             times.append(status.st_mtime_ns)
     digest = hashlib.sha256("\0".join(names).encode(errors="surrogatepass"))

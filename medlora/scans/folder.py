@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
 
@@ -35,48 +36,73 @@ def list_files(folder: str | os.PathLike[str], excluded: list[Excluded] | None =
     if not Path(folder).is_dir():
         yield Path(folder)
         return
-    for entry in entries(folder, [] if excluded is None else excluded):
-        yield Path(entry.path)
+    for path, _ in entries(folder, [] if excluded is None else excluded):
+        yield Path(folder, path)
 
 
-def entries(folder: str | os.PathLike[str], excluded: list[Excluded]) -> Iterator[os.DirEntry[str]]:
-    """As `list_files`, of a folder, as the system's entries: to make paths of them takes longer than to find them."""
+def entries(folder: str | os.PathLike[str], excluded: list[Excluded]) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """As `list_files`, of a folder: paths relative to it, and the system's entries, which have only a name.
+
+    What an entry is asked for (``stat``) it must be asked before the next one is taken: its folder is open until then,
+    so that the system need not look up the whole path for each file.
+    """
     root = Path(folder).resolve()
     seen = {_identity(root)}
-    waiting = [os.fspath(folder)]
+    waiting = [""]
     while waiting:
-        here = waiting.pop()
-        try:
-            with os.scandir(here) as found:
-                listed = sorted(found, key=_name)
-        except OSError as error:
-            excluded.append(Excluded((Path(here),), Code.CannotOpen, error.strerror or type(error).__name__))
-            continue
+        below = waiting.pop()
         folders = []
-        for entry in listed:
-            try:
-                if not entry.is_file(follow_symlinks=False):
-                    if entry.is_symlink():
-                        target = Path(entry.path).resolve(strict=True)
-                        if not target.is_relative_to(root):
-                            excluded.append(Excluded((Path(entry.path),), Code.LinkLeavesFolder, ""))
-                            continue
-                        if target.is_file():  # the file itself is met on its own
-                            continue
-                    if entry.is_dir():
-                        identity = _identity(Path(entry.path))
-                        if identity not in seen:
-                            seen.add(identity)
-                            folders.append(entry.path)
-                    else:
-                        reason = "neither a file nor a folder"
-                        excluded.append(Excluded((Path(entry.path),), Code.NotAnImage, reason))
-                elif entry.name[0] not in _JUNK_STARTS or not is_junk(entry.name):
-                    yield entry
-            except (OSError, RuntimeError) as error:  # a dangling link, a loop of links, a file that vanished
-                reason = getattr(error, "strerror", None) or "link in a circle"
-                excluded.append(Excluded((Path(entry.path),), Code.CannotOpen, reason))
+        try:
+            with _opened(os.path.join(folder, below)) as here, os.scandir(here) as found:  # noqa: PTH118
+                for entry in sorted(found, key=_name):
+                    try:
+                        is_file = entry.is_file(follow_symlinks=False)
+                        if not is_file and _to_enter(Path(folder, below, entry.name), entry, root, seen, excluded):
+                            folders.append(os.path.join(below, entry.name, ""))  # noqa: PTH118
+                    except (OSError, RuntimeError) as error:  # a dangling link, a loop of links, a file that vanished
+                        reason = getattr(error, "strerror", None) or "link in a circle"
+                        excluded.append(Excluded((Path(folder, below, entry.name),), Code.CannotOpen, reason))
+                        continue
+                    if is_file and (entry.name[0] not in _JUNK_STARTS or not is_junk(entry.name)):
+                        yield below + entry.name, entry
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            excluded.append(Excluded((Path(folder, below),), Code.CannotOpen, reason))
         waiting.extend(reversed(folders))
+
+
+@contextmanager
+def _opened(folder: str) -> Iterator[int | str]:
+    """A folder's descriptor, or its path where the system lists folders by nothing else (Windows)."""
+    if os.scandir not in os.supports_fd:
+        yield folder
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _to_enter(
+    path: Path, entry: os.DirEntry[str], root: Path, seen: set[tuple[int, int] | str], excluded: list[Excluded]
+) -> bool:
+    """Whether what is no plain file is a folder below ``root`` that has not been met yet."""
+    if entry.is_symlink():
+        target = path.resolve(strict=True)
+        if not target.is_relative_to(root):
+            excluded.append(Excluded((path,), Code.LinkLeavesFolder, ""))
+            return False
+        if target.is_file():  # the file itself is met on its own
+            return False
+    if not entry.is_dir():
+        excluded.append(Excluded((path,), Code.NotAnImage, "neither a file nor a folder"))
+        return False
+    identity = _identity(path)
+    if identity in seen:
+        return False
+    seen.add(identity)
+    return True
 
 
 def _identity(path: Path) -> tuple[int, int] | str:

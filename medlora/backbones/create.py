@@ -131,8 +131,12 @@ def create(
 
 
 def training_side(backbone: Backbone) -> int:
-    """Side of the image, in pixels, that training prepares where nothing else is asked for."""
-    return EMBEDDED[backbone.name].side if backbone.source == "embedded" else backbone.input_size[-1]
+    """Side of the image, in pixels, that training prepares where nothing else is asked for.
+
+    The same for random weights of a net as for those that come with medlora: the two are there to be compared.
+    """
+    embedded = backbone.source in ("embedded", RANDOM) and backbone.name in EMBEDDED
+    return EMBEDDED[backbone.name].side if embedded else backbone.input_size[-1]
 
 
 def _source_of(name: str, weights: str | Path | None) -> tuple[str, str | None]:

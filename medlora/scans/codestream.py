@@ -15,6 +15,7 @@ class Codestream:
     def __init__(self, data: bytes) -> None:
         self.rows = self.columns = self.samples = 0
         self.adobe: int | None = None
+        self.jfif = False
         self.component_ids: tuple[int, ...] = ()
         with suppress(struct.error, IndexError):
             start = data.find(b"\xff\x4f\xff\x51", 0, 4096)
@@ -34,17 +35,20 @@ class Codestream:
             (length,) = struct.unpack_from(">H", data, position + 1)
             if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
                 self.rows, self.columns, self.samples = struct.unpack_from(">HHB", data, position + 4)
+                self.jfif &= marker <= 0xC2  # lossless coders write the marker over any colours
                 self.component_ids = tuple(data[position + 9 + 3 * i] for i in range(self.samples))
                 return
+            self.jfif |= marker == 0xE0 and data[position + 3 : position + 8] == b"JFIF\0"
             if marker == 0xEE and data[position + 3 : position + 8] == b"Adobe":
                 self.adobe = data[position + 14]
             position += 1 + length
 
     def is_ycbcr(self, photometric: str) -> bool:
-        """Whether the components are YCbCr: the Adobe marker decides where there is one, else the header.
+        """Whether the components are YCbCr: the Adobe marker decides where there is one, then that of JFIF, which is
+        YCbCr by definition (T.871 7), else the header.
 
-        A header of RGB over a stream without the marker is believed: DICOM's own word (PS3.5 8.2.1).
+        A header of RGB over a stream without these markers is believed: DICOM's own word (PS3.5 8.2.1).
         """
         if self.adobe is not None:
             return self.adobe == 1
-        return photometric != "RGB"
+        return self.jfif or photometric != "RGB"

@@ -253,6 +253,8 @@ class Frames:
             raise ScanError(Issue(Code.DamagedPixelData, "another size than the header says"))
         if self._syntax in _JPEG_2000:
             frame = imagecodecs.jpeg2k_decode(encoded, numthreads=_THREADS)
+            if frame.dtype.kind == "i" and not self._values.get("PixelRepresentation") and frame.min(initial=0) < 0:
+                raise ScanError(Issue(Code.DamagedPixelData, "signed samples under a header of unsigned ones"))
             # OpenJPEG undoes the component transform (YBR_RCT, YBR_ICT) itself.
             photometric = "RGB" if photometric in ("YBR_RCT", "YBR_ICT") else photometric
         elif self._syntax in _JPEG_LS:

@@ -22,7 +22,7 @@ from medlora.scans import frames
 from medlora.scans.codes import Code
 from medlora.scans.elements import NO_IMAGES, PRESENT, SINGLE, STRUCTURAL, WANTED
 from medlora.scans.header import Header, Values, digest_of
-from medlora.scans.plain import plain_of
+from medlora.scans.plain import holds_something, plain_of
 from medlora.scans.walk import LONG, PIXELS, SHORT, UNDEFINED, Pixels, Unusual, meta, walk
 
 _MOST_INFLATED = 100  # times its size a deflated data set may grow; blank images of one size reach 1000
@@ -133,7 +133,7 @@ def by_pydicom(path: str | os.PathLike[str]) -> tuple[Values, Pixels]:
                 continue
             if (value := plain_of(data, tag)) is not None:
                 values[keyword] = value
-            elif keyword in STRUCTURAL and _holds_something(data, tag):
+            elif keyword in STRUCTURAL and holds_something(data, tag):
                 values["Unreadable"] = min(keyword, values.get("Unreadable", keyword))
     meta = data.file_meta
     values["TransferSyntaxUID"] = str(meta.get("TransferSyntaxUID", "") or _guessed_syntax(data))
@@ -144,12 +144,6 @@ def by_pydicom(path: str | os.PathLike[str]) -> tuple[Values, Pixels]:
     keyword, length = pixels[-1]
     inside = values["TransferSyntaxUID"] == DeflatedExplicitVRLittleEndian
     return values, (keyword, -1 if inside else position + (12 if explicit else 8), length)
-
-
-def _holds_something(data: pydicom.Dataset, tag: int) -> bool:
-    raw = data.get_item(tag)
-    value = raw.value if raw is not None else None
-    return bool(value.strip(b" \0")) if isinstance(value, bytes) else value not in (None, "")
 
 
 def _guessed_syntax(data: pydicom.Dataset) -> str:

@@ -41,8 +41,8 @@ TECHNICAL = (
     "SpecificCharacterSet", "SamplesPerPixel", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
     "BitsAllocated", "HighBit", "PixelRepresentation", "RescaleIntercept", "RescaleSlope", "DoseGridScaling",
     "GridFrameOffsetVector", "PixelAspectRatio", "ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber",
-    "ImagesInAcquisition", "NumberOfSlices", "NumberOfTemporalPositions", "AcquisitionTime", "ContentTime",
-    "AcquisitionDate", "ContentDate", "FrameReferenceTime", "DiffusionGradientOrientation", "StackID",
+    "ImagesInAcquisition", "NumberOfSlices", "NumberOfTemporalPositions", "NumberOfTimeSlices", "AcquisitionTime",
+    "ContentTime", "AcquisitionDate", "ContentDate", "FrameReferenceTime", "DiffusionGradientOrientation", "StackID",
     "InStackPositionNumber", "ConcatenationUID", "InConcatenationTotalNumber", "SeriesNumber",
     "ImagePlanePixelSpacing",
 )  # fmt: skip

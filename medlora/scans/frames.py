@@ -11,10 +11,10 @@ import numpy as np
 import pydicom
 
 from medlora.scans.codes import Code
-from medlora.scans.elements import ACQUISITION, CSA, PARAMETRIC_MAP, WANTED
+from medlora.scans.elements import ACQUISITION, CSA, PARAMETRIC_MAP, STRUCTURAL, WANTED
 from medlora.scans.geometry import axes
 from medlora.scans.header import Header, Values
-from medlora.scans.plain import dataset, plain_of
+from medlora.scans.plain import dataset, holds_something, plain_of
 from medlora.scans.plane import listed
 
 # Macro (functional group sequence) → keywords of its item, and the keyword of the classic object that means the same.
@@ -56,6 +56,8 @@ _CONVERTED = {
     if keyword in {*ACQUISITION, "DiffusionGradientOrientation", "FrameReferenceTime", "NumberOfTemporalPositions"}
 }
 _MOST_FRAMES = 100_000
+# The stored values for which a Real World Value Mapping holds, of integers and of floating point numbers.
+_MAPPED = tuple(f"{kind}RealWorldValue{end}ValueMapped" for kind in ("", "DoubleFloat") for end in ("First", "Last"))
 # Which of its kind each frame of nuclear medicine is (PS3.3 C.8.4.8).
 _FRAME_VECTORS = (
     "SliceVector", "TimeSlotVector", "EnergyWindowVector", "DetectorVector", "PhaseVector", "RotationVector",
@@ -94,10 +96,21 @@ def _enhanced(header: Header) -> None:
     shared = _group_values(shared_items[0]) if shared_items else {}
     header.values.update(shared)
     header.frames = [_group_values(item) for item in items]
+    if count == 1 and _is_mosaic(header, items[0]):
+        header.problem = (Code.UnknownMosaic.name, "")
     if header.values.get("SOPClassUID") == PARAMETRIC_MAP:
         header.values.update(_real_world(shared_items[0]) if shared_items else {})
         for values, item in zip(header.frames, items, strict=True):
             values.update(_real_world(item))
+
+
+def _is_mosaic(header: Header, item: pydicom.Dataset) -> bool:
+    """Whether the only frame holds slices as tiles. Where one file holds many frames, software has parted the tiles,
+    and may have kept the word."""
+    words = [*listed(header.values.get("ImageType")), *listed(header.frames[0].get("ImageType"))]
+    # Siemens XA: in a private element of the frame alone, an Image Type Text
+    words += [str(e.value) for e in item.iterall() if e.tag.group == 0x21 and e.tag.element & 0xFF == 0x75]
+    return any("MOSAIC" in str(word) for word in words)
 
 
 def _group_values(item: pydicom.Dataset) -> Values:
@@ -108,7 +121,7 @@ def _group_values(item: pydicom.Dataset) -> Values:
         if not macro:
             continue
         for keyword, classic in keywords.items():
-            value = plain_of(macro[0], keyword) if keyword in macro[0] else None
+            value = _value_of(macro[0], keyword, classic) if keyword in macro[0] else None
             if value is not None:
                 values[classic] = value
         if sequence == "FrameContentSequence" and "DimensionIndexValues" in macro[0]:
@@ -121,6 +134,18 @@ def _group_values(item: pydicom.Dataset) -> Values:
     return values
 
 
+def _value_of(item: pydicom.Dataset, tag: int | str, classic: str) -> Any:
+    """As `plain_of`, of an element without which pixels would be misread or misplaced.
+
+    Raises:
+        ValueError: it is there and cannot be read.
+    """
+    value = plain_of(item, tag)
+    if value is None and classic in STRUCTURAL and holds_something(item, tag):
+        raise ValueError
+    return value
+
+
 def _real_world(item: pydicom.Dataset) -> Values:
     """The scale of a parametric map: what its values measure is in the first Real World Value Mapping (PS3.3
     C.7.6.16.2.11), and its modality rescale changes nothing."""
@@ -128,7 +153,10 @@ def _real_world(item: pydicom.Dataset) -> Values:
     if not macro:
         return {}
     slope, intercept = (plain_of(macro[0], f"RealWorldValue{word}") for word in ("Slope", "Intercept"))
-    return {} if slope is None else {"RescaleSlope": slope, "RescaleIntercept": intercept or 0.0}
+    # Other units have the same range as the first; pieces of one scale have others.
+    ranges = {tuple(str(plain_of(mapping, word)) for word in _MAPPED) for mapping in macro}
+    unclear = {"UnclearMapping": True} if len(ranges) > 1 or "RealWorldValueLUTData" in macro[0] else {}
+    return unclear if slope is None else unclear | {"RescaleSlope": slope, "RescaleIntercept": intercept or 0.0}
 
 
 def _unassigned(item: pydicom.Dataset) -> Values:
@@ -137,7 +165,7 @@ def _unassigned(item: pydicom.Dataset) -> Values:
     for name in ("Shared", "PerFrame"):
         macro = item.get(f"Unassigned{name}ConvertedAttributesSequence")
         for tag in macro[0].keys() & _CONVERTED.keys() if macro else ():
-            value = plain_of(macro[0], tag)
+            value = _value_of(macro[0], tag, _CONVERTED[tag])
             if value is not None:
                 values[_CONVERTED[tag]] = value
     return values

@@ -131,6 +131,10 @@ def _understood(said: dict[str, str], path: Path, position: int) -> MetaImage:
     data = path if name in ("LOCAL", "Local", "local") else path.parent / name
     if data != path and (name == "LIST" or "%" in name or Path(name).name != name or "\\" in name):
         raise ScanError(Issue(Code.LinkLeavesFolder, "ElementDataFile names no file beside the header"))
+    # MetaIO counts it from the start of the file (or, where it is -1, back from the end) in files of one piece, too
+    skipped = int(said.get("HeaderSize", 0)) or (position if data == path else 0)
+    if data == path and 0 < skipped < position:
+        raise _damaged("its HeaderSize is less than its header is long")
     found = MetaImage(
         (*shape, 1)[:3] if count == 2 else tuple(shape),  # type: ignore[arg-type]
         int(said.get("ElementNumberOfChannels", 1)),
@@ -139,7 +143,7 @@ def _understood(said: dict[str, str], path: Path, position: int) -> MetaImage:
         _MODALITIES.get(said.get("Modality", ""), ""),
         _true(said.get("CompressedData", "False")),
         data,
-        position if data == path else int(said.get("HeaderSize", 0)),
+        skipped,
         any(key in said for key in ("Offset", "Origin", "Position")),
     )
     _fits(found)

@@ -47,6 +47,13 @@ def plain_of(data: pydicom.Dataset, tag: int | str) -> Any:
         return None
 
 
+def holds_something(data: pydicom.Dataset, tag: int | str) -> bool:
+    """Whether an element is there and not empty, readable or not."""
+    raw = data.get_item(tag)
+    value = raw.value if raw is not None else None
+    return bool(value.strip(b" \0")) if isinstance(value, bytes) else value not in (None, "")
+
+
 def plain_of_raw(tag: int, vr: str, raw: bytes, charset: bytes) -> Any:
     """The plain value of one element's little-endian bytes, as pydicom converts them; None as in `plain_of`."""
     if tag == CSA_TAG:

@@ -32,6 +32,11 @@ class Plane:
         """The SOP Instance UID, or the digest of the content where there is none."""
         return self.values.get("SOPInstanceUID") or self.header.digest
 
+    @property
+    def single(self) -> bool:
+        """Whether its file holds no other plane; an enhanced object may have one frame, too."""
+        return self.frame < 0 or len(self.header.frames) == 1
+
 
 @dataclass
 class Volume:

@@ -35,8 +35,10 @@ def remarks(values: Values, planes: list[Plane]) -> list[Issue]:
 
 def _unclear_units(values: Values, planes: list[Plane]) -> str:
     """Why the values are not known to be what the modality measures; empty where they are."""
-    if values.get("ModalityLUTSequence"):
+    if values.get("ModalityLUTSequence") or values.get("SamplesPerPixel", 1) != 1:
         return ""
+    if any(plane.values.get("UnclearMapping") for plane in planes):
+        return "a Real World Value Mapping by a table, or by several ranges"
     if values.get("Modality") == "RTDOSE":
         return "" if "DoseGridScaling" in values else "no DoseGridScaling"
     measured = values.get("SOPClassUID") in CT_IMAGES | PET_IMAGES and not is_localizer(values)

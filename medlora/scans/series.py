@@ -20,6 +20,12 @@ SLICES = {
     "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4",
     "1.2.840.10008.5.1.4.1.1.128", "1.2.840.10008.5.1.4.1.1.128.1", "1.2.840.10008.5.1.4.1.1.130",
 }  # fmt: skip
+# The number of times of a run, the element that tells one time from another, and what they are called (PS3.3 C.8.3.1,
+# C.8.9.1).
+_NUMBERS_OF_TIMES = (
+    ("NumberOfTemporalPositions", "TemporalPositionIdentifier", "temporal positions"),
+    ("NumberOfTimeSlices", "FrameReferenceTime", "time slices"),
+)
 
 
 def assemble(headers: Sequence[Header], acquired: int = 0, numbered_through: bool = False) -> list[Volume | Refused]:
@@ -130,7 +136,7 @@ def _check_places(results: Iterable[Volume | Refused], alone: list[list[Plane]])
     if not lost:
         return
     for volume in results:
-        if not isinstance(volume, Volume) or len(volume.planes) < 2 or volume.planes[0].frame >= 0:
+        if not isinstance(volume, Volume) or len(volume.planes) < 2 or not volume.planes[0].single:
             continue
         if not any(issue.code is Code.MissingSlices for issue in volume.issues):
             volume.issues.append(Issue(Code.MissingSlices, f"{lost} without a position"))
@@ -140,7 +146,7 @@ def _check_counts(
     headers: Sequence[Header], results: Iterable[Volume | Refused], acquired: int, numbered_through: bool
 ) -> None:
     """Slices that no gap betrays: the first or last ones, by the count that the header gives or by instance numbers."""
-    volumes = [r for r in results if isinstance(r, Volume) and len(r.planes) > 1 and r.planes[0].frame < 0]
+    volumes = [r for r in results if isinstance(r, Volume) and len(r.planes) > 1 and r.planes[0].single]
     if not volumes or any(any(i.code is Code.MissingSlices for i in volume.issues) for volume in volumes):
         return
     numbers = sorted(n for header in headers if isinstance(n := header.values.get("InstanceNumber"), int))
@@ -215,16 +221,16 @@ def _falls_short(count: int, total: int, numbers: list[int]) -> bool:
 
 
 def _check_times(headers: Sequence[Header], results: Iterable[Volume | Refused]) -> None:
-    """Whole volumes of a run over time that are not there, by Number of Temporal Positions (PS3.3 C.8.3.1)."""
-    said = {header.values.get("NumberOfTemporalPositions") for header in headers}
+    """Whole volumes of a run over time that are not there, by the number of times that the header gives."""
     volumes = [result for result in results if isinstance(result, Volume)]
-    there = {plane.values.get("TemporalPositionIdentifier") for volume in volumes for plane in volume.planes}
-    total = said.pop() if len(said) == 1 else None
-    if isinstance(total, int) and None not in there and 1 < len(there) < total:
-        for volume in volumes:
-            volume.issues.append(
-                Issue(Code.MissingSlices, f"{total - len(there)} of {total} temporal positions, each as a whole")
-            )
+    for number, word, name in _NUMBERS_OF_TIMES:
+        said = {header.values.get(number) for header in headers}
+        there = {plane.values.get(word) for volume in volumes for plane in volume.planes}
+        total = said.pop() if len(said) == 1 else None
+        if isinstance(total, int) and None not in there and 1 < len(there) < total:
+            for volume in volumes:
+                detail = f"{total - len(there)} of {total} {name}, each as a whole"
+                volume.issues.append(Issue(Code.MissingSlices, detail))
 
 
 def _begins_late(numbers: list[int], count: int) -> bool:

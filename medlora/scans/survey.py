@@ -268,7 +268,7 @@ def _add_series(
         if isinstance(result, Refused):
             found.excluded.append(Excluded(paths, result.issue.code, result.issue.detail, scan_id))
             continue
-        stacked = len(result.planes) > 1 and result.planes[0].frame < 0
+        stacked = len(result.planes) > 1 and result.planes[0].single
         if stacked and not result.planes[0].values.get("SeriesInstanceUID"):
             result.issues.append(Issue(Code.NoSeriesUID))
         if lost and stacked and not any(issue.code is Code.MissingSlices for issue in result.issues):

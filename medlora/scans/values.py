@@ -112,6 +112,8 @@ def rescale_of(values: Values, table: tuple[NDArray[np.float32], int] | None = N
     slope, intercept = values.get("RescaleSlope", 1.0), values.get("RescaleIntercept", 0.0)
     if values.get("Modality") == "RTDOSE":
         slope, intercept = values.get("DoseGridScaling", 1.0), 0.0
+    if values.get("SamplesPerPixel", 1) != 1:  # the modality transformation is one of greyscale (PS3.3 C.11.1)
+        slope, intercept, table = 1.0, 0.0, None
     if not all(isinstance(n, (int, float)) and np.isfinite(n) for n in (slope, intercept)) or slope == 0:
         raise ScanError(Issue(Code.UnknownPixelFormat, "Rescale Slope or Intercept is not one usable number"))
     signed = values.get("PixelRepresentation", 0) == 1

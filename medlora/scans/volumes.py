@@ -25,6 +25,7 @@ _MOMENTS = (
     ("TemporalPositionTimeOffset",), ("FrameReferenceTime",), ("AcquisitionDate", "AcquisitionTime"),
     ("ContentDate", "ContentTime"), *((dimension,) for dimension in DIMENSIONS),
 )  # fmt: skip
+_REFERENCE = (("FrameReferenceTime",),)
 _TIMES = ("AcquisitionDate", "AcquisitionTime", "ContentDate", "ContentTime")
 _SCALES = ("RescaleSlope", "RescaleIntercept")
 # Slices that differ in these make no clean volume, even where each position is there once.
@@ -106,7 +107,7 @@ def _without_copies(slots: list[list[Plane]], times: bool = True) -> tuple[list[
         for plane in slot:
             # Frames of one file are never copies; a repeated frame is the file's own doing.
             key: Hashable = id(plane)
-            if len(slot) > 1 and plane.frame < 0:
+            if len(slot) > 1 and plane.single:
                 words = (*_KINDS, *_SCALES, *(_TIMES if times else ()))
                 key = (by_words(words)(plane), stored_pixels(plane.header) or id(plane))
             (copies if key in seen else kept).append(plane)
@@ -120,12 +121,15 @@ def _separated(slots: list[list[Plane]], whole: bool) -> list[list[Plane]] | Non
     Args:
         slots: planes by position.
         whole: each part must hold every position. Else parts may lie beside each other (a thick and a thin stack) or
-            break off (a run cut short), and times, which may differ between the slices of one volume, part nothing.
+            break off (a run cut short), and times, which may differ between the slices of one volume, part nothing
+            but the frames of PET, whose reference time each frame has in common (PS3.3 C.8.9.4.1.5).
     """
     planes = list(itertools.chain(*slots))
+    of_pet = planes[0].values.get("Modality") == "PT"
     place = {id(plane): i for i, slot in enumerate(slots) for plane in slot}
     varying = tuple(word for word in _KINDS if len(grouped(planes, by_words((word,)))) > 1)
-    separators = (*((word,) for word in _KINDS), _DIFFUSION, *(_MOMENTS if whole else ()), varying)
+    times = _MOMENTS if whole else _REFERENCE if of_pet else ()
+    separators = (*((word,) for word in _KINDS), _DIFFUSION, *times, varying)
     for words in separators:
         parts = list(grouped(planes, by_words(words)).values())
         places = [{place[id(plane)] for plane in part} for part in parts]
@@ -157,7 +161,7 @@ def _by_number(slots: list[list[Plane]]) -> list[list[Plane]] | None:
     planes = list(itertools.chain(*slots))
     found = [plane.values.get("InstanceNumber") for plane in planes]
     number = {id(plane): n for plane, n in zip(planes, found, strict=True) if isinstance(n, int)}
-    if any(plane.frame >= 0 for plane in slots[0]) or len(set(number.values())) < len(planes):
+    if not all(plane.single for plane in slots[0]) or len(set(number.values())) < len(planes):
         return None
     ordered = [sorted(slot, key=lambda plane: number[id(plane)]) for slot in slots]
     groups = [list(group) for group in zip(*ordered, strict=True)]

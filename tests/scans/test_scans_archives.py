@@ -131,6 +131,37 @@ def test_a_parametric_map_has_the_values_that_it_maps_to(tmp_path):
     assert scan.issues == ()
 
 
+@pytest.mark.parametrize("kind", ["table", "ranges"])
+def test_a_mapping_of_real_world_values_that_is_no_line_is_flagged(tmp_path, kind):
+    table = [{"RealWorldValueLUTData": [float(v * v) for v in range(1000)]}]
+    lines = [{"RealWorldValueSlope": slope, "RealWorldValueIntercept": 0.0} for slope in (1.0, 3.0)]
+    mappings = []
+    ends = [(0, 999)] if kind == "table" else [(0, 499), (500, 999)]
+    for (first, last), mapping in zip(ends, table if kind == "table" else lines, strict=True):
+        entry = Dataset()
+        entry.add_new("RealWorldValueFirstValueMapped", "US", first)
+        entry.add_new("RealWorldValueLastValueMapped", "US", last)
+        for word, value in mapping.items():
+            setattr(entry, word, value)
+        mappings.append(entry)
+    data = image(np.stack([picture(seed=k) for k in range(3)]), "1.2.840.10008.5.1.4.1.1.30", Modality="MR")
+    shared = Dataset()
+    shared.RealWorldValueMappingSequence = mappings
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [Dataset()], [Dataset()]
+    shared.PlaneOrientationSequence[0].ImageOrientationPatient = list(AXIAL)
+    shared.PixelMeasuresSequence[0].PixelSpacing = [1, 1]
+    data.SharedFunctionalGroupsSequence, frames = [shared], []
+    for position in axial(3):
+        frame, place = Dataset(), Dataset()
+        place.ImagePositionPatient = list(position)
+        frame.PlanePositionSequence = [place]
+        frames.append(frame)
+    data.PerFrameFunctionalGroupsSequence = frames
+    save(data, tmp_path / "map.dcm")
+    (scan,) = scans.read(tmp_path)
+    assert codes(scan) == [Code.UnknownUnits]
+
+
 def test_stray_bits_of_palette_indices_are_masked_away(tmp_path):
     dice = np.random.default_rng(0)
     palette, indices = dice.integers(0, 256, (3, 256)), dice.integers(0, 256, (12, 16))

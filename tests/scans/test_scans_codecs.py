@@ -277,3 +277,34 @@ def test_a_colour_jpeg_that_lost_its_middle_is_said(kind):
         start = int(dice.integers(1000, len(encoded) - 1600))
         seen += lost(encoded[:start] + encoded[start + 512 :], colours) is not None
     assert seen >= 38  # a loss of just as many blocks as what follows it is misread for shows nothing
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL_422"])
+def test_a_jpeg_that_says_jfif_is_ycbcr_whatever_the_header(tmp_path, photometric):
+    colours = np.broadcast_to(np.array([200, 50, 20], np.uint8), (16, 16, 3))
+    buffer = io.BytesIO()
+    Image.fromarray(colours).save(buffer, "JPEG", quality=95)  # with a JFIF marker, as libjpeg does by default
+    data = image(
+        colours, SC, "1.2.840.10008.1.2.4.50", stored=8, SamplesPerPixel=3, PhotometricInterpretation=photometric,
+        PlanarConfiguration=0,
+    )  # fmt: skip
+    data.PixelData = encapsulate([buffer.getvalue()])
+    data["PixelData"].VR = "OB"
+    data["PixelData"].is_undefined_length = True
+    save(data, tmp_path / "a.dcm")
+    (scan,) = scans.read(tmp_path)
+    assert np.abs(scan.array[:, :, 0] - [200, 50, 20]).max() <= 2
+
+
+def test_signed_samples_under_an_unsigned_header_are_refused(tmp_path):
+    for low in (-500, 0):
+        cells = np.random.default_rng(0).integers(low, 1000, (12, 16)).astype("i2")
+        data = image(cells, CT, "1.2.840.10008.1.2.4.90")
+        data.PixelData = encapsulate([imagecodecs.jpeg2k_encode(cells, level=0, codecformat="j2k", reversible=True)])
+        data["PixelData"].VR = "OB"
+        data["PixelData"].is_undefined_length = True
+        save(data, tmp_path / str(low) / "a.dcm")
+    with pytest.raises(MedloraError, match="DamagedPixelData"):
+        scans.read(tmp_path / "-500")
+    (scan,) = scans.read(tmp_path / "0")
+    np.testing.assert_array_equal(scan.array[:, :, 0].T, cells - 1024.0)

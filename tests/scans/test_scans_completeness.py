@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from make_dicom import MR, axial, series
+from make_dicom import MR, PET, axial, series
 
 from medlora import scans
 from medlora.scans import Code
@@ -109,3 +109,22 @@ def test_a_shorter_reconstruction_of_another_kernel_is_complete(tmp_path):
     series(tmp_path, positions, each=[{"ConvolutionKernel": "B70f" if k < 8 else "B30f"} for k in range(12)])
     found = scans.read(tmp_path)
     assert sorted(scan.shape[2] for scan in found) == [4, 8] and all(scan.issues == () for scan in found)
+
+
+@pytest.mark.parametrize(
+    ("lost", "slices", "detail"),
+    [(range(5, 10), [5, 5], "1 of 3 time slices"), ([14], [4, 5, 5], "1 of the 5")],
+)
+def test_what_is_lost_of_a_dynamic_pet_is_said_and_the_rest_kept(tmp_path, lost, slices, detail):
+    kept = [n for n in range(15) if n not in lost]
+    each = [
+        {"FrameReferenceTime": 1000.0 * (n // 5), "InstanceNumber": n + 1, "SOPInstanceUID": f"1.2.3.{n + 1}"}
+        for n in kept
+    ]
+    about = {"NumberOfTimeSlices": 3, "NumberOfSlices": 5, "RescaleSlope": 2, "RescaleIntercept": 0, "Units": "BQML"}
+    series(tmp_path, [axial(5)[n % 5] for n in kept], sop_class=PET, each=each, **about)
+    found = scans.read(tmp_path)
+    assert sorted(scan.array.shape[2] for scan in found) == slices
+    issues = [issue for scan in found for issue in scan.issues]
+    assert {issue.code for issue in issues} == {Code.MissingSlices}
+    assert len(issues) == slices.count(slices[0]) and all(detail in issue.detail for issue in issues)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from make_dicom import AXIAL, axial, image, picture, save
 from pydicom.dataset import Dataset
@@ -183,3 +184,68 @@ def test_a_mosaic_that_does_not_say_its_layout_is_refused(tmp_path):
               SliceThickness=2), tmp_path / "a")  # fmt: skip
     found = scans.survey(tmp_path)
     assert found.scans == [] and [e.code for e in found.excluded] == [Code.UnknownMosaic]
+
+
+@pytest.mark.parametrize("where", ["ImageType", "FrameType", "ImageTypeText"])
+def test_a_mosaic_in_an_enhanced_file_of_one_frame_is_refused_by_name(tmp_path, where):
+    frame = {}
+    if where == "FrameType":
+        frame = {"MRImageFrameTypeSequence": macro(FrameType=["ORIGINAL", "PRIMARY", "FMRI", "MOSAIC"])}
+    if where == "ImageTypeText":  # Siemens XA names it in a private element of the frame alone
+        private = item()
+        block = private.private_block(0x0021, "SIEMENS MR SDI 02", create=True)
+        block.add_new(0x75, "CS", ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"])
+        outer = item()
+        outer.private_block(0x0021, "SIEMENS MR SDI 02", create=True).add_new(0xFE, "SQ", [private])
+        frame = {"MRImageFrameTypeSequence": macro(FrameType=["ORIGINAL", "PRIMARY", "FMRI", "NONE"])}
+    types = {"ImageType": ["ORIGINAL", "PRIMARY", "FMRI", "MOSAIC" if where == "ImageType" else "NONE"]}
+    path = enhanced(stack(1), axial(1), tmp_path / "one.dcm", [frame], sop_class=ENHANCED_MR, **types)
+    if where == "ImageTypeText":
+        data = pydicom.dcmread(path)
+        data.PerFrameFunctionalGroupsSequence[0].update(outer)
+        save(data, path)
+    assert [excluded.code for excluded in scans.survey(tmp_path).excluded] == [Code.UnknownMosaic]
+    # Software has parted the tiles of a file with many frames, and may have kept the word.
+    several = tmp_path / "several"
+    enhanced(stack(3), axial(3), several / "a.dcm", [frame] * 3, sop_class=ENHANCED_MR, **types)
+    assert [scan.array.shape[2] for scan in scans.read(several)] == [3]
+
+
+@pytest.mark.parametrize(
+    ("lost", "detail"),
+    [((7,), "1 of the files"), ((0, 1), "the first 2"), ((1, 3, 5, 7), "1 of 2, by Instance Number")],
+)
+def test_slices_lost_of_files_with_one_frame_each_are_said(tmp_path, lost, detail):
+    for k, position in enumerate(axial(8)):
+        if k in lost and k != 7:
+            continue
+        about = {"SOPInstanceUID": f"1.2.3.4.5.{k + 1}", "InstanceNumber": k + 1}
+        thick = {"PixelMeasuresSequence": macro(PixelSpacing=[0.5, 0.75], SliceThickness=2.5)}
+        path = enhanced(picture(seed=k)[None], [position], tmp_path / f"{k}.dcm", [thick], **about)
+        if k == 7 and k in lost:
+            path.write_bytes(path.read_bytes()[:-60])
+    if 7 in lost and len(lost) > 1:
+        path.unlink()
+    (scan,) = scans.read(tmp_path)
+    assert [issue.code for issue in scan.issues] == [Code.MissingSlices]
+    assert detail in scan.issues[0].detail
+
+
+def test_a_file_of_one_frame_sent_twice_under_two_uids_is_no_slice(tmp_path):
+    for k, position in enumerate([*axial(4), axial(4)[3]]):
+        about = {"SOPInstanceUID": f"1.2.3.4.5.{k + 1}", "InstanceNumber": min(k, 3) + 1}
+        enhanced(picture(seed=min(k, 3))[None], [position], tmp_path / f"{k}.dcm", **about)
+    found = scans.survey(tmp_path)
+    assert [excluded.code for excluded in found.excluded] == [Code.DuplicateFile]
+    assert [scan.array.shape[2] for scan in scans.read(tmp_path)] == [4]
+
+
+@pytest.mark.parametrize("frames", [(1,), (0, 1, 2)])
+def test_an_unreadable_scale_of_a_frame_is_not_passed_over(tmp_path, frames):
+    scales = [{"PixelValueTransformationSequence": macro(RescaleSlope="2.0", RescaleIntercept="0")} for _ in range(3)]
+    path = enhanced(stack(3), axial(3), tmp_path / "a.dcm", scales, sop_class=ENHANCED_MR)
+    pieces = path.read_bytes().split(b"2.0 ")
+    assert len(pieces) == 4
+    joints = [b"2,0 " if k in frames else b"2.0 " for k in range(3)]
+    path.write_bytes(b"".join(piece + joint for piece, joint in zip(pieces, [*joints, b""], strict=True)))
+    assert [excluded.code for excluded in scans.survey(tmp_path).excluded] == [Code.DamagedHeader]

@@ -43,6 +43,27 @@ def test_voxels_and_affine_are_those_of_simpleitk(tmp_path, name, compressed, ki
     assert files.identity.series_uid == (UID if name.startswith("1.") else "")
 
 
+@pytest.mark.parametrize("size", [-1, 400])
+def test_header_size_counts_in_files_of_one_piece_too(tmp_path, size):
+    sitk = pytest.importorskip("SimpleITK")
+    text = header(ElementDataFile="LOCAL", HeaderSize=size).splitlines(keepends=True)
+    last = next(line for line in text if line.startswith("ElementDataFile"))
+    head = "".join([*(line for line in text if line != last), last]).encode()
+    (tmp_path / "a.mha").write_bytes(head.ljust(400, b"#") + np.arange(60, dtype="<i2").tobytes())
+    (scan,) = scans.read(tmp_path)
+    written = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.mha")))
+    np.testing.assert_array_equal(scan.to_numpy("zyx"), written)
+    assert scan.array[4, 3, 2] == 59
+
+
+def test_a_header_size_within_the_header_is_refused(tmp_path):
+    text = header(HeaderSize=10).replace("ElementDataFile = a.raw\n", "").replace("HeaderSize = 10\n", "")
+    head = (text + "HeaderSize = 10\nElementDataFile = LOCAL\n").encode()
+    (tmp_path / "a.mha").write_bytes(head + np.arange(60, dtype="<i2").tobytes())
+    with pytest.raises(MedloraError, match="DamagedHeader"):
+        scans.read(tmp_path)
+
+
 def test_the_modality_of_the_header_is_taken(tmp_path):
     np.arange(60, dtype="<i2").tofile(tmp_path / "a.raw")
     text = header().replace("ElementDataFile", "Modality = MET_MOD_CT\nElementDataFile")

@@ -315,3 +315,11 @@ def test_voi_lut_table_proposes_the_range_it_maps(tmp_path, photometric):
     save(image(picture(), DX, stored=12, VOILUTSequence=[item], PhotometricInterpretation=photometric), tmp_path / "a")
     centre = 1000.0 if photometric == "MONOCHROME2" else 4095 - 1000.0
     assert loaded(tmp_path).windows == ((centre, 1000.0),)
+
+
+def test_colours_are_not_rescaled(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (12, 16, 3))
+    about = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0, "Modality": "CT"}
+    save(image(colours, SC, stored=8, RescaleSlope=1, RescaleIntercept=-1024, **about), tmp_path / "a.dcm")
+    (scan,) = scans.read(tmp_path)
+    np.testing.assert_array_equal(scan.array[:, :, 0].transpose(1, 0, 2), colours)

@@ -70,12 +70,16 @@ def read(path: str, size: int, start: bytes) -> Header:
         if "Unreadable" in values:
             header.problem = (Code.DamagedHeader.name, values.pop("Unreadable"))
             return header
+        if values.get("NumberOfFrames") == 0:  # some write it into single images
+            del values["NumberOfFrames"]
         if values.get("SOPClassUID") not in NO_IMAGES:
             frames.add(header)
         if "SOPInstanceUID" not in values:
             header.digest = digest_of(path)
     except OSError:
         raise
+    except frames.UnreadableError as error:
+        header.problem = (Code.DamagedHeader.name, str(error))
     except Exception as error:  # pydicom raises whatever a damaged header leads to
         header.problem = (Code.DamagedHeader.name, type(error).__name__)
     return header

@@ -67,11 +67,16 @@ _FRAME_VECTORS = (
 DIMENSIONS = tuple(f"DimensionIndexValue{number}" for number in range(1, 9))
 
 
+class UnreadableError(Exception):
+    """An element of a functional group, by its keyword, is no number."""
+
+
 def add(header: Header) -> None:
     """Fill ``header.frames`` where the file holds several planes with places of their own.
 
     Raises:
         ValueError: the functional groups do not fit the number of frames (PS3.3 C.7.6.16).
+        UnreadableError: pixels would be misread or misplaced without one of their elements, which cannot be read.
     """
     values = header.values
     image_type = values.get("ImageType") or []
@@ -138,11 +143,11 @@ def _value_of(item: pydicom.Dataset, tag: int | str, classic: str) -> Any:
     """As `plain_of`, of an element without which pixels would be misread or misplaced.
 
     Raises:
-        ValueError: it is there and cannot be read.
+        UnreadableError: it is there and cannot be read.
     """
     value = plain_of(item, tag)
     if value is None and classic in STRUCTURAL and holds_something(item, tag):
-        raise ValueError
+        raise UnreadableError(classic)
     return value
 
 

@@ -90,8 +90,9 @@ class Rescale:
         # Up to the top of the cell and down again drops what lies outside, and extends the sign of signed types.
         clean = (cells << cells.dtype.type(width - 1 - high)).view(kind) >> kind.type(width - bits)
         above = cells >> cells.dtype.type(high + 1) if high + 1 < width else np.zeros_like(cells)
+        below = cells & cells.dtype.type((1 << (high + 1 - bits)) - 1)
         stray = (above != 0) & (clean.view(cells.dtype) != cells)  # zeros or copies of the sign are no stray bits
-        return clean, bool(stray.any())
+        return clean, bool(stray.any() or below.any())
 
 
 def rescale_of(values: Values, table: tuple[NDArray[np.float32], int] | None = None, inverted: bool = False) -> Rescale:

@@ -43,6 +43,15 @@ def test_no_preamble_and_no_file_meta(tmp_path):
     start = 144 + int.from_bytes(whole[140:144], "little")  # the group length counts from after itself
     path.write_bytes(whole[start:])
     np.testing.assert_array_equal(rows(loaded(tmp_path)), stored - 1024)
+    assert loaded(tmp_path).issues == ()
+    save(image(stored << 4 | 5, CT, stored=16, **PLACE, BitsStored=12, HighBit=15), tmp_path / "a")
+    np.testing.assert_array_equal(rows(loaded(tmp_path)), stored - 1024)
+    assert [issue.code for issue in loaded(tmp_path).issues] == [Code.UnusedBitsSet]
+
+
+def test_no_frames_said_of_a_single_image_is_one(tmp_path):
+    stored = series(tmp_path, axial(3), NumberOfFrames=0)
+    np.testing.assert_array_equal(loaded(tmp_path).array, stored - 1024)
 
 
 @pytest.mark.parametrize("signed", [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -114,7 +115,8 @@ def _is_mosaic(header: Header, item: pydicom.Dataset) -> bool:
     and may have kept the word."""
     words = [*listed(header.values.get("ImageType")), *listed(header.frames[0].get("ImageType"))]
     # Siemens XA: in a private element of the frame alone, an Image Type Text
-    words += [str(e.value) for e in item.iterall() if e.tag.group == 0x21 and e.tag.element & 0xFF == 0x75]
+    with suppress(Exception):  # pydicom raises whatever a damaged element leads to; it is no reason to refuse the file
+        words += (str(e.value) for e in item.iterall() if e.tag.group == 0x21 and e.tag.element & 0xFF == 0x75)
     return any("MOSAIC" in str(word) for word in words)
 
 

@@ -250,3 +250,12 @@ def test_an_unreadable_scale_of_a_frame_is_not_passed_over(tmp_path, frames):
     path.write_bytes(b"".join(piece + joint for piece, joint in zip(pieces, [*joints, b""], strict=True)))
     found = [(excluded.code, excluded.reason) for excluded in scans.survey(tmp_path).excluded]
     assert found == [(Code.DamagedHeader, "RescaleSlope")]
+
+
+def test_a_damaged_element_beside_the_place_of_the_only_frame_does_no_harm(tmp_path):
+    anatomy = item(FrameLaterality="R")
+    anatomy.add_new("FrameAcquisitionDuration", "LO", "7 7777")
+    path = enhanced(stack(1), axial(1), tmp_path / "a.dcm", [{"FrameAnatomySequence": Sequence([anatomy])}])
+    path.write_bytes(path.read_bytes().replace(b"LO\x06\x007 7777", b"FD\x06\x007 7777"))  # no number of eight bytes
+    (scan,) = scans.read(tmp_path)
+    np.testing.assert_array_equal(scan.array[..., 0], picture(seed=0).T - 1024)

@@ -170,10 +170,11 @@ class _Linear(torch.autograd.Function):
         weight, scales, full, *saved = ctx.saved_tensors
         count = 2 * len(ctx.pieces)
         factors, kept = saved[:count], saved[count:]
+        flat = grad.reshape(-1, grad.shape[-1])  # so that a gradient in strides, too, is one product
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = grad @ (_updated(weight, scales, ctx.pieces, factors, ctx.dtype) if full is None else full)
-        flat = grad.reshape(-1, grad.shape[-1])
+            dx = flat @ (_updated(weight, scales, ctx.pieces, factors, ctx.dtype) if full is None else full)
+            dx = dx.view(*grad.shape[:-1], dx.shape[-1])
         grads: list[Tensor | None] = []
         for i, (rows, scale) in enumerate(ctx.pieces):
             a, b = factors[2 * i : 2 * i + 2]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medlora.adapters import summary
+from medlora.adapters import recompute, summary
 from medlora.adapters.derive import holder, rederive, stored
 from medlora.adapters.fast import forward_for
 from medlora.adapters.methods import Method
@@ -24,12 +24,16 @@ from medlora.errors import MedloraError
 
 @dataclass
 class Site:
-    """A module whose class changes while the adapter is active: updates by parameter name, or a frozen norm."""
+    """A module whose class changes while the adapter is active.
+
+    It has updates by parameter name, is a frozen norm, or an activation whose input is computed again.
+    """
 
     path: str
     module: nn.Module
     updates: Any  # nn.ModuleDict of nn.ModuleLists, or None
-    frozen: bool
+    frozen: bool = False
+    again: bool = False  # a layer whose output is computed again, or the activation that takes it
     mode: bool | None = None  # training or not, of a frozen norm that had another mode than its model
     last: tuple[torch.device, torch.dtype] | None = None  # of the weight when the updates were taken out
 
@@ -43,7 +47,9 @@ class Site:
             module._modules["updates"] = self.updates
             whole = tuple(self.updates) == ("weight",)
             forward = forward_for(module, list(self.updates["weight"])) if whole else None
-            rederive(module, tuple(self.updates), forward, self.frozen)
+            rederive(module, tuple(self.updates), recompute.linear_forward if self.again else forward, self.frozen)
+        elif self.again:
+            rederive(module, (), recompute.activation_forward)
         else:
             rederive(module, (), frozen_forward_for(module), True)
         if self.frozen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -11,9 +12,10 @@ from torch import nn
 from medlora.adapters.adapter import Adapter, Site, Substitute, adapter_of
 from medlora.adapters.derive import is_adapted
 from medlora.adapters.head import chosen_head, within
-from medlora.adapters.methods import LoRA, Method
+from medlora.adapters.methods import LoRA, LoRAFA, Method
 from medlora.adapters.norms import norms, statistics
 from medlora.adapters.proof import probe
+from medlora.adapters.recompute import pairs
 from medlora.adapters.sharding import require_whole
 from medlora.adapters.targets import Target
 from medlora.errors import MedloraError
@@ -66,7 +68,9 @@ def plan(
     modules = dict(model.named_modules())
     updates = {path: _chains(modules[path], chains) for path, chains in method.updates(modules, targets).items()}
     frozen, adapting = (norms(model), {}) if batchnorm == "frozen" else ({}, norms(model))
-    sites = [Site(p, m, updates.get(p), p in frozen) for p, m in modules.items() if p in updates or p in frozen]
+    again = set(chain(*pairs(modules, updates))) if isinstance(method, LoRAFA) and method.recompute else set()
+    changing = updates.keys() | frozen.keys() | again
+    sites = [Site(p, m, updates.get(p), p in frozen, p in again) for p, m in modules.items() if p in changing]
     owned = list(_owned(modules, method, head, adapting))
     owned += [Substitute(p, m, n, b, b.clone()) for p, m, n, b in statistics(adapting)]
     adapter = Adapter(model, method, targets, head, batchnorm, sites, owned)

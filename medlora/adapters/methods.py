@@ -179,9 +179,20 @@ class LoRAFA(LoRA):
     """LoRA with A frozen as drawn (Zhang et al. 2023, arXiv 2308.03303).
 
     Less memory; adapters that share A average exactly.
+
+    Args:
+        recompute: compute what an activation got from an adapted layer again in the backward pass, rather than keep it
+            (:mod:`medlora.adapters.recompute`): less memory, for one more product of such a layer in a step. The other
+            options are those of :class:`LoRA`.
     """
 
     name: ClassVar[str] = "lora_fa"
+    recompute: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.recompute, bool):
+            raise MedloraError(f"recompute is {self.recompute!r}", "give True or False")
 
     def update(self, weight: Tensor, rank: int, scale: float, target: Target) -> LowRank:
         """As in :class:`LoRA`."""

@@ -44,7 +44,7 @@ TECHNICAL = (
     "ImagesInAcquisition", "NumberOfSlices", "NumberOfTemporalPositions", "NumberOfTimeSlices", "AcquisitionTime",
     "ContentTime", "AcquisitionDate", "ContentDate", "FrameReferenceTime", "DiffusionGradientOrientation", "StackID",
     "InStackPositionNumber", "ConcatenationUID", "InConcatenationTotalNumber", "SeriesNumber",
-    "ImagePlanePixelSpacing",
+    "ImagePlanePixelSpacing", "DoseUnits",
 )  # fmt: skip
 
 #: Sequences whose presence changes how the file is read.

@@ -40,6 +40,8 @@ def _unclear_units(values: Values, planes: list[Plane]) -> str:
     if any(plane.values.get("UnclearMapping") for plane in planes):
         return "a Real World Value Mapping by a table, or by several ranges"
     if values.get("Modality") == "RTDOSE":
+        if values.get("DoseUnits") == "RELATIVE":  # PS3.3 C.8.8.3: to a value that the file need not say
+            return "a dose in relative units, not in Gy"
         return "" if "DoseGridScaling" in values else "no DoseGridScaling"
     measured = values.get("SOPClassUID") in CT_IMAGES | PET_IMAGES and not is_localizer(values)
     for word in _RESCALE:

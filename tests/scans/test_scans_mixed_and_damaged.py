@@ -237,6 +237,15 @@ def test_dose_planes_are_relative_or_patient_coordinates_and_nothing_else(tmp_pa
         np.testing.assert_allclose(scan.affine, [[-0.75, 0, 0, 0], [0, -0.5, 0, 0], [0, 0, 3, 5], [0, 0, 0, 1]])
 
 
+def test_a_dose_that_is_not_in_gray_is_flagged(tmp_path):
+    """PS3.3 C.8.8.3: Dose Units are GY or RELATIVE."""
+    for units, expected in (("GY", []), ("RELATIVE", [Code.UnknownUnits])):
+        data = image(np.stack([picture()] * 3), DOSE, Modality="RTDOSE", DoseGridScaling=1e-5, DoseUnits=units,
+                     GridFrameOffsetVector=[0, 3, 6], ImagePositionPatient=[0, 0, 0], **PLACE)  # fmt: skip
+        save(data, tmp_path / units / "a")
+        assert codes_of(tmp_path / units) == [expected]
+
+
 def test_a_pet_without_units_is_flagged(tmp_path):
     for units, expected in (("BQML", []), (None, [Code.UnknownUnits])):
         series(tmp_path / str(units), axial(3), sop_class=PET, RescaleSlope=2, RescaleIntercept=0, Units=units)

@@ -151,6 +151,15 @@ def test_within_gradient_checkpointing(reentrant: bool) -> None:
         assert torch.equal(gradient, model.get_parameter(name).grad)
 
 
+def test_compiled() -> None:
+    model = adapted(mlp(), LoRAFA(rank=2), X, "2")
+    plain = gradients(model, X)
+    model.zero_grad()
+    torch.compile(model, backend="aot_eager", fullgraph=True)(X).square().sum().backward()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(gradient, model.get_parameter(name).grad)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_under_autocast(dtype: torch.dtype) -> None:
     found = []

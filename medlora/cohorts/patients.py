@@ -46,7 +46,8 @@ def patients_of(scans: Sequence[ScanFiles], table: Mapping[str, str]) -> Patient
     found = Patients()
     given = {scan.scan_id: (scan.identity.patient_id or "").strip() for scan in scans}
     no_names = {name for name in given.values() if plain(name) in PLACEHOLDERS}
-    if len(set(given.values())) == 1 and len(set(table.values())) > 1:
+    cells = {table[scan_id] for scan_id in given if scan_id in table}  # others' scans may have been left out
+    if len(set(given.values())) == 1 and len(cells) > 1:
         no_names |= set(given.values())  # one Patient ID for all, whom the table tells apart
     for scan in scans:
         dicom = given[scan.scan_id]

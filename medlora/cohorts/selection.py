@@ -131,12 +131,12 @@ class Selection:
 
     def _rank(self, scan: ScanFiles) -> tuple[Any, ...]:
         view = str(scan.header.get("ViewPosition", "")).upper()
-        thickness = _number(scan.header.get("SliceThickness"))
-        wish = dict(self.words).get("thickness")
+        thickness = _length(scan.header.get("SliceThickness"))
+        wish = dict(self.words).get("thickness", "").casefold()
         derived = "DERIVED" in _list(scan.header.get("ImageType"))
         return (
             {"PA": 0, "AP": 1}.get(view, 2 if view else 3),
-            {"thin": thickness, "thick": -thickness}.get(wish or "", 0.0),
+            {"thin": thickness, "thick": -thickness if np.isfinite(thickness) else np.inf}.get(wish, 0.0),
             derived,
             -len(scan.planes or scan.paths),
             thickness,
@@ -144,11 +144,13 @@ class Selection:
         )
 
 
-def by_study(scans: Sequence[ScanFiles]) -> dict[str, list[ScanFiles]]:
-    """Scans by Study Instance UID; one without is a study of its own."""
-    groups: dict[str, list[ScanFiles]] = defaultdict(list)
+def by_study(scans: Sequence[ScanFiles]) -> dict[tuple[str, str], list[ScanFiles]]:
+    """Scans by patient and Study Instance UID, which careless anonymisation gives to several patients; a scan without
+    is a study of its own."""
+    groups: dict[tuple[str, str], list[ScanFiles]] = defaultdict(list)
     for scan in scans:
-        groups[scan.identity.study_uid or f"scan {scan.scan_id}"].append(scan)
+        patient = (scan.identity.patient_id or "").strip()
+        groups[patient, scan.identity.study_uid or f"scan {scan.scan_id}"].append(scan)
     return groups
 
 
@@ -202,7 +204,7 @@ def _meets_thickness(scan: ScanFiles, value: str) -> str | None:
     if value.casefold() in ("thin", "thick"):
         return None
     match = _THICKNESS.match(value)
-    thickness = _number(scan.header.get("SliceThickness"))
+    thickness = _length(scan.header.get("SliceThickness"))
     if match is None or not np.isfinite(thickness):
         return "the slice thickness is not given"
     limit = float(match.group(2))
@@ -271,15 +273,18 @@ def _normal(scan: ScanFiles) -> np.ndarray | None:
     from medlora.scans import read_header
     from medlora.scans.series import planes_of
 
-    header = read_header(scan.paths[len(scan.paths) // 2])
+    middle = scan.planes[len(scan.planes) // 2] if scan.planes else (len(scan.paths) // 2, -1)
+    header = read_header(scan.paths[middle[0]])
     if header.problem is not None:
         return None
-    directions = planes_of(header)[0].directions
+    planes = {plane.frame: plane for plane in planes_of(header)}  # those of other scans are in the file, too
+    directions = planes[middle[1]].directions if middle[1] in planes else None
     return None if directions is None else np.asarray(directions[2])
 
 
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) else np.inf
+def _length(value: Any) -> float:
+    """Infinite where it is not known: absent, or 0, which some software writes for that."""
+    return float(value) if isinstance(value, (int, float)) and value > 0 else np.inf
 
 
 def _list(value: Any) -> list[Any]:

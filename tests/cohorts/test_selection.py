@@ -195,3 +195,22 @@ def test_labels_of_patients_pick_one_scan_of_each_study(tmp_path):
         Cohort.from_archive(root, table, select="modality=CT")
     by_file = [("file", "label"), *((f"{p}{v}.dcm", "ab"[p % 2]) for p in range(8) for v in ("PA", "LL"))]
     assert len(Cohort.from_archive(root, write_csv(tmp_path / "files.csv", by_file))) == 16
+
+
+@pytest.mark.parametrize("rule", ["thin", "thick"])
+def test_a_thickness_that_is_not_known_is_neither_thin_nor_thick(rule):
+    def scan(thickness):
+        return scans.ScanFiles(
+            str(thickness), (), "dicom", "CT", {"SliceThickness": thickness}, scans.Identity(study_uid="1.2")
+        )
+
+    picked, _ = Selection.parse(f"thickness={rule}").choose([scan(0.0), scan(5.0), scan(None)])
+    assert [one.header["SliceThickness"] for one in picked] == [5]
+
+
+def test_a_study_uid_that_two_patients_share_is_two_studies():
+    both = [
+        scans.ScanFiles(name, (), "dicom", "CT", {}, scans.Identity(patient_id=name, study_uid="1.2"))
+        for name in ("p1", "p2")
+    ]
+    assert Selection.parse("modality=CT").choose(both) == (both, [])

@@ -43,8 +43,8 @@ TECHNICAL = (
     "GridFrameOffsetVector", "PixelAspectRatio", "ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber",
     "ImagesInAcquisition", "NumberOfSlices", "NumberOfTemporalPositions", "NumberOfTimeSlices", "AcquisitionTime",
     "ContentTime", "AcquisitionDate", "ContentDate", "FrameReferenceTime", "DiffusionGradientOrientation", "StackID",
-    "InStackPositionNumber", "ConcatenationUID", "InConcatenationTotalNumber", "SeriesNumber",
-    "ImagePlanePixelSpacing", "DoseUnits",
+    "InStackPositionNumber", "ConcatenationUID", "InConcatenationNumber", "InConcatenationTotalNumber",
+    "ConcatenationFrameOffsetNumber", "SeriesNumber", "ImagePlanePixelSpacing", "DoseUnits",
 )  # fmt: skip
 
 #: Sequences whose presence changes how the file is read.

@@ -184,6 +184,7 @@ def _coloured(cells: np.ndarray, header: Header, scale: Rescale) -> tuple[np.nda
         data = dataset(header.path)
         if header.values["TransferSyntaxUID"] == ExplicitVRBigEndian:
             _palette_to_little_endian(data)
+        _palette_without_padding(data)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             indices, dirty = scale.integers(cells)
@@ -201,6 +202,15 @@ def _palette_to_little_endian(data: Dataset) -> None:
         keyword = f"{colour}PaletteColorLookupTableData"
         if keyword in data:
             data[keyword].value = np.frombuffer(data[keyword].value, ">u2").astype("<u2").tobytes()
+
+
+def _palette_without_padding(data: Dataset) -> None:
+    """Take off the byte that makes an odd number of entries of 8 bits even (PS3.5 7.1.1); pydicom counts it."""
+    for colour in ("Red", "Green", "Blue"):
+        count, _, bits = data.get(f"{colour}PaletteColorLookupTableDescriptor") or (0, 0, 0)
+        keyword = f"{colour}PaletteColorLookupTableData"
+        if bits == 8 and keyword in data and len(data[keyword].value) == count + 1:
+            data[keyword].value = data[keyword].value[:count]
 
 
 def _windows(values: Values, ends: float | None) -> tuple[tuple[float, float], ...]:

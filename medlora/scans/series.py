@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +60,7 @@ def assemble(headers: Sequence[Header], acquired: int = 0, numbered_through: boo
     _check_counts(headers, results, acquired, numbered_through)
     _check_places(results, alone)
     _check_times(headers, results)
-    _check_concatenations(results)
+    _check_concatenations(headers, results)
     return results
 
 
@@ -200,13 +201,28 @@ def _skipped(planes: list[Plane]) -> str:
     return ""
 
 
-def _check_concatenations(results: Iterable[Volume | Refused]) -> None:
-    """Parts of a concatenation that are not there, by its own count (PS3.3 C.7.6.16.1.1)."""
+def _check_concatenations(headers: Sequence[Header], results: Iterable[Volume | Refused]) -> None:
+    """Parts of a concatenation that are not there, by its own count or by their numbers (PS3.3 C.7.6.16.2.2.4).
+
+    A part may hold several volumes, and a volume lie in several parts, so the parts are counted over all of them.
+    """
+    parts: dict[str, dict[str, Any]] = {}
+    totals: dict[str, int] = {}
+    for values in (header.values for header in headers):
+        uid, number = values.get("ConcatenationUID"), values.get("InConcatenationNumber")
+        if not isinstance(uid, str):
+            continue
+        parts.setdefault(uid, {})[str(values.get("SOPInstanceUID"))] = number
+        said = [n for n in (number, values.get("InConcatenationTotalNumber")) if isinstance(n, int)]
+        totals[uid] = max(totals.get(uid, 0), *said, 0)
     for volume in results:
-        total = volume.planes[0].values.get("InConcatenationTotalNumber")
-        parts = len({plane.header.path for plane in volume.planes})
-        if isinstance(volume, Volume) and isinstance(total, int) and parts < total:
-            detail = f"{total - parts} of the {total} instances of the concatenation"
+        uid = volume.planes[0].header.values.get("ConcatenationUID")
+        if not isinstance(volume, Volume) or uid not in parts:
+            continue
+        numbers = list(parts[uid].values())
+        there = len(set(numbers)) if None not in numbers else len(numbers)
+        if there < totals[uid]:
+            detail = f"{totals[uid] - there} of the {totals[uid]} instances of the concatenation"
             volume.issues.append(Issue(Code.MissingSlices, detail))
 
 

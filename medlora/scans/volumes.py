@@ -177,7 +177,9 @@ def _moment(plane: Plane) -> tuple:
         value if isinstance(value := values.get(word, 0), (int, float)) else 0
         for word in ("AcquisitionNumber", "TriggerTime", "InstanceNumber")
     )
-    return acquisition, trigger, times, plane.frame if plane.frame >= 0 else number
+    before = values.get("ConcatenationFrameOffsetNumber", 0)  # frames in the files before (PS3.3 C.7.6.16.2.2.4)
+    frame = plane.frame + (before if isinstance(before, int) else 0)
+    return acquisition, trigger, times, frame if plane.frame >= 0 else number
 
 
 def _parted_by_kind(planes: list[Plane], directions: Array) -> list[list[Plane]]:

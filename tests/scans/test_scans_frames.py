@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from medlora import scans
+from medlora.cohorts.selection import Selection
 from medlora.scans import Code
 
 ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
@@ -259,3 +260,48 @@ def test_a_damaged_element_beside_the_place_of_the_only_frame_does_no_harm(tmp_p
     path.write_bytes(path.read_bytes().replace(b"LO\x06\x007 7777", b"FD\x06\x007 7777"))  # no number of eight bytes
     (scan,) = scans.read(tmp_path)
     np.testing.assert_array_equal(scan.array[..., 0], picture(seed=0).T - 1024)
+
+
+def _in_parts(tmp_path, parts, **more):
+    """A concatenation (PS3.3 C.7.6.16.2.2.4): of each part its number and, of each frame, a value and a slice."""
+    positions, before = axial(5), 0
+    for number, frames in parts:
+        enhanced(
+            np.array([np.full((12, 16), value) for value, _ in frames]), positions[[k for _, k in frames]],
+            tmp_path / f"{number}", SOPInstanceUID=f"1.2.3.{number}", ConcatenationUID="1.2.3.9",
+            InConcatenationNumber=number, ConcatenationFrameOffsetNumber=before, **more,
+        )  # fmt: skip
+        before += len(frames)
+    return [(scan.to_numpy("zyx")[:, 0, 0] + 1024, [i.code for i in scan.issues]) for scan in scans.read(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [(1, [(10, 0), (11, 1), (12, 2), (20, 0)]), (2, [(21, 1), (22, 2)])],
+        [(1, [(10, 0), (11, 1), (12, 2)]), (2, [(20, 0), (21, 1), (22, 2)])],
+    ],
+    ids=["across the seam", "at the seam"],
+)
+def test_frames_of_a_concatenation_are_numbered_through(tmp_path, parts):
+    found = _in_parts(tmp_path, parts, InConcatenationTotalNumber=2)
+    assert [values.tolist() for values, _ in found] == [[10, 11, 12], [20, 21, 22]]
+    assert all(codes == [Code.InferredVolumes] for _, codes in found)
+
+
+def test_a_lost_part_of_a_concatenation_is_known_by_the_numbers_alone(tmp_path):
+    assert [codes for _, codes in _in_parts(tmp_path, [(2, [(13, 3), (14, 4)])])] == [[Code.MissingSlices]]
+
+
+@pytest.mark.parametrize(("plane", "values"), [("axial", [0, 1, 2]), ("coronal", [3, 4, 5, 6])])
+def test_the_plane_of_a_stack_is_that_of_its_own_frames(tmp_path, plane, values):
+    """PS3.3 C.7.6.16.2.4: each frame of an enhanced file has its orientation."""
+    coronal = np.array([-100.0, 0, 30]) + np.arange(4)[:, None] * np.array([0.0, 2.5, 0])
+    positions = np.concatenate([axial(3), coronal])
+    ways = [list(AXIAL)] * 3 + [[1, 0, 0, 0, 0, -1]] * 4
+    extra = [{"PlaneOrientationSequence": macro(ImageOrientationPatient=way)} for way in ways]
+    frames = np.array([np.full((12, 16), k) for k in range(7)])
+    shared = {"PixelMeasuresSequence": macro(PixelSpacing=[0.5, 0.75])}
+    enhanced(frames, positions, tmp_path / "a", extra=extra, shared=shared)
+    (scan,), _ = Selection.parse(f"plane={plane}").choose(scans.survey(tmp_path).scans)
+    assert (scan.load().to_numpy("zyx")[:, 0, 0]).tolist() == values

@@ -356,3 +356,14 @@ def test_a_gamma_camera_that_does_not_say_where_its_slices_lie_is_flagged(tmp_pa
         setattr(data, keyword, value)
     save(data, tmp_path / "a")
     assert codes_of(tmp_path) == [[Code.NoGeometry]]
+
+
+def test_an_odd_number_of_palette_entries_of_8_bits_is_padded(tmp_path):
+    """PS3.5 7.1.1: values have an even length."""
+    data = image(np.arange(99).reshape(9, 11), SC, stored=8, PhotometricInterpretation="PALETTE COLOR")
+    for name in ("Red", "Green", "Blue"):
+        setattr(data, f"{name}PaletteColorLookupTableDescriptor", [99, 0, 8])
+        setattr(data, f"{name}PaletteColorLookupTableData", bytes(range(99)) + b"\0")
+    save(data, tmp_path / "a")
+    (scan,) = scans.read(tmp_path)
+    assert sorted(set(np.ravel(scan.array).tolist())) == list(range(99))

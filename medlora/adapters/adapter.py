@@ -32,7 +32,7 @@ class Site:
     path: str
     module: nn.Module
     updates: Any  # nn.ModuleDict of nn.ModuleLists, or None
-    frozen: bool = False
+    frozen: bool
     again: bool = False  # a layer whose output is computed again, or the activation that takes it
     mode: bool | None = None  # training or not, of a frozen norm that had another mode than its model
     last: tuple[torch.device, torch.dtype] | None = None  # of the weight when the updates were taken out

@@ -64,17 +64,17 @@ def linear_forward(module: Any, x: Tensor) -> Tensor:
 
 def activation_forward(module: Any, x: Tensor) -> Tensor:
     """The module's own forward; where ``x`` comes from :func:`linear_forward`, nothing is kept of it."""
-    forward: Any = plain_class(module).forward  # type: ignore[attr-defined]
+    user: Any = plain_class(module)
     made_by = getattr(x, _MADE_BY, None)
     if made_by is None or not fast.records():
-        return forward(module, x)
+        return user.forward(module, x)
     layer, inputs, version = made_by
     if x._version or inputs._version != version:  # changed in place on the way
-        return forward(module, x)
+        return user.forward(module, x)
     pieces, factors = fast._pieces(layer._modules["updates"]["weight"])
     weight = layer._parameters["weight"]
     y: Tensor = _Activation.apply(
-        x, lambda t: forward(module, t), inputs, weight, fast._scales(layer), layer.bias, pieces, *factors
+        x, lambda t: user.forward(module, t), inputs, weight, fast._scales(layer), layer.bias, pieces, *factors
     )
     return y
 

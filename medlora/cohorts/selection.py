@@ -277,8 +277,8 @@ def _normal(scan: ScanFiles) -> np.ndarray | None:
     header = read_header(scan.paths[middle[0]])
     if header.problem is not None:
         return None
-    planes = {plane.frame: plane for plane in planes_of(header)}  # those of other scans are in the file, too
-    directions = planes[middle[1]].directions if middle[1] in planes else None
+    planes = planes_of(header)  # those of other scans may be in the file, too
+    directions = next((plane for plane in planes if plane.frame == middle[1]), planes[0]).directions
     return None if directions is None else np.asarray(directions[2])
 
 

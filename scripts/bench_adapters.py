@@ -3,12 +3,12 @@
     python scripts/bench_adapters.py [--nets resnet50,…] [--rounds 9] [--device cuda --autocast bf16]
 
 A step is zero_grad, forward, cross-entropy, backward and AdamW, batch 8, rank 8, the head trained in every arm. The
-arms take turns within each round; a ratio is the median over rounds of the ratio within the round. The first table
+arms run in another order each round; a ratio is the median over rounds of the ratio within the round. The first table
 has every arm after ``model.train()``, as people run it; the second all of them in evaluation mode, beside the limit
 of any frozen base: forward and the gradient of the input. --memory adds the bytes saved for the backward pass, with
 LoRA-FA and with what any frozen base keeps (the limit). --bank times several adapters on one base: the switch, the
-model merged and switched beside the base, and a batch of 8 samples of 8 adapters beside one adapter on that batch.
---channels-last has one more arm: medlora's, its images in torch.channels_last."""
+model merged, the model switched and a mere copy beside the base, and a batch of 8 samples of 8 adapters beside one
+adapter on that batch. --channels-last has one more arm: medlora's, its images in torch.channels_last."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ import contextlib
 import copy
 import json
 import math
+import random
 import re
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,13 +120,18 @@ def arms(base: nn.Module, wanted: Any, train: bool, autocast: Any, last: bool) -
     return found
 
 
+def orders(names: list[str], rounds: int) -> Iterator[list[str]]:
+    """The arms of each round, in an order by chance: what ran before an arm leaves its mark on caches and clocks."""
+    chance = random.Random(0)
+    for _ in range(rounds):
+        yield chance.sample(names, len(names))
+
+
 def measure(found: dict[str, Arm], x: torch.Tensor, y: torch.Tensor, rounds: int) -> dict[str, list[float]]:
-    """Seconds per round and arm; the order turns, so that no arm always follows the same one."""
-    names = list(found)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds + 1):
-        for i in range(len(names)):
-            name = names[(i + number) % len(names)]
+    """Seconds per round and arm."""
+    times: dict[str, list[float]] = {name: [] for name in found}
+    for number, names in enumerate(orders(list(found), rounds + 1)):
+        for name in names:
             inputs = x.clone().requires_grad_(True) if name == "limit" else x
             if name == LAST:
                 inputs = x.contiguous(memory_format=torch.channels_last)
@@ -152,7 +158,7 @@ def bank(base: nn.Module, wanted: Any, x: torch.Tensor, rounds: int) -> dict[str
         for parameter in adapter.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.02)
         adapters.add(name, adapter)
-    plain = copy.deepcopy(model)
+    plain, again = copy.deepcopy(model), copy.deepcopy(model)
     merged = copy.deepcopy(model)
     with torch.enable_grad():
         attach(merged, method).merge()
@@ -164,15 +170,15 @@ def bank(base: nn.Module, wanted: Any, x: torch.Tensor, rounds: int) -> dict[str
     switch_through()  # the last stays in use
     calls: dict[str, Callable[[], Any]] = {
         "base": lambda: plain(x),
+        "copy": lambda: again(x),
         "merged": lambda: merged(x),
         "one": lambda: model(x),
         "mixed": lambda: adapters.run(x, names),
         "switch": switch_through,
     }
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(rounds + 1):
-        for i in range(len(calls)):
-            name = list(calls)[(i + number) % len(calls)]
+    for number, order in enumerate(orders(list(calls), rounds + 1)):
+        for name in order:
             start = time.perf_counter()
             calls[name]()
             if x.is_cuda:
@@ -181,6 +187,7 @@ def bank(base: nn.Module, wanted: Any, x: torch.Tensor, rounds: int) -> dict[str
                 times[name].append(time.perf_counter() - start)
     return {
         "switch_ms": 1e3 * statistics.median(times["switch"]) / len(names),
+        "copy/base": ratio(times["copy"], times["base"]),
         "merged/base": ratio(times["merged"], times["base"]),
         "switched/base": ratio(times["one"], times["base"]),
         "mixed/one": ratio(times["mixed"], times["one"]),

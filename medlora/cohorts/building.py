@@ -18,7 +18,7 @@ from medlora.cohorts.assembling import cases_of, pictures, table_of
 from medlora.cohorts.findings import with_findings
 from medlora.cohorts.formats import recognise
 from medlora.cohorts.index import Index, index_again
-from medlora.cohorts.joining import Join, identifiers, join, relative
+from medlora.cohorts.joining import NAMES, Join, identifiers, join, relative
 from medlora.cohorts.labelling import FINDING
 from medlora.cohorts.labels import LabelTable
 from medlora.cohorts.left_out import Excluded
@@ -97,6 +97,8 @@ def build(
     elif site and site.startswith("="):
         rows.site = {scan.scan_id: site[1:] for scan in scans}
     scans, rule = _selected(scans, select, joined, excluded)
+    if joined is not None and places is not None:
+        _one_scan_each(scans, rows, joined, places)
     patients = patients_of(scans, rows.patient)
     scans, pixels = _read_all(scans, rows, excluded, places, workers)
     frame = table_of(scans, rows, patients, pixels, table)
@@ -234,6 +236,26 @@ def _selected(
     if others:
         say(f"{len(chosen)} scans were selected by the rule {str(rule)!r}; {len(others)} others are in excluded.csv")
     return chosen, str(rule)
+
+
+def _one_scan_each(scans: list[ScanFiles], rows: Rows, joined: Join, places: Places) -> None:
+    """Refuse a centre whose row is about several scans: what lies in one of them need not lie in the others."""
+    meant: dict[int, list[str]] = {}
+    kept = {scan.scan_id for scan in scans}
+    for case in rows.cases:
+        if case.place is not None and case.scan_id in kept:
+            meant.setdefault(case.place.row, []).append(case.scan_id)
+    several = sorted(row for row, scan_ids in meant.items() if len(scan_ids) > 1)
+    if several:
+        row, *others = several
+        raise MedloraError(
+            f"{places.name(row)} gives a centre, but is about {len(meant[row])} scans by {NAMES[joined.key]} (column "
+            f"{joined.column!r}), and it is not known in which of them the centre lies"
+            + (f"; so it is with {len(others)} other rows" if others else ""),
+            "add a column that tells the scans apart ("
+            + ", ".join(["file", "series_uid", "study_uid"][: 3 if joined.key in ("patient", "accession") else 2])
+            + "), or choose among the scans of a study with --select",
+        )
 
 
 def _read_all(

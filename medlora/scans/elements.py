@@ -45,6 +45,7 @@ TECHNICAL = (
     "ContentTime", "AcquisitionDate", "ContentDate", "FrameReferenceTime", "DiffusionGradientOrientation", "StackID",
     "InStackPositionNumber", "ConcatenationUID", "InConcatenationNumber", "InConcatenationTotalNumber",
     "ConcatenationFrameOffsetNumber", "SeriesNumber", "ImagePlanePixelSpacing", "DoseUnits",
+    "PixelPresentation",
 )  # fmt: skip
 
 #: Sequences whose presence changes how the file is read.

@@ -37,6 +37,8 @@ def _unclear_units(values: Values, planes: list[Plane]) -> str:
     """Why the values are not known to be what the modality measures; empty where they are."""
     if values.get("ModalityLUTSequence") or values.get("SamplesPerPixel", 1) != 1:
         return ""
+    if values.get("PixelPresentation") in ("COLOR", "MIXED"):  # PS3.3 C.7.6.19
+        return "stored values beyond those of the grey range stand for colours"
     if any(plane.values.get("UnclearMapping") for plane in planes):
         return "a Real World Value Mapping by a table, or by several ranges"
     if values.get("Modality") == "RTDOSE":

@@ -129,7 +129,10 @@ def _separated(slots: list[list[Plane]], whole: bool) -> list[list[Plane]] | Non
     place = {id(plane): i for i, slot in enumerate(slots) for plane in slot}
     varying = tuple(word for word in _KINDS if len(grouped(planes, by_words((word,)))) > 1)
     times = _MOMENTS if whole else _REFERENCE if of_pet else ()
-    separators = (*((word,) for word in _KINDS), _DIFFUSION, *times, varying)
+    separators = [*((word,) for word in _KINDS), _DIFFUSION, *times, varying]
+    if whole:  # all dimensions but those of space: velocity and phase, say
+        apart = (word for word in DIMENSIONS if any(len(grouped(slot, by_words((word,)))) > 1 for slot in slots))
+        separators.append((*varying, *apart))
     for words in separators:
         parts = list(grouped(planes, by_words(words)).values())
         places = [{place[id(plane)] for plane in part} for part in parts]

@@ -17,14 +17,14 @@ BALL = (29, 11, 3)  # column, row, slice
 LPS = ORIGIN + np.array([BALL[0] * SPACING[1], BALL[1] * SPACING[0], BALL[2] * THICKNESS])
 
 
-def ct(root, name, slices=6):
+def ct(root, name, slices=6, patient=None):
     """A volume of air with one bright voxel at `BALL`; slices are named against their order."""
     for k in range(slices):
         pixels = np.full(SHAPE, 24, np.uint16) + (noise(int(name[1:]) * 100 + k, SHAPE) >> 9)
         if k == BALL[2]:
             pixels[BALL[1], BALL[0]] = 3000
         write_dicom(
-            root / name / f"{slices - k}.dcm", pixels, f"{name}/{k}", name, SOPClassUID=CT, Modality="CT",
+            root / name / f"{slices - k}.dcm", pixels, f"{name}/{k}", patient or name, SOPClassUID=CT, Modality="CT",
             StudyInstanceUID=uid(name), SeriesInstanceUID=uid(name, "s"), FrameOfReferenceUID=uid(name, "f"),
             ImageOrientationPatient=[1, 0, 0, 0, 1, 0], ImagePositionPatient=[*ORIGIN[:2], ORIGIN[2] + k * THICKNESS],
             PixelSpacing=list(SPACING), SliceThickness=THICKNESS, RescaleSlope=1, RescaleIntercept=-1024,
@@ -135,3 +135,14 @@ def test_coordinates_without_centres_and_centres_without_geometry(archive, tmp_p
     with pytest.raises(MedloraError, match="row 2 of the table gives a centre in millimetres"):
         Cohort.from_archive(root, write_csv(tmp_path / "labels.csv", rows), coordinates="lps")
     assert len(Cohort.from_archive(root, write_csv(tmp_path / "labels.csv", rows), coordinates="voxel")) == 6
+
+
+def test_a_centre_is_not_put_into_every_study_of_its_patient(root, tmp_path):
+    ct(root, "N9", slices=7, patient="N0")
+    rows = [("patient_id", "x", "y", "z", "label"), *((f"N{n}", *LPS, n % 2) for n in range(6))]
+    by_patient = write_csv(tmp_path / "patients.csv", rows)
+    with pytest.raises(MedloraError, match="row 2 of the table gives a centre, but is about 2 scans by patient ID"):
+        Cohort.from_archive(root, by_patient, coordinates="lps")
+    rows = [("study_uid", *rows[0][1:]), *((uid(name), *rest) for name, *rest in rows[1:])]
+    by_study = write_csv(tmp_path / "studies.csv", rows)
+    assert len(Cohort.from_archive(root, by_study, coordinates="lps")) == 6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -83,6 +84,16 @@ def test_one_frame_in_several_fragments(tmp_path, fragments):
     pixels = encapsulate(encoded, fragments_per_frame=fragments)
     data = image(np.array(frames), SC, "1.2.840.10008.1.2.4.80", stored=12, PixelData=pixels)
     save(data, tmp_path / "a")
+    np.testing.assert_array_equal(scans.read(tmp_path)[0].to_numpy("zyx"), frames)
+
+
+@pytest.mark.parametrize("offsets", [(0, 0, 0), (0, 7, 13), (0, 4)])
+def test_as_many_fragments_as_frames_are_one_each_whatever_the_table_says(tmp_path, offsets):
+    frames = [smooth(seed=k) for k in range(3)]
+    encoded = [bytes(imagecodecs.jpegls_encode(f.astype("u2"))) for f in frames]
+    table = struct.pack(f"<{len(offsets)}I", *offsets)
+    pixels = struct.pack("<HHI", 0xFFFE, 0xE000, len(table)) + table + encapsulate(encoded, has_bot=False)[8:]
+    save(image(np.array(frames), SC, "1.2.840.10008.1.2.4.80", stored=12, PixelData=pixels), tmp_path / "a")
     np.testing.assert_array_equal(scans.read(tmp_path)[0].to_numpy("zyx"), frames)
 
 

@@ -120,11 +120,12 @@ def test_voxels_that_would_begin_within_the_header_are_refused(tmp_path):
     assert "vox_offset 0" in refusals(tmp_path)
 
 
-@pytest.mark.parametrize("said_by", ["time offset", "dimension index"])
+@pytest.mark.parametrize("said_by", ["time offset", "dimension index", "two dimensions"])
 def test_frames_in_any_order_are_parted_by_what_only_the_standard_macros_say(tmp_path, said_by):
     """PS3.3 C.7.6.16.2.2.6 (Temporal Position) and C.7.6.17 (Dimension Index Values)."""
-    frames = np.stack([picture(seed=k) for k in range(6)])
-    order = [3, 0, 1, 4, 5, 2]
+    runs = 4 if said_by == "two dimensions" else 2
+    frames = np.stack([picture(seed=k) for k in range(3 * runs)])
+    order = [3, 0, 1, 4, 5, 2, *range(11, 5, -1)][: 3 * runs]
     items = []
     for k in order:
         item, content = Dataset(), Dataset()
@@ -132,7 +133,8 @@ def test_frames_in_any_order_are_parted_by_what_only_the_standard_macros_say(tmp
             content.TemporalPositionTimeOffset = float(k // 3)
             item.TemporalPositionSequence = [content]
         else:
-            content.DimensionIndexValues = [1, k % 3 + 1, k // 3 + 1]
+            t = k // 3
+            content.DimensionIndexValues = [1, k % 3 + 1, *([t + 1] if runs == 2 else [t % 2 + 1, t // 2 + 1])]
             item.FrameContentSequence = [content]
         place = Dataset()
         place.ImagePositionPatient = axial(3)[k % 3].tolist()
@@ -142,14 +144,14 @@ def test_frames_in_any_order_are_parted_by_what_only_the_standard_macros_say(tmp
     plane.ImageOrientationPatient, measures.PixelSpacing = list(AXIAL), [0.5, 0.75]
     shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [plane], [measures]
     data = image(frames[0], "1.2.840.10008.5.1.4.1.1.4.1")
-    data.PixelData, data.NumberOfFrames = frames[order].astype("<u2").tobytes(), 6
+    data.PixelData, data.NumberOfFrames = frames[order].astype("<u2").tobytes(), len(frames)
     data.PerFrameFunctionalGroupsSequence, data.SharedFunctionalGroupsSequence = items, [shared]
     save(data, tmp_path / "a")
     found = scans.read(tmp_path)
-    assert [scan.issues for scan in found] == [(), ()]
-    volumes = [frames[3 * t : 3 * t + 3].transpose(2, 1, 0) for t in range(2)]
+    assert [scan.issues for scan in found] == [()] * runs
+    volumes = [frames[3 * t : 3 * t + 3].transpose(2, 1, 0) for t in range(runs)]
     hits = [[np.array_equal(scan.array, volume) for volume in volumes] for scan in found]
-    assert sorted(hits) == [[False, True], [True, False]]
+    assert sorted(hits) == np.fliplr(np.eye(runs, dtype=bool)).tolist()
 
 
 def test_a_cine_whose_slabs_have_trigger_times_of_their_own_is_one_volume_a_phase(tmp_path):

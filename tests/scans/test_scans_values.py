@@ -131,6 +131,7 @@ def test_modality_lut_of_a_monochrome1_radiograph_is_turned_after_the_table(tmp_
      "no RescaleSlope and no RescaleIntercept in 1 of 3"),
     (PET, [{}] * 3, "no RescaleSlope and no RescaleIntercept in 3 of 3"),
     (CT, [{"RescaleType": "MGML"}] * 3, "a CT whose Rescale Type is not HU"),
+    (CT, [{"PixelPresentation": "COLOR"}] * 3, "stored values beyond those of the grey range stand for colours"),
 ])  # fmt: skip
 def test_slices_whose_units_are_not_said_are_flagged(tmp_path, sop_class, each, detail):
     series(tmp_path, axial(3), sop_class=sop_class, each=each)

@@ -157,6 +157,11 @@ def _about_patients(cohort: Cohort) -> list[str]:
             f"{_n(info['disagree'], 'patient of the table has', 'patients of the table have')} scans under several "
             "DICOM Patient IDs; the Patient ID was followed"
         )
+    if info.get("together"):  # not in cohorts of older versions
+        lines.append(
+            f"{_n(info['together'], 'DICOM Patient ID has', 'DICOM Patient IDs have')} scans of several patients of "
+            "the table, and counts as one patient; if it is a placeholder, empty it in the files"
+        )
     return lines
 
 

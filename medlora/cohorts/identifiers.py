@@ -33,7 +33,7 @@ def is_shortened(value: str) -> bool:
 
 def without_damage(value: str) -> str:
     """``value`` without what spreadsheets add to or take from numbers: ``"00123"`` and ``"123.0"`` are ``"123"``."""
-    value = re.sub(r"^(\d+)[.,]0+$", r"\1", value)
+    value = re.sub(r"^(\d+)[.,]0{1,2}$", r"\1", value)  # three are thousands: "1.000"
     return value.lstrip("0") or "0" if value.isdecimal() else value
 
 

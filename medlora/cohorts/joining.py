@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +43,7 @@ class Join:
         unmatched: rows about no scan of the archive.
         ambiguous: the rows among them whose identifier may mean several scans.
         left_out: rows about files that could not be taken as a scan.
+        of_others: rows whose accession number is that of another patient's scan, as the table's patient column says.
         repaired: how an identifier had to be read → rows.
         groups: rows of the same identifier (more than one).
         better: a key further down in the order that would have matched more rows.
@@ -54,6 +56,7 @@ class Join:
     unmatched: list[int] = field(default_factory=list)
     ambiguous: list[int] = field(default_factory=list)
     left_out: list[int] = field(default_factory=list)
+    of_others: list[int] = field(default_factory=list)
     repaired: dict[str, list[int]] = field(default_factory=dict)
     groups: list[list[int]] = field(default_factory=list)
     better: Join | None = None
@@ -82,6 +85,11 @@ class Join:
         if self.left_out:
             lines.append(
                 f"{_rows(self.left_out)} matched files that were left out (see excluded.csv): {_named(self.left_out)}"
+            )
+        if self.of_others:
+            lines.append(
+                f"{_rows(self.of_others)} would have matched a scan of another patient than the table says, which was "
+                f"not taken: {_named(self.of_others)}, column {self.column!r}"
             )
         lines += [
             f"{_rows(rows)} matched with {how}; the first is row {rows[0]}, column {self.column!r}"
@@ -184,25 +192,58 @@ def _join_by(
                 scans_of[name].append(scan.scan_id)
         found = match_identifiers(rows_of, scans_of)
         meant = {value: [name] for value, name in found.to.items()}
-    by_target: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    others = _of_others(rows_of, meant, scans_of, table, scans) if kind == "accession" else set()
+    by_target: dict[tuple[tuple[str, ...], ...], list[int]] = defaultdict(list)
     for value, rows in rows_of.items():
         targets = meant.get(value, [])
         scan_ids = sorted({scan_id for name in targets for scan_id in scans_of.get(name, [])})
-        for scan_id in scan_ids:
-            result.scans.setdefault(scan_id, []).extend(rows)
-        if targets:
-            by_target[tuple(sorted(targets))].extend(rows)
-        if not scan_ids:
-            (result.left_out if targets else result.unmatched).extend(rows)
+        for row in rows:
+            of_row = [scan_id for scan_id in scan_ids if (row, scan_id) not in others]
+            for scan_id in of_row:
+                result.scans.setdefault(scan_id, []).append(row)
+            if len(of_row) < len(scan_ids):
+                result.of_others.append(row)
+            if not of_row:
+                (result.left_out if targets and not scan_ids else result.unmatched).append(row)
+            if targets:
+                by_target[tuple(sorted(targets)), tuple(of_row)].append(row)
     for value in found.ambiguous:
         result.ambiguous.extend(rows_of[value])
     result.repaired = {
         how: sorted(row for value in values for row in rows_of[value]) for how, values in found.repaired.items()
     }
     result.groups = sorted(sorted(rows) for rows in by_target.values() if len(rows) > 1)
-    for rows in (result.unmatched, result.ambiguous, result.left_out, *result.scans.values()):
+    for rows in (result.unmatched, result.ambiguous, result.left_out, result.of_others, *result.scans.values()):
         rows.sort()
     return result
+
+
+def _of_others(
+    rows_of: Mapping[str, list[int]],
+    meant: Mapping[str, list[str]],
+    scans_of: Mapping[str, list[str]],
+    table: LabelTable,
+    scans: Sequence[ScanFiles],
+) -> set[tuple[int, str]]:
+    """Pairs of row and scan whose patients differ: hospitals number their accessions each for itself.
+
+    Nothing where the table's patients are not mostly the archive's, since de-identification may have renamed one side.
+    """
+    column = key_columns(table).get("patient")
+    if column is None:
+        return set()
+    patient_of = {scan.scan_id: next(iter(identifiers(scan, "patient")), "") for scan in scans}
+    cells = {row: cell for row in table.frame.index if not is_missing(cell := table.cell(row, column))}
+    known = match_identifiers(cells.values(), filter(None, patient_of.values())).to
+    same, others = 0, set()
+    for value, names in meant.items():
+        for row, scan_id in itertools.product(rows_of[value], (s for name in names for s in scans_of[name])):
+            if row in cells and patient_of[scan_id]:
+                if known.get(cells[row]) == patient_of[scan_id]:
+                    same += 1
+                else:
+                    others.add((row, scan_id))
+    return others if same > len(others) else set()
 
 
 def identifiers(scan: ScanFiles, kind: str) -> list[str]:

@@ -66,16 +66,19 @@ def patients_of(scans: Sequence[ScanFiles], table: Mapping[str, str]) -> Patient
         "placeholders": sum(bool(name) and name in no_names for name in given.values()),
         "alike": sum(len(keys) for keys in alike.values() if len(keys) > 1),
         "shortened": sum(is_shortened(key) for key in tables),
-        "disagree": _disagreements(scans, found, table),
     }
+    found.info["disagree"], found.info["together"] = _disagreements(scans, found, table)
     return found
 
 
-def _disagreements(scans: Sequence[ScanFiles], found: Patients, table: Mapping[str, str]) -> int:
-    """How many of the table's patients have scans under several Patient IDs."""
+def _disagreements(scans: Sequence[ScanFiles], found: Patients, table: Mapping[str, str]) -> tuple[int, int]:
+    """How many of the table's patients have scans under several Patient IDs, and how many Patient IDs have scans of
+    several of the table's patients."""
     by_cell: dict[str, set[str]] = defaultdict(set)
+    by_key: dict[str, set[str]] = defaultdict(set)
     for scan in scans:
         cell = table.get(scan.scan_id, "")
         if found.origin[scan.scan_id] == "dicom" and not is_missing(cell) and not is_shortened(cell):
             by_cell[cell].add(found.key[scan.scan_id])
-    return sum(len(keys) > 1 for keys in by_cell.values())
+            by_key[found.key[scan.scan_id]].add(without_damage(cell).casefold())
+    return sum(len(keys) > 1 for keys in by_cell.values()), sum(len(cells) > 1 for cells in by_key.values())

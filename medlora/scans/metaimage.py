@@ -25,7 +25,8 @@ _MOST_VOXELS = 1 << 31
 _MOST_RATIO = 500
 _TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
-    "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4", "MET_DOUBLE": "f8",
+    "MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
 }  # fmt: skip
 _MODALITIES = {"MET_MOD_CT": "CT", "MET_MOD_MR": "MR", "MET_MOD_NM": "NM", "MET_MOD_US": "US"}
 _UID = re.compile(r"[0-2](\.(0|[1-9][0-9]*)){5,}")
@@ -65,7 +66,7 @@ class MetaImage:
 
 def looks_like_metaimage(start: bytes) -> bool:
     """Whether a file begins as the header of a MetaImage."""
-    return re.match(rb"\s*(ObjectType\s*=\s*Image|NDims\s*=\s*\d+)\s*\r?\n", start) is not None
+    return re.match(rb"\s*(Comment\s*=[^\n]*\n\s*)*(ObjectType\s*=\s*Image|NDims\s*=\s*\d+)\s*\r?\n", start) is not None
 
 
 def files_of(path: Path) -> list[Path]:
@@ -127,7 +128,7 @@ def _understood(said: dict[str, str], path: Path, position: int) -> MetaImage:
     affine = np.eye(4)
     affine[:3, :3] = directions.T * [*spacing, 1.0][:3]
     affine[:count, 3] = origin
-    name = said["ElementDataFile"]
+    name = said["ElementDataFile"].removeprefix("./")
     data = path if name in ("LOCAL", "Local", "local") else path.parent / name
     if data != path and (name == "LIST" or "%" in name or Path(name).name != name or "\\" in name):
         raise ScanError(Issue(Code.LinkLeavesFolder, "ElementDataFile names no file beside the header"))

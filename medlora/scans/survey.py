@@ -155,7 +155,7 @@ def survey(
         unusable = sum(header.values.get("SOPInstanceUID") not in there for header in lost[key])
         about = acquired[_acquisition_of(members[0])], _study_of(members[0]) in through
         _add_series(members, unusable, about, found, severities)
-    _refuse_shared_ids(found)
+    _refuse_shared_ids(found, _of_several_patients(series))
     found.scans.sort(
         key=lambda scan: (scan.identity.patient_id, scan.identity.study_uid, scan.identity.series_uid, scan.paths[:1])
     )
@@ -191,12 +191,28 @@ def _numbered_through(series: Iterable[list[Header]]) -> set[tuple[str, ...]]:
     return {study for study, found in numbers.items() if set(found) == set(range(1, len(found) + 1))}
 
 
-def _refuse_shared_ids(found: Survey) -> None:
-    """DICOM scans that carry the same SOP Instance UIDs, yet are not of one series, cannot be told apart later."""
+def _of_several_patients(series: Mapping[tuple[str, ...], list[Header]]) -> set[Path]:
+    """Files whose SOP Instance UID another patient's file has, too: copies under another name, whole or in part."""
+    patients: dict[str, set[str]] = defaultdict(set)
+    images = [header for members in series.values() for header in members if header.values.get("SOPInstanceUID")]
+    for header in images:
+        patients[str(header.values["SOPInstanceUID"])].add(str(header.values.get("PatientID", "")))
+    return {header.path for header in images if len(patients[str(header.values["SOPInstanceUID"])]) > 1}
+
+
+def _refuse_shared_ids(found: Survey, of_several_patients: set[Path]) -> None:
+    """DICOM scans that carry the same SOP Instance UIDs, yet are not of one series, cannot be told apart later; and one
+    that shares some of them with another patient's would be on both sides of a split."""
     number = Counter(scan.scan_id for scan in found.scans if scan.kind == "dicom")
-    shared = [scan for scan in found.scans if number[scan.scan_id] > 1 and scan.kind == "dicom"]
-    found.scans = [scan for scan in found.scans if number[scan.scan_id] <= 1 or scan.kind != "dicom"]
-    found.excluded += [Excluded(s.paths, Code.RepeatedInstance, "in several series", s.scan_id) for s in shared]
+    kept = []
+    for scan in found.scans:
+        if scan.kind == "dicom" and number[scan.scan_id] > 1:
+            found.excluded.append(Excluded(scan.paths, Code.RepeatedInstance, "in several series", scan.scan_id))
+        elif not of_several_patients.isdisjoint(scan.paths):
+            found.excluded.append(Excluded(scan.paths, Code.RepeatedInstance, "of several patients", scan.scan_id))
+        else:
+            kept.append(scan)
+    found.scans = kept
 
 
 def scan_id_of(parts: Iterable[str]) -> str:

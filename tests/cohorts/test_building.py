@@ -47,6 +47,37 @@ def test_rows_are_joined_by_what_the_table_has(archive, tmp_path, heading, value
     assert cohort.info["join"]["matched"] == 12
 
 
+def test_an_accession_number_of_two_hospitals_is_settled_by_the_patient(archive, tmp_path):
+    root = archive()
+    table = [("AccessionNumber", "PatientID", "label")]
+    for number, path in enumerate(sorted(root.rglob("*.dcm"))):
+        ds = read(path)
+        ds.AccessionNumber = str(1000 + max(number, 1))  # the first two patients share one
+        ds.save_as(path)
+        table.append((ds.AccessionNumber, ds.PatientID, "ab"[number % 2]))
+    cohort = Cohort.from_archive(root, write_csv(tmp_path / "labels.csv", table))
+    assert labels_of(cohort) == EXPECTED
+    table[1] = (table[1][0], "ELSEWHERE-7", "a")  # whose scan is not in the archive
+    cohort = Cohort.from_archive(root, write_csv(tmp_path / "labels.csv", table))
+    assert labels_of(cohort) == {patient: label for patient, label in EXPECTED.items() if patient != "PAT000"}
+    assert (
+        "2 rows would have matched a scan of another patient than the table says, which was not taken: rows 2 to 3, "
+        "column 'AccessionNumber'" in cohort.info["join"]["messages"]
+    )
+
+
+def test_a_patient_id_of_several_of_the_tables_patients_is_said(archive, tmp_path):
+    root = archive()
+    table = [("file", "patient_id", "label")]
+    for number, path in enumerate(sorted(root.rglob("*.dcm"))):
+        ds = read(path)
+        table.append((f"{path.parent.name}/{path.name}", ds.PatientID, "ab"[number % 2]))
+        ds.PatientID = f"SITE{number // 6}"
+        ds.save_as(path)
+    cohort = Cohort.from_archive(root, write_csv(tmp_path / "labels.csv", table), fractions=None)
+    assert any(line.startswith("2 DICOM Patient IDs have scans of several patients") for line in cohort.warnings)
+
+
 def test_the_first_key_that_matches_is_taken_and_a_better_one_is_named(archive, tmp_path):
     root = archive()
     table = [("file", "patient_id", "label")]

@@ -95,3 +95,8 @@ def test_paths_with_the_right_case_come_first():
 def test_two_paths_with_the_same_end_claim_nothing():
     found = match_paths(["p1/a.dcm", "p2/a.dcm"], ["a.dcm"], Path("/r"), Path("/r"))
     assert found.to == {} and found.ambiguous == {"p1/a.dcm", "p2/a.dcm"}
+
+
+def test_three_zeros_behind_a_separator_are_thousands_and_no_decimals():
+    found = match_identifiers(["1.000", "2,000", "30.0"], ["1", "1000", "2", "30"])
+    assert found.to == {"30.0": "30"}

@@ -43,6 +43,21 @@ def test_voxels_and_affine_are_those_of_simpleitk(tmp_path, name, compressed, ki
     assert files.identity.series_uid == (UID if name.startswith("1.") else "")
 
 
+@pytest.mark.parametrize("changes", [
+    {"ElementDataFile": "./a.raw"},
+    {"ElementType": "MET_INT"},
+    {"ElementType": "MET_LONG"},
+    {"ElementType": "MET_ULONG"},
+])  # fmt: skip
+def test_what_other_writers_put_into_a_header_is_read_as_simpleitk_reads_it(tmp_path, changes):
+    sitk = pytest.importorskip("SimpleITK")
+    (tmp_path / "a.mhd").write_text("Comment = of a phantom\n" + header(**changes))
+    (tmp_path / "a.raw").write_bytes(np.arange(60, dtype="<i4" if "ElementType" in changes else "<i2").tobytes())
+    (scan,) = scans.read(tmp_path)
+    np.testing.assert_array_equal(scan.to_numpy("zyx"), sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.mhd"))))
+    assert scan.array[4, 3, 2] == 59
+
+
 @pytest.mark.parametrize("size", [-1, 400])
 def test_header_size_counts_in_files_of_one_piece_too(tmp_path, size):
     sitk = pytest.importorskip("SimpleITK")

@@ -379,6 +379,22 @@ def test_the_same_uids_in_two_series_are_refused(tmp_path):
     assert found.scans == [] and [e.code for e in found.excluded] == [Code.RepeatedInstance] * 2
 
 
+@pytest.mark.parametrize("patient", ["1", "2"])
+def test_a_part_of_a_scan_under_another_patients_name_is_refused(tmp_path, patient):
+    series(tmp_path / "a", axial(5), PatientID="1", SeriesInstanceUID="1.2.8.1")
+    series(tmp_path / "b", axial(4), PatientID=patient, SeriesInstanceUID="1.2.8.2")  # the same SOP Instance UIDs
+    series(
+        tmp_path / "c",
+        axial(3),
+        PatientID="3",
+        SeriesInstanceUID="1.2.8.3",
+        each=[{"SOPInstanceUID": f"2.25.{k}"} for k in range(3)],
+    )
+    found = scans.survey(tmp_path)
+    assert [e.code for e in found.excluded] == [Code.RepeatedInstance] * (2 if patient == "2" else 0)
+    assert len(found.scans) == (1 if patient == "2" else 3)
+
+
 def test_one_uid_one_header_but_other_pixels_is_no_copy(tmp_path):
     data = image(picture(), CT, SOPInstanceUID="1.2.3.9")
     save(data, tmp_path / "a")

@@ -252,9 +252,8 @@ def _one_scan_each(scans: list[ScanFiles], rows: Rows, joined: Join, places: Pla
             f"{places.name(row)} gives a centre, but is about {len(meant[row])} scans by {NAMES[joined.key]} (column "
             f"{joined.column!r}), and it is not known in which of them the centre lies"
             + (f"; so it is with {len(others)} other rows" if others else ""),
-            "add a column that tells the scans apart ("
-            + ", ".join(["file", "series_uid", "study_uid"][: 3 if joined.key in ("patient", "accession") else 2])
-            + "), or choose among the scans of a study with --select",
+            "add a column that tells the scans apart (file or series_uid), or choose among the scans of a study with "
+            "--select",
         )
 
 

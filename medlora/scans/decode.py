@@ -309,7 +309,7 @@ def _encapsulated(element: bytes, frames: int) -> list[bytes]:
         ScanError: an item runs past the end of the file, or frames are missing.
     """
     position, streams = 0, 0
-    fragments: list[bytes] = []  # the first is the Basic Offset Table
+    fragments: list[slice] = []  # the first is the Basic Offset Table
     while position + 8 <= len(element):
         group, number, length = struct.unpack_from("<HHI", element, position)
         if (group, number) == (0xFFFE, 0xE0DD):
@@ -317,14 +317,14 @@ def _encapsulated(element: bytes, frames: int) -> list[bytes]:
         if (group, number) != (0xFFFE, 0xE000):
             raise ScanError(Issue(Code.DamagedPixelData, "a fragment does not begin where it should"))
         streams += element.startswith(_BEGINNINGS, position + 8)
-        fragments.append(element[position + 8 : position + 8 + length])
+        fragments.append(slice(position + 8, position + 8 + length))
         position += 8 + length
         if position > len(element):
             raise ScanError(Issue(Code.TruncatedPixelData, "a fragment runs past the end of the file"))
     if len(fragments) < 2:
         raise ScanError(Issue(Code.TruncatedPixelData, "no fragment"))
     if len(fragments) == 1 + frames:  # one each, whatever the table of offsets says
-        return fragments[1:]
+        return [element[fragment] for fragment in fragments[1:]]
     try:
         found = list(generate_frames(element[:position], number_of_frames=frames))
     except Exception as error:

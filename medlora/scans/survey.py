@@ -155,7 +155,7 @@ def survey(
         unusable = sum(header.values.get("SOPInstanceUID") not in there for header in lost[key])
         about = acquired[_acquisition_of(members[0])], _study_of(members[0]) in through
         _add_series(members, unusable, about, found, severities)
-    _refuse_shared_ids(found, _of_several_patients(series))
+    _refuse_shared_ids(found)
     found.scans.sort(
         key=lambda scan: (scan.identity.patient_id, scan.identity.study_uid, scan.identity.series_uid, scan.paths[:1])
     )
@@ -191,24 +191,19 @@ def _numbered_through(series: Iterable[list[Header]]) -> set[tuple[str, ...]]:
     return {study for study, found in numbers.items() if set(found) == set(range(1, len(found) + 1))}
 
 
-def _of_several_patients(series: Mapping[tuple[str, ...], list[Header]]) -> set[Path]:
-    """Files whose SOP Instance UID another patient's file has, too: copies under another name, whole or in part."""
-    patients: dict[str, set[str]] = defaultdict(set)
-    images = [header for members in series.values() for header in members if header.values.get("SOPInstanceUID")]
-    for header in images:
-        patients[str(header.values["SOPInstanceUID"])].add(str(header.values.get("PatientID", "")))
-    return {header.path for header in images if len(patients[str(header.values["SOPInstanceUID"])]) > 1}
-
-
-def _refuse_shared_ids(found: Survey, of_several_patients: set[Path]) -> None:
+def _refuse_shared_ids(found: Survey) -> None:
     """DICOM scans that carry the same SOP Instance UIDs, yet are not of one series, cannot be told apart later; and one
     that shares some of them with another patient's would be on both sides of a split."""
     number = Counter(scan.scan_id for scan in found.scans if scan.kind == "dicom")
+    patients: dict[str, set[str]] = defaultdict(set)
+    for scan in found.scans:
+        for uid in scan.identity.sop_uids:
+            patients[uid].add(scan.identity.patient_id)
     kept = []
     for scan in found.scans:
         if scan.kind == "dicom" and number[scan.scan_id] > 1:
             found.excluded.append(Excluded(scan.paths, Code.RepeatedInstance, "in several series", scan.scan_id))
-        elif not of_several_patients.isdisjoint(scan.paths):
+        elif any(len(patients[uid]) > 1 for uid in scan.identity.sop_uids):
             found.excluded.append(Excluded(scan.paths, Code.RepeatedInstance, "of several patients", scan.scan_id))
         else:
             kept.append(scan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 
 import numpy as np
 
@@ -129,11 +129,8 @@ def _separated(slots: list[list[Plane]], whole: bool) -> list[list[Plane]] | Non
     place = {id(plane): i for i, slot in enumerate(slots) for plane in slot}
     varying = tuple(word for word in _KINDS if len(grouped(planes, by_words((word,)))) > 1)
     times = _MOMENTS if whole else _REFERENCE if of_pet else ()
-    separators = [*((word,) for word in _KINDS), _DIFFUSION, *times, varying]
-    if whole:  # all dimensions but those of space: velocity and phase, say
-        apart = (word for word in DIMENSIONS if any(len(grouped(slot, by_words((word,)))) > 1 for slot in slots))
-        separators.append((*varying, *apart))
-    for words in separators:
+    separators = (*((word,) for word in _KINDS), _DIFFUSION, *times, varying)
+    for words in itertools.chain(separators, _with_dimensions(varying, slots) if whole else ()):
         parts = list(grouped(planes, by_words(words)).values())
         places = [{place[id(plane)] for plane in part} for part in parts]
         if len(parts) == 1 or any(len(where) < len(part) for where, part in zip(places, parts, strict=True)):
@@ -141,6 +138,11 @@ def _separated(slots: list[list[Plane]], whole: bool) -> list[list[Plane]] | Non
         if all(len(where) == len(slots) for where in places) if whole else min(map(len, parts)) > 1:
             return parts
     return None
+
+
+def _with_dimensions(kinds: tuple[str, ...], slots: list[list[Plane]]) -> Iterator[tuple[str, ...]]:
+    """The kinds, and all dimensions but those of space: velocity and phase, say. Looked for only where it is needed."""
+    yield *kinds, *(word for word in DIMENSIONS if any(len(grouped(slot, by_words((word,)))) > 1 for slot in slots))
 
 
 def _by_order(slots: list[list[Plane]]) -> list[list[Plane]] | None:

@@ -3,14 +3,13 @@
     python scripts/bench_training.py [--nets vit_small_patch16_224,…] [--batches 6] [--rounds 3]
     python scripts/bench_training.py --device cuda --autocast bf16 --batch 64 --workers 12
 
-All arms see the same images through the same augmentation, in batches of 16 at 224 pixels, forward, loss, backward
-and AdamW; what an arm reads is read within its time. LoRA (rank 8) is in the last third of the network; PEFT has the
-same module paths. Each arm has a process of its own; they take turns within a round, and a ratio is the median over
-the rounds of the ratio within the round. "Ten epochs" counts filling the cache with four views of each image. Weights
-are drawn at random, which changes no time. The last table is the peak of a process's memory (of the GPU's, there) at
-batch 32, each arm in processes of its own; the median over the rounds. The C library's allocator keeps the memory of
-a step while times are taken, for all arms, and gives it back while memory is, as in trainings of that size
-(``medlora.training.allocator``).
+All arms see the same images through the same augmentation, in batches of 16 at 224 pixels, forward, loss, backward and
+AdamW; what an arm reads is read within its time. LoRA (rank 8) is in the last third of the network; PEFT has the same
+module paths. The arms take turns within a round, and a ratio is the median over the rounds of the ratio within the
+round. "Ten epochs" counts filling the cache with four views of each image. Weights are drawn at random, which changes
+no time. The last table is the peak of a process's memory (of the GPU's, there) at batch 32, each arm in processes of
+its own; the median over the rounds. The C library's allocator keeps the memory of a step while times are taken, for all
+arms, and gives it back while memory is, as in trainings of that size (``medlora.training.allocator``).
 ``--nets ""`` leaves the times out.
 """
 
@@ -36,7 +35,6 @@ from medlora.training.allocator import SMALL, told
 
 NETS = ("vit_small_patch16_224", "convnext_tiny", "tf_efficientnet_lite0", "medlora-hybrid")
 VIEWS, EPOCHS, CLASSES = 4, 10, 3
-LAST_THIRD = {"rank": 8, "last": "1/3"}
 
 
 class Images:
@@ -100,14 +98,13 @@ class Arm:
         return time.perf_counter() - started
 
 
-ARM, KEEPS = None, contextlib.ExitStack()  # of this process
-ARMS = ("full", "lora", "lora cached", "probe cached", "peft")
+def arms(name, asked, folder):
+    """The arms of a network, the seconds it took to fill the cache, and the bytes of an image and view."""
+    from peft import LoraConfig, get_peft_model
 
-
-def arm(name, key, asked, folder):
-    """An arm of a network, the seconds it took to fill its cache, and the bytes of an image and view there."""
     from medlora import adapters
-    from medlora.training.batches import AugmentedImages
+    from medlora.training.batches import AugmentedImages, CachedViews
+    from medlora.training.prefix import find_prefix
     from medlora.transforms import Radiograph
 
     model = network(name)
@@ -115,85 +112,67 @@ def arm(name, key, asked, folder):
     preset = Radiograph(size=size, mean=model.pretrained_cfg["mean"], std=model.pretrained_cfg["std"])
     images = Images(asked.batches * asked.batch, size)
     free = AugmentedImages(images, preset.augmentation(), seed=0, workers=asked.workers)
-    if key == "peft":
-        model = adapted_by_peft(model, name)
-        parameters = [p for p in model.parameters() if p.requires_grad]
-    else:
-        method = {"full": adapters.Full(), "probe cached": adapters.Probe()}.get(key, adapters.LoRA(**LAST_THIRD))
-        parameters = adapters.attach(model, method).parameters()
-    if "cached" in key:
-        return with_cache(model, parameters, preset, images, free, asked, folder / f"{name}-{key.split()[0]}.npy")
-    return Arm(model, parameters, free, lambda inputs: model(preset.normalise(inputs)), asked), 0.0, 0
 
+    def whole(net):
+        return lambda inputs: net(preset.normalise(inputs))
 
-def adapted_by_peft(model, name):
-    """The same modules as medlora's adapter has."""
-    from peft import LoraConfig, get_peft_model
+    full = network(name)
+    made = {"full": Arm(full, adapters.attach(full, adapters.Full()).parameters(), free, whole(full), asked)}
 
-    from medlora import adapters
+    adapter = adapters.attach(model, adapters.LoRA(rank=8, last="1/3"))
+    made["lora"] = Arm(model, adapter.parameters(), free, whole(model), asked)
+    cached, filled, bytes_ = {}, {}, {}
+    probe = network(name)
+    for key, net, trained in (
+        ("lora cached", model, adapter),
+        ("probe cached", probe, adapters.attach(probe, adapters.Probe())),
+    ):
+        net.to("cpu")
+        prefix = find_prefix(net, preset.normalise(images.images[:1]))
+        assert not isinstance(prefix, str), prefix
+        net.to(asked.device)
+        store = np.lib.format.open_memmap(
+            folder / f"{name}-{key.split()[0]}.npy", "w+", "<f2", (len(images), VIEWS, *prefix.shape)
+        )
+        started = time.perf_counter()
+        places = [(view, index) for view in range(VIEWS) for index in range(len(images))]
+        loader = torch.utils.data.DataLoader(free, sampler=places, batch_size=asked.batch, num_workers=asked.workers)
+        for number, (part, _, where) in enumerate(loader):
+            with halved(asked.device, asked.autocast):
+                features = prefix.features(preset.normalise(part.to(asked.device)))
+            store[where.numpy(), number * asked.batch // len(images)] = features.half().cpu().numpy()
+        store.flush()
+        filled[key] = time.perf_counter() - started
+        bytes_[key] = 2 * math.prod(prefix.shape)
+        cached[key] = Arm(net, trained.parameters(), CachedViews(store, images.labels, 0), prefix.suffix, asked)
+    made |= cached
 
-    paths = {target.path for target in adapters.attach(network(name), adapters.LoRA(**LAST_THIRD)).targets}
-    heads = [path for path, module in model.named_modules() if module is model.get_classifier()]
-    groups = {p: m.groups for p, m in model.named_modules() if isinstance(m, torch.nn.Conv2d)}
+    peft = network(name)
+    paths = {target.path for target in adapter.targets}
+    heads = [path for path, module in peft.named_modules() if module is peft.get_classifier()]
+    groups = {p: m.groups for p, m in peft.named_modules() if isinstance(m, torch.nn.Conv2d)}
     assert all(groups.get(path, 1) == 1 for path in paths), "PEFT takes no grouped convolutions at this rank"
     pattern = "|".join(map(re.escape, sorted(paths)))
-    return get_peft_model(model, LoraConfig(r=8, target_modules=pattern, modules_to_save=heads))
-
-
-def with_cache(model, parameters, preset, images, free, asked, path):
-    from medlora.training.batches import CachedViews
-    from medlora.training.prefix import find_prefix
-
-    prefix = find_prefix(model, preset.normalise(images.images[:1]))
-    assert not isinstance(prefix, str), prefix
-    model.to(asked.device)
-    store = np.lib.format.open_memmap(path, "w+", "<f2", (len(images), VIEWS, *prefix.shape))
-    started = time.perf_counter()
-    places = [(view, index) for view in range(VIEWS) for index in range(len(images))]
-    loader = torch.utils.data.DataLoader(free, sampler=places, batch_size=asked.batch, num_workers=asked.workers)
-    for number, (part, _, where) in enumerate(loader):
-        with halved(asked.device, asked.autocast):
-            features = prefix.features(preset.normalise(part.to(asked.device)))
-        store[where.numpy(), number * asked.batch // len(images)] = features.half().cpu().numpy()
-    store.flush()
-    seconds = time.perf_counter() - started
-    size = 2 * math.prod(prefix.shape)
-    return Arm(model, parameters, CachedViews(store, images.labels, 0), prefix.suffix, asked), seconds, size
-
-
-def begin(name, key, asked, folder):
-    """Make the arm of this process, and run one epoch that is not counted."""
-    global ARM
-    warnings.filterwarnings("ignore")
-    torch.set_num_threads(asked.threads)
-    KEEPS.enter_context(told(SMALL))  # for as long as the process lives
-    ARM, seconds, size = arm(name, key, asked, folder)
-    ARM.epoch()
-    return seconds, size
-
-
-def epoch():
-    return ARM.epoch()
+    peft = get_peft_model(peft, LoraConfig(r=8, target_modules=pattern, modules_to_save=heads))
+    made["peft"] = Arm(peft, [p for p in peft.parameters() if p.requires_grad], free, whole(peft), asked)
+    return made, filled, bytes_
 
 
 def times(name, asked, folder):
-    """Each arm has a process of its own, as a training has: in one heap the tensors of the one arm would come to lie in
-    the gaps that another has left."""
-    with contextlib.ExitStack() as stack:
-        context = multiprocessing.get_context("spawn")
-        pools = {key: stack.enter_context(ProcessPoolExecutor(1, mp_context=context)) for key in ARMS}
-        begun = {key: pool.submit(begin, name, key, asked, folder).result() for key, pool in pools.items()}
-        found = {key: [] for key in ARMS}
-        for _ in range(asked.rounds):
-            for key, pool in pools.items():
-                found[key].append(pool.submit(epoch).result())
+    made, filled, bytes_ = arms(name, asked, folder)
+    for arm in made.values():
+        arm.epoch()
+    found = {key: [] for key in made}
+    for _ in range(asked.rounds):
+        for key, arm in made.items():
+            found[key].append(arm.epoch())
 
     def ratio(top, bottom):
         return statistics.median(a / b for a, b in zip(found[top], found[bottom], strict=True))
 
-    filled, size = begun["lora cached"]
     ten = statistics.median(
-        (filled + EPOCHS * a) / (EPOCHS * b) for a, b in zip(found["lora cached"], found["full"], strict=True)
+        (filled["lora cached"] + EPOCHS * a) / (EPOCHS * b)
+        for a, b in zip(found["lora cached"], found["full"], strict=True)
     )
     return {
         "cached / full": ratio("lora cached", "full"),
@@ -201,7 +180,7 @@ def times(name, asked, folder):
         "ten epochs / full": ten,
         "uncached / full": ratio("lora", "full"),
         "probe / full": ratio("probe cached", "full"),
-        "KB per view": size / 1000,
+        "KB per view": bytes_["lora cached"] / 1000,
         "seconds of a full epoch": statistics.median(found["full"]),
     }
 
@@ -220,7 +199,7 @@ def peak(name, method, threads, device, autocast):
         kind = (
             adapters.Full()
             if method == "full"
-            else adapters.LoRA(**(LAST_THIRD if method == "last third" else {"rank": 8}))
+            else adapters.LoRA(rank=8, last="1/3" if method == "last third" else None)
         )
         adapter = adapters.attach(model, kind)
         optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-5)
@@ -254,7 +233,7 @@ def main():
     torch.set_num_threads(asked.threads)
     result = {}
     for name in filter(None, asked.nets.split(",")):
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, told(SMALL):
             result[name] = times(name, asked, Path(folder))
         print(name, " ".join(f"{key}: {value:.3f}" for key, value in result[name].items()), flush=True)
     if not asked.no_memory:

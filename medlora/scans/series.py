@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ def assemble(headers: Sequence[Header], acquired: int = 0, numbered_through: boo
     results = _without_place(alone)
     mixed = len(_by_orientation([plane for plane in stacked if not is_localizer(plane.values)])) > 1
     for group in grouped(stacked, _hard_key).values():
-        for part in _by_orientation(group):
+        for part in itertools.chain.from_iterable(map(_by_orientation, _by_spacing(group))):
             if part[0].values.get("Modality") == "CT" and is_localizer(part[0].values):
                 found: list[Volume | Refused] = [Volume([plane]) for plane in part]  # projections (PS3.3 C.8.2.1.1.1)
             else:
@@ -109,26 +109,43 @@ def _hard_key(plane: Plane) -> Hashable:
     # one concatenation (PS3.3 C.7.6.16.1.1).
     several = frame_count(plane.header) > 1 or len(plane.header.frames) > 1
     instance = values.get("ConcatenationUID") or (plane.uid if several else "")
-    spacing = tuple(round(float(s), 4) for s in listed(values.get("PixelSpacing")) if isinstance(s, (int, float)))
     return (
-        instance, values.get("Rows"), values.get("Columns"), values.get("SamplesPerPixel", 1), spacing,
+        instance, values.get("Rows"), values.get("Columns"), values.get("SamplesPerPixel", 1),
         values.get("Modality"), is_localizer(values), values.get("MosaicTiles"),
-        values.get("PhotometricInterpretation") == "PALETTE COLOR",
+        values.get("PhotometricInterpretation") == "PALETTE COLOR", len(_spacing(plane)),
     )  # fmt: skip
 
 
-def _by_orientation(planes: list[Plane], tolerance: float = 1e-3) -> list[list[Plane]]:
-    """Planes parted by direction cosines that differ by more than ``tolerance``."""
-    clusters: list[tuple[Array, list[Plane]]] = []
+def _spacing(plane: Plane) -> tuple[float, ...]:
+    spacing = listed(plane.values.get("PixelSpacing"))
+    return tuple(float(mm) for mm in spacing if isinstance(mm, (int, float)) and mm > 0)
+
+
+def _by_spacing(planes: list[Plane]) -> list[list[Plane]]:
+    """Planes parted by Pixel Spacings that differ by more than a thousandth, which rounding does not explain."""
+    return _parted(planes, lambda plane: np.log(_spacing(plane)))
+
+
+def _by_orientation(planes: list[Plane]) -> list[list[Plane]]:
+    """Planes parted by direction cosines that differ by more than a thousandth."""
+    return _parted(planes, lambda plane: plane.directions)
+
+
+def _parted(
+    planes: list[Plane], numbers: Callable[[Plane], Array | None], tolerance: float = 1e-3
+) -> list[list[Plane]]:
+    """Planes whose ``numbers`` are those of the first of their part, within ``tolerance``."""
+    parts: list[tuple[Array, list[Plane]]] = []
     for plane in planes:
-        assert plane.directions is not None
-        for directions, members in clusters:
-            if np.max(np.abs(directions - plane.directions)) <= tolerance:
+        own = numbers(plane)
+        assert own is not None
+        for first, members in parts:
+            if np.max(np.abs(first - own), initial=0.0) <= 1e-3:
                 members.append(plane)
                 break
         else:
-            clusters.append((plane.directions, [plane]))
-    return [members for _, members in clusters]
+            parts.append((own, [plane]))
+    return [members for _, members in parts]
 
 
 def _check_places(results: Iterable[Volume | Refused], alone: list[list[Plane]]) -> None:

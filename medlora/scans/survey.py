@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from pathlib import Path
 from statistics import median_low
 from typing import Any
@@ -19,20 +21,16 @@ from medlora.scans.elements import ACQUISITION, NO_IMAGES, SLIDE_IMAGES
 from medlora.scans.file import read_header
 from medlora.scans.folder import list_files
 from medlora.scans.geometry import flat_affine
+from medlora.scans.grouping import acquisition_of, numbered_through, series_of, study_of
 from medlora.scans.header import Header, Values, stored_pixels
 from medlora.scans.load import load
 from medlora.scans.plane import PROJECTIONS, Plane, Refused, Volume, planes_of
 from medlora.scans.remarks import remarks
 from medlora.scans.scan import Excluded, Scan, ScanError
 from medlora.scans.series import SLICES, assemble
+from medlora.scans.torn import say_torn
 
 _PAIRED = {"nifti": nifti.files_of, "metaimage": metaimage.files_of}
-#: What the images of a series have in common, for want of a Series Instance UID.
-_OF_A_SERIES = (
-    "PatientID", "StudyInstanceUID", "SeriesNumber", "Modality", "FrameOfReferenceUID", "Manufacturer",
-    "BodyPartExamined",
-)  # fmt: skip
-_OF_AN_ACQUISITION = ("PatientID", "StudyInstanceUID", "AcquisitionNumber", "ImagesInAcquisition")
 _IMAGE_SIGNS = ("Rows", "Columns", "PhotometricInterpretation", "SamplesPerPixel")
 
 Severities = Mapping[Code, Severity | str]
@@ -143,52 +141,30 @@ def survey(
         if issue is not None:
             excluded.append(Excluded((header.path,), issue.code, issue.detail))
             if issue.code is not Code.NotAnImage:
-                lost[_series_of(header)].append(header)
+                lost[series_of(header)].append(header)
         elif header.kind == "dicom":
-            series[_series_of(header)].append(header)
+            series[series_of(header)].append(header)
         else:
             _add_file(header, found, severities)
-    acquired = Counter(_acquisition_of(header) for members in series.values() for header in members)
-    through = _numbered_through(series.values())
-    for key, members in series.items():
-        there = {header.values.get("SOPInstanceUID") for header in members}
-        unusable = sum(header.values.get("SOPInstanceUID") not in there for header in lost[key])
-        about = acquired[_acquisition_of(members[0])], _study_of(members[0]) in through
-        _add_series(members, unusable, about, found, severities)
+    acquired = Counter(acquisition_of(header) for members in series.values() for header in members)
+    numbered = numbered_through(series.values())
+    for uid, keys in itertools.groupby(sorted(series), key=itemgetter(0)):
+        results: dict[tuple[str, ...], list[Volume | Refused]] = {}
+        for key in keys:
+            members = series[key]
+            there = {header.values.get("SOPInstanceUID") for header in members}
+            unusable = sum(header.values.get("SOPInstanceUID") not in there for header in lost[key])
+            about = acquired[acquisition_of(members[0])], study_of(members[0]) in numbered
+            results[key] = _assembled(members, unusable, about, found, severities)
+        if uid:
+            say_torn({key: [r for r in made if isinstance(r, Volume)] for key, made in results.items()})
+        for made in results.values():
+            _add(made, found, severities)
     _refuse_shared_ids(found)
     found.scans.sort(
         key=lambda scan: (scan.identity.patient_id, scan.identity.study_uid, scan.identity.series_uid, scan.paths[:1])
     )
     return found
-
-
-def _series_of(header: Header) -> tuple[str, ...]:
-    """What the files of one series share.
-
-    Patient and study belong to it, since careless anonymisation gives one Series Instance UID to several patients.
-    Files without one (`Code.NoSeriesUID`) are a series where folder, study and what else a series has in common agree.
-    """
-    values = header.values
-    if not values.get("SeriesInstanceUID"):
-        return (str(header.path.parent), *(str(values.get(word, "")) for word in _OF_A_SERIES))
-    return tuple(str(values.get(word, "")) for word in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))
-
-
-def _acquisition_of(header: Header) -> tuple[str, ...]:
-    """What the images of one acquisition share, in whichever series they are (PS3.3 C.7.6.1)."""
-    return tuple(str(header.values.get(word, "")) for word in _OF_AN_ACQUISITION)
-
-
-def _study_of(header: Header) -> tuple[str, ...]:
-    return tuple(str(header.values.get(word, "")) for word in ("PatientID", "StudyInstanceUID"))
-
-
-def _numbered_through(series: Iterable[list[Header]]) -> set[tuple[str, ...]]:
-    """The studies whose images have the numbers from 1 on, each once, in whichever series they are."""
-    numbers: dict[tuple[str, ...], list[Any]] = defaultdict(list)
-    for members in series:
-        numbers[_study_of(members[0])] += [header.values.get("InstanceNumber") for header in members]
-    return {study for study, found in numbers.items() if set(found) == set(range(1, len(found) + 1))}
 
 
 def _refuse_shared_ids(found: Survey) -> None:
@@ -259,13 +235,28 @@ def _add_file(header: Header, found: Survey, severities: Severities | None) -> N
     _keep(ScanFiles(scan_id, paths, header.kind, modality, shown, identity, tuple(issues)), found, severities)
 
 
-def _add_series(
+def _assembled(
     members: list[Header], lost: int, about: tuple[int, bool], found: Survey, severities: Severities | None
-) -> None:
+) -> list[Volume | Refused]:
+    """What the files of one series make."""
     members = _one_of_each(sorted(members, key=lambda header: str(header.path)), found)
-    flat = [h for h in members if _is_projection(h)]
-    results: list[Volume | Refused] = [Volume(planes_of(h)) for h in flat]
+    results: list[Volume | Refused] = [Volume(planes_of(h)) for h in members if _is_projection(h)]
     results += assemble([h for h in members if not _is_projection(h)], *about)
+    results = [
+        Volume(r.planes, [r.issue]) if isinstance(r, Refused) and _lifted(r.issue, severities) else r for r in results
+    ]
+    for result in results:
+        if isinstance(result, Refused) or len(result.planes) < 2 or not result.planes[0].single:
+            continue
+        if not result.planes[0].values.get("SeriesInstanceUID"):
+            result.issues.append(Issue(Code.NoSeriesUID))
+        if lost and not any(issue.code is Code.MissingSlices for issue in result.issues):
+            result.issues.append(Issue(Code.MissingSlices, f"{lost} of the files of the series cannot be used"))
+    return results
+
+
+def _add(results: list[Volume | Refused], found: Survey, severities: Severities | None) -> None:
+    """The volumes of one series to the scans, and what makes none to what is excluded."""
     owners = Counter(plane.header.path for result in results for plane in _one_per_file(result.planes))
     for result in results:
         parts = []
@@ -274,16 +265,9 @@ def _add_series(
             parts.append(f"{plane.uid}#{plane.frame}" if shared and plane.frame >= 0 else plane.uid)
         scan_id = scan_id_of(dict.fromkeys(parts))
         paths = tuple(dict.fromkeys(plane.header.path for plane in result.planes))
-        if isinstance(result, Refused) and _lifted(result.issue, severities):
-            result = Volume(result.planes, [result.issue])  # noqa: PLW2901
         if isinstance(result, Refused):
             found.excluded.append(Excluded(paths, result.issue.code, result.issue.detail, scan_id))
             continue
-        stacked = len(result.planes) > 1 and result.planes[0].single
-        if stacked and not result.planes[0].values.get("SeriesInstanceUID"):
-            result.issues.append(Issue(Code.NoSeriesUID))
-        if lost and stacked and not any(issue.code is Code.MissingSlices for issue in result.issues):
-            result.issues.append(Issue(Code.MissingSlices, f"{lost} of the files of the series cannot be used"))
         values = _common(result.planes)
         index = {path: i for i, path in enumerate(paths)}
         scan = ScanFiles(

@@ -128,3 +128,34 @@ def test_what_is_lost_of_a_dynamic_pet_is_said_and_the_rest_kept(tmp_path, lost,
     issues = [issue for scan in found for issue in scan.issues]
     assert {issue.code for issue in issues} == {Code.MissingSlices}
     assert len(issues) == slices.count(slices[0]) and all(detail in issue.detail for issue in issues)
+
+
+@pytest.mark.parametrize("word", ["PatientID", "StudyInstanceUID"])
+@pytest.mark.parametrize("corrected", [range(4), range(0, 10, 3), [9]])
+def test_a_series_corrected_in_part_is_torn(tmp_path, word, corrected):
+    series(tmp_path, axial(10), each=[{word: "1.2.9"} if k in corrected else {} for k in range(10)])
+    found = scans.read(tmp_path)
+    assert sorted(scan.shape[2] for scan in found) == sorted((len(corrected), 10 - len(corrected)))
+    for scan in found:
+        said = [issue.detail for issue in scan.issues if issue.code is Code.MissingSlices]
+        assert any(text.startswith(f"{10 - scan.shape[2]} that go on") for text in said)
+
+
+def test_patients_under_one_series_uid_are_not_torn(tmp_path):
+    for k, shift in enumerate((0.0, 3.7, 100.0)):  # 2.5 mm apart: between the others' slices, and far above them
+        each = [{"SOPInstanceUID": f"1.2.{k}.{i}"} for i in range(6)]
+        series(tmp_path / str(k), np.add(axial(6), [0, 0, shift]), each=each, PatientID=str(k))
+    assert [scan.issues for scan in scans.read(tmp_path)] == [()] * 3
+
+
+def test_pixel_spacings_written_with_other_decimals_part_nothing(tmp_path):
+    series(tmp_path, axial(6), each=[{"PixelSpacing": ["0.78125"] * 2 if k < 3 else ["0.7813"] * 2} for k in range(6)])
+    assert one(tmp_path).shape[2] == 6
+
+
+def test_another_pixel_spacing_halfway_is_torn(tmp_path):
+    series(tmp_path, axial(6), each=[{"PixelSpacing": ["0.78"] * 2 if k < 4 else ["0.79"] * 2} for k in range(6)])
+    assert [(scan.shape[2], codes(scan)) for scan in scans.read(tmp_path)] == [
+        (4, [Code.MissingSlices]),
+        (2, [Code.MissingSlices]),
+    ]

@@ -27,7 +27,7 @@ from medlora.cohorts.patients import Patients, patients_of
 from medlora.cohorts.pixels import Pixels, may_show, read_pixels
 from medlora.cohorts.places import Place, Places, read_places
 from medlora.cohorts.rows import Rows, read_rows
-from medlora.cohorts.selection import Selection
+from medlora.cohorts.selection import UNSETTLED, Selection
 from medlora.cohorts.source import sources_of
 from medlora.errors import MedloraError
 from medlora.progress import say, track
@@ -226,6 +226,7 @@ def _selected(
     chosen, others = rule.choose(scans)
     for scan, reason in others:
         excluded.add(scan.scan_id, "NotSelected", reason, scan.paths)
+    unsettled = Counter(reason for _, reason in others if reason.startswith(UNSETTLED))
     if not chosen:
         reasons = Counter(reason for _, reason in others)
         raise MedloraError(
@@ -233,6 +234,8 @@ def _selected(
             + "; ".join(f"{reason} ({n})" for reason, n in reasons.most_common(3)),
             "give another rule with --select",
         )
+    for reason, count in unsettled.most_common():
+        say(f"{count} scans were left out, of studies where no one scan can be chosen: {reason}")
     if others:
         say(f"{len(chosen)} scans were selected by the rule {str(rule)!r}; {len(others)} others are in excluded.csv")
     return chosen, str(rule)

@@ -21,7 +21,8 @@ any other header field
 
 Of the scans of a study that meet all words one is taken: of known rather than unknown view, then PA before AP, the
 thinnest or thickest where asked for, original before derived, the one with most slices, the thinnest, and last the
-smallest scan_id, so that the choice never depends on the order of files.
+smallest scan_id, so that the choice never depends on the order of files. Where that would pick the left breast or the
+right, or one of several views or body parts, by nothing but its number, none is taken: the rule must say which.
 """
 
 from __future__ import annotations
@@ -43,8 +44,14 @@ RADIOGRAPHS = frozenset({"DX", "CR"})
 DEFAULTS = {"CT": "plane=axial", "DX": "view=frontal", "CR": "view=frontal"}
 """What is asked for, beside the modality, where the user gives no rule."""
 
+SIDES = ("ImageLaterality", "Laterality")
+PARTS = ("ViewPosition", "BodyPartExamined")
+UNSETTLED = "the scans of the study differ in "
+"""How the reason begins why no scan of a study was taken."""
+
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 FRONTAL, LATERAL = frozenset({"PA", "AP", "AP AXIAL", "PA AXIAL"}), frozenset({"LL", "RL", "LATERAL", "LAT"})
+_LIKE = dict.fromkeys(FRONTAL, "frontal") | dict.fromkeys(LATERAL, "lateral")
 
 # Kernels as the makers write them. Siemens: letter(s), a number (40 medium, from 50 on sharp), e.g. B30f, Bl57d, Br40.
 # Canon/Toshiba: FC and a number (30 to 39 and 80 to 89 bone, 50 to 59 lung; FC01 to FC29 body and brain).
@@ -116,10 +123,28 @@ class Selection:
                     others.append((scan, reason))
             if meeting:
                 best, *rest = sorted(meeting, key=self._rank)
+                unsettled = self._unsettled(best, rest)
+                if unsettled:
+                    others += [(scan, unsettled) for scan in meeting]
+                    continue
                 chosen.append(best)
                 others += [(scan, "another scan of the study was preferred") for scan in rest]
         order = {id(scan): i for i, scan in enumerate(scans)}
         return sorted(chosen, key=lambda scan: order[id(scan)]), sorted(others, key=lambda item: order[id(item[0])])
+
+    def _unsettled(self, best: ScanFiles, rest: Sequence[ScanFiles]) -> str:
+        """What ``rest`` has in another way than ``best`` though a label cannot be about both alike; empty if nothing.
+
+        Sides are never a matter of rank; the views and body parts of radiographs are where rank tells nothing else.
+        """
+        peers = [scan for scan in rest if self._rank(scan)[:-1] == self._rank(best)[:-1] and len(scan.paths) == 1]
+        for name, others in (*((name, rest) for name in SIDES), *((name, peers) for name in PARTS)):
+            values = {str(scan.header.get(name, "")).upper() for scan in (best, *others)} - {""}
+            values &= {"L", "R"} if name in SIDES else values
+            if len({_LIKE.get(value, value) for value in values}) > 1:
+                said = sorted(values)
+                return f"{UNSETTLED}{name} ({', '.join(said)}), and the rule does not say which, e.g. {name}={said[0]}"
+        return ""
 
     def misses(self, scan: ScanFiles) -> str | None:
         """The first word that ``scan`` does not meet, in words; None where it meets all."""

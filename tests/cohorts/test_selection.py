@@ -214,3 +214,42 @@ def test_a_study_uid_that_two_patients_share_is_two_studies():
         for name in ("p1", "p2")
     ]
     assert Selection.parse("modality=CT").choose(both) == (both, [])
+
+
+def paired(root, views, **tags):
+    for patient in range(4):
+        for n, (side, view) in enumerate(views):
+            write_dicom(
+                root / f"{patient}{side}{view}.dcm", noise(patient * 9 + n), f"{patient}{side}{view}", f"P{patient}",
+                StudyInstanceUID=uid("s", patient), ImageLaterality=side, ViewPosition=view, **tags,
+            )  # fmt: skip
+    return root
+
+
+def test_left_or_right_is_never_chosen_by_chance(tmp_path, capsys):
+    from medlora import progress
+
+    root = paired(tmp_path / "a", [(side, view) for side in "LR" for view in ("CC", "MLO")], Modality="MG")
+    table = write_csv(tmp_path / "labels.csv", [("patient", "label"), *((f"P{p}", "ab"[p % 2]) for p in range(4))])
+    with pytest.raises(MedloraError, match=r"differ in ImageLaterality \(L, R\), and the rule does not say which"):
+        Cohort.from_archive(root, table, fractions=None)
+    with pytest.raises(MedloraError, match=r"differ in ViewPosition \(CC, MLO\)"):
+        Cohort.from_archive(root, table, fractions=None, select="ImageLaterality=L")
+    chosen = Cohort.from_archive(root, table, fractions=None, select="ImageLaterality=L ViewPosition=MLO").table
+    assert set(chosen["ImageLaterality"]) == {"L"} and set(chosen["ViewPosition"]) == {"MLO"} and len(chosen) == 4
+    # One study alone is left out, and said, and the others are taken.
+    paired(tmp_path / "one", [("L", "AP")])
+    write_dicom(
+        tmp_path / "one" / "R.dcm", noise(99), "R", "P0", StudyInstanceUID=uid("s", 0), ImageLaterality="R",
+        ViewPosition="PA",
+    )  # fmt: skip
+    progress.quiet(False)
+    cohort = Cohort.from_archive(tmp_path / "one", table, fractions=None)
+    assert len(cohort) == 3 and cohort.excluded["code"].tolist() == ["NotSelected"] * 2
+    assert "2 scans were left out, of studies where no one scan can be chosen" in capsys.readouterr().err
+
+
+def test_views_of_one_kind_and_unpaired_parts_are_chosen_among(tmp_path):
+    table = write_csv(tmp_path / "labels.csv", [("patient", "label"), *((f"P{p}", "ab"[p % 2]) for p in range(4))])
+    root = paired(tmp_path / "a", [("U", "LL"), ("B", "RL")])
+    assert len(Cohort.from_archive(root, table, fractions=None, select="view=lateral")) == 4

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from medlora._version import __version__
 from medlora.cohorts import folder as cohort_folder
 from medlora.cohorts import marks, readings
 from medlora.cohorts.assembling import cases_of, pictures, table_of
+from medlora.cohorts.copies import Copies, read_copies, same_images
 from medlora.cohorts.findings import with_findings
 from medlora.cohorts.formats import recognise
 from medlora.cohorts.index import Index, index_again
@@ -72,7 +74,7 @@ def build(
     known = None if update is None else Path(update) / "private" / "index.sqlite"
     say(f"looking for scans in {archive}")
     headers = index_again(archive, known, workers)
-    scans = _survey(archive, headers, excluded)
+    scans, copied = _survey(archive, headers, excluded)
     if source is not None and table is None:
         table = source.read(scans, archive)
         places = read_places(table, coordinates)
@@ -82,16 +84,18 @@ def build(
     scans = [with_modality(scan, modality) for scan in scans]
 
     joined: Join | None = None
-    rows = Rows()
+    rows, copies = Rows(), Copies()
     asked: dict[str, Any] = {"key": key, "label_column": None, "site": site, "split_column": split_column}
     if table is not None:
-        joined = join(table, scans, excluded.paths, archive, key)
+        joined = join(table, scans, excluded.paths, archive, key, copied)
         for line in joined.messages():
             say(line)
         rows, asked = read_rows(
             table, joined, asked, label_column=label_column, site=site, split_column=split_column, places=places,
             uncertain=uncertain,
         )  # fmt: skip
+        told = [] if places is not None else rows.findings or [asked["label_column"]]
+        copies = read_copies(table, joined, asked["patient_column"], told)
         _without_label(table, joined, excluded)
         scans = _labelled(scans, joined, rows, excluded)
     elif site and site.startswith("="):
@@ -104,7 +108,8 @@ def build(
     frame = table_of(scans, rows, patients, pixels, table)
 
     salt = cohort_folder.new_salt()
-    frame["patient"] = [cohort_folder.patient_hash(salt, patients.key[scan_id]) for scan_id in frame["scan_id"]]
+    hashed = partial(cohort_folder.patient_hash, salt)
+    frame["patient"] = [hashed(patients.key[scan_id]) for scan_id in frame["scan_id"]]
     info: dict[str, Any] = {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "medlora": __version__,
@@ -129,7 +134,8 @@ def build(
     if rows.findings:
         found = marks.uncertain_in(case.marks for case in cases_of(scans, rows))
         info["findings"] = {"uncertain_as": rows.uncertain, "uncertain": found}
-    info["same_image"], info["same_image_scans"] = _same_images(frame, pixels)
+    info["same_image"], info["same_image_scans"] = same_images(frame, pixels, copies, hashed)
+    info["copies_in_conflict"] = len(copies.conflicts & set(frame["scan_id"]))
     acquisition = [name for name in frame.columns if cohort_folder.is_acquisition(name)]
     info["source_check"] = []
     if rows.cases:
@@ -156,17 +162,19 @@ def _folder(archive: str | os.PathLike[str]) -> Path:
     return archive
 
 
-def _survey(archive: Path, headers: Index, excluded: Excluded) -> list[ScanFiles]:
-    """The scans of an archive, sorted by scan_id and each once."""
+def _survey(archive: Path, headers: Index, excluded: Excluded) -> tuple[list[ScanFiles], list[ScanFiles]]:
+    """The scans of an archive, sorted by scan_id and each once; and those that are copies of them."""
     from medlora import scans as scans_room
 
     found = scans_room.survey(archive, headers=headers.headers())
     for item in (*headers.excluded, *found.excluded):
         excluded.add(item.scan_id or "", item.code.name, _sentence(item.code, item.reason), item.paths)
     unique: dict[str, ScanFiles] = {}
+    copies = []
     for scan in sorted(found.scans, key=lambda scan: (scan.scan_id, [str(path) for path in scan.paths])):
         if scan.scan_id in unique:
             excluded.add(scan.scan_id, "DuplicateScan", "a copy of another scan of the archive", scan.paths)
+            copies.append(scan)
         else:
             unique[scan.scan_id] = scan
     if not unique:
@@ -178,7 +186,7 @@ def _survey(archive: Path, headers: Index, excluded: Excluded) -> list[ScanFiles
             + ", ".join(f"{code} ({n})" for code, n in codes.most_common(5)),
             "give the folder that holds the scans (DICOM, NIfTI, MetaImage, PNG or JPEG)",
         )
-    return list(unique.values())
+    return list(unique.values()), copies
 
 
 def _sentence(code: Any, detail: str) -> str:
@@ -345,21 +353,6 @@ def _join_info(joined: Join) -> dict[str, Any]:
         "left_out_rows": joined.left_out[:1000],
         "messages": joined.messages(),
     }
-
-
-def _same_images(frame: pd.DataFrame, pixels: dict[str, Pixels]) -> tuple[list[list[str]], list[list[str]]]:
-    """Groups of patients that share an image, and of scans that are the same image."""
-    by_digest: dict[str, list[str]] = {}
-    for scan_id in frame["scan_id"].unique():
-        by_digest.setdefault(pixels[scan_id].digest, []).append(scan_id)
-    scans = [group for group in by_digest.values() if len(group) > 1]
-    patient = dict(zip(frame["scan_id"], frame["patient"], strict=True))
-    groups: list[set[str]] = []
-    for group in scans:
-        together = {patient[scan_id] for scan_id in group}
-        apart = [other for other in groups if not other & together]
-        groups = [*apart, together.union(*(other for other in groups if other & together))]
-    return sorted(sorted(group) for group in groups if len(group) > 1), scans
 
 
 def _with_splits(cohort: Cohort, rows: Rows, seed: int, fractions: Sequence[float] | None) -> Cohort:

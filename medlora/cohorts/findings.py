@@ -213,6 +213,7 @@ def _about_images(cohort: Cohort) -> list[str]:
             "they are kept in one split"
         )
     conflicts = sum(cohort.labelling.conflict([strata.get(scan_id, ()) for scan_id in group]) for group in groups)
+    conflicts += cohort.info.get("copies_in_conflict", 0)  # not in cohorts of older versions
     if conflicts:
         lines.append(f"{_n(conflicts, 'image occurs', 'images occur')} with different labels")
     if "Modality" in table and table["Modality"].nunique() > 1:

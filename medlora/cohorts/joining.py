@@ -43,6 +43,7 @@ class Join:
         unmatched: rows about no scan of the archive.
         ambiguous: the rows among them whose identifier may mean several scans.
         left_out: rows about files that could not be taken as a scan.
+        copies: scan_id → rows among them about files that are copies of the scan's, where it has rows of its own.
         of_others: rows whose accession number is that of another patient's scan, as the table's patient column says.
         repaired: how an identifier had to be read → rows.
         groups: rows of the same identifier (more than one).
@@ -56,6 +57,7 @@ class Join:
     unmatched: list[int] = field(default_factory=list)
     ambiguous: list[int] = field(default_factory=list)
     left_out: list[int] = field(default_factory=list)
+    copies: dict[str, list[int]] = field(default_factory=dict)
     of_others: list[int] = field(default_factory=list)
     repaired: dict[str, list[int]] = field(default_factory=dict)
     groups: list[list[int]] = field(default_factory=list)
@@ -126,6 +128,7 @@ def join(
     left_out: Iterable[str | Path],
     archive: Path,
     key: str | None = None,
+    copies: Sequence[ScanFiles] = (),
 ) -> Join:
     """Join by the first key that matches anything: file path, SOP, series or study UID, accession number, patient.
 
@@ -135,6 +138,7 @@ def join(
         left_out: files of the archive that are part of no scan.
         archive: its root.
         key: a kind of key, a heading, or ``kind=heading``, to take no other.
+        copies: scans left out as copies of one of ``scans``, whose scan_id they have.
 
     Raises:
         MedloraError: there is no key, or it matches nothing.
@@ -147,7 +151,7 @@ def join(
             "add a column 'file' (path in the archive), 'series_uid', 'study_uid', 'accession_number' or "
             "'patient_id', or name it with --key, e.g. --key patient=COLUMN",
         )
-    tried = [_join_by(kind, column, table, scans, left_out, archive) for kind, column in columns.items()]
+    tried = [_join_by(kind, column, table, scans, left_out, archive, copies) for kind, column in columns.items()]
     for joined in tried:
         if joined.scans:
             best = max(tried, key=lambda other: other.matched)
@@ -168,6 +172,7 @@ def _join_by(
     scans: Sequence[ScanFiles],
     left_out: Iterable[str | Path],
     archive: Path,
+    copies: Sequence[ScanFiles],
 ) -> Join:
     rows_of: dict[str, list[int]] = defaultdict(list)
     result = Join(kind, column, len(table.frame))
@@ -186,6 +191,7 @@ def _join_by(
         outside = [relative(path, archive) for path in left_out]
         found = match_paths(rows_of, [*scans_of, *outside], archive, table.path.parent)
         meant = dict(found.to)
+        result.copies = _of_copies(rows_of, meant, copies, archive)
     else:
         for scan in scans:
             for name in identifiers(scan, kind):
@@ -207,6 +213,9 @@ def _join_by(
                 (result.left_out if targets and not scan_ids else result.unmatched).append(row)
             if targets:
                 by_target[tuple(sorted(targets)), tuple(of_row)].append(row)
+    for scan_id in result.copies.keys() - result.scans.keys():  # the table names the copy alone
+        result.scans[scan_id] = result.copies.pop(scan_id)
+        result.left_out = [row for row in result.left_out if row not in result.scans[scan_id]]
     for value in found.ambiguous:
         result.ambiguous.extend(rows_of[value])
     result.repaired = {
@@ -216,6 +225,21 @@ def _join_by(
     for rows in (result.unmatched, result.ambiguous, result.left_out, result.of_others, *result.scans.values()):
         rows.sort()
     return result
+
+
+def _of_copies(
+    rows_of: Mapping[str, list[int]],
+    meant: Mapping[str, list[str]],
+    copies: Iterable[ScanFiles],
+    archive: Path,
+) -> dict[str, list[int]]:
+    """scan_id → rows about files that are copies of the scan's."""
+    copied = {relative(path, archive): scan.scan_id for scan in copies for path in scan.paths}
+    found: dict[str, list[int]] = defaultdict(list)
+    for value, names in meant.items():
+        for scan_id in dict.fromkeys(copied[name] for name in names if name in copied):
+            found[scan_id] += rows_of[value]
+    return dict(found)
 
 
 def _of_others(

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from medlora.scans import ScanFiles
 
 PLACEHOLDERS = frozenset(
-    {"anonymous", "anonymized", "anonymised", "anon", "unknown", "none", "noid", "deidentified", "removed", "0", "xxx"}
+    {"anonymous", "anonymized", "anonymised", "anon", "unknown", "none", "noid", "deidentified", "removed", "xxx", ""}
 )
-"""What de-identification leaves as Patient ID of everyone (letters and digits only, lower case)."""
+"""What de-identification leaves as Patient ID of everyone (letters and digits only, lower case, without "patient")."""
 
 
 @dataclass
@@ -45,7 +45,7 @@ def patients_of(scans: Sequence[ScanFiles], table: Mapping[str, str]) -> Patient
     """
     found = Patients()
     given = {scan.scan_id: (scan.identity.patient_id or "").strip() for scan in scans}
-    no_names = {name for name in given.values() if plain(name) in PLACEHOLDERS}
+    no_names = {name for name in given.values() if is_placeholder(name)}
     cells = {table[scan_id] for scan_id in given if scan_id in table}  # others' scans may have been left out
     if len(set(given.values())) == 1 and len(cells) > 1:
         no_names |= set(given.values())  # one Patient ID for all, whom the table tells apart
@@ -69,6 +69,12 @@ def patients_of(scans: Sequence[ScanFiles], table: Mapping[str, str]) -> Patient
     }
     found.info["disagree"], found.info["together"] = _disagreements(scans, found, table)
     return found
+
+
+def is_placeholder(name: str) -> bool:
+    """Whether a Patient ID is a word for nobody, or nothing but zeros; an empty one is none."""
+    word = plain(name)
+    return bool(name) and (word.replace("patient", "") in PLACEHOLDERS or set(word) == {"0"})
 
 
 def _disagreements(scans: Sequence[ScanFiles], found: Patients, table: Mapping[str, str]) -> tuple[int, int]:

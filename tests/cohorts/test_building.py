@@ -3,8 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from archives import noise, read, write_csv, write_dicom
+from PIL import Image
 
 from medlora.cohorts import Cohort
+from medlora.cohorts.patients import is_placeholder
 from medlora.errors import MedloraError
 
 # --- joining ---
@@ -227,6 +229,35 @@ def test_patients_whose_ids_differ_by_leading_zeros_stay_two(archive, tmp_path):
     cohort = Cohort.from_archive(root, write_csv(tmp_path / "labels.csv", table))
     assert cohort.table["patient"].nunique() == 12
     assert any("2 patient IDs differ from another one only by" in line for line in cohort.warnings)
+
+
+def test_what_the_table_says_of_copied_files_is_not_lost(tmp_path):
+    """Files with no UID that are the same to the byte are one scan; their rows may name other patients and labels."""
+    root = tmp_path / "archive"
+    root.mkdir()
+    for n, seed in enumerate([1, 1, 1, 2, 3, 4, 4]):
+        Image.fromarray((noise(seed) >> 4).astype(np.uint8)).save(root / f"{n}.png")
+    rows = [("0", "p0", "a"), ("1", "p1", "b"), ("2", "p0", "a"), ("3", "p1", "b"), ("4", "p2", "a"), ("6", "p3", "b")]
+    table = [("file", "patient", "label"), *((f"{name}.png", patient, label) for name, patient, label in rows)]
+    cohort = Cohort.from_archive(root, write_csv(tmp_path / "labels.csv", table), fractions=None)
+    # 5.png is the one kept of two copies, and 6.png the one that the table names.
+    assert len(cohort) == 4 and cohort.table["label"].tolist().count("b") == 2
+    assert cohort.excluded["code"].tolist() == ["DuplicateScan"] * 3
+    of = dict(zip(cohort.table["label"] + cohort.table["scan_id"], cohort.table["patient"], strict=True))
+    (group,) = cohort.info["same_image"]
+    assert len(group) == 2 and set(group) < set(of.values())
+    assert "1 image occurs with different labels" in cohort.warnings
+    assert "2 patients share an image with another patient; they are kept in one split" in cohort.warnings
+
+
+@pytest.mark.parametrize("name", ["Anonymous Patient", "0000000", "PATIENT", "^NoID^", "---"])
+def test_words_for_nobody_are_no_patient(name):
+    assert is_placeholder(name)
+
+
+@pytest.mark.parametrize("name", ["", "PATIENT 1", "000001", "Anon1"])
+def test_names_of_somebody_are(name):
+    assert not is_placeholder(name)
 
 
 # --- splits ---

@@ -44,8 +44,10 @@ class Join:
         ambiguous: the rows among them whose identifier may mean several scans.
         left_out: rows about files that could not be taken as a scan.
         copies: scan_id → rows among them about files that are copies of the scan's, where it has rows of its own.
-        of_others: rows whose accession number is that of another patient's scan, as the table's patient column says.
+        of_others: rows whose accession number, or end of a path, is that of another patient's scan, as the table's
+            patient column says.
         repaired: how an identifier had to be read → rows.
+        of_folders: whether a row names the folder of several scans.
         groups: rows of the same identifier (more than one).
         better: a key further down in the order that would have matched more rows.
     """
@@ -60,6 +62,7 @@ class Join:
     copies: dict[str, list[int]] = field(default_factory=dict)
     of_others: list[int] = field(default_factory=list)
     repaired: dict[str, list[int]] = field(default_factory=dict)
+    of_folders: bool = False
     groups: list[list[int]] = field(default_factory=list)
     better: Join | None = None
 
@@ -70,8 +73,8 @@ class Join:
 
     @property
     def whole_study(self) -> bool:
-        """Whether a row is about a study or patient, not one scan."""
-        return self.key not in ONE_SCAN
+        """Whether a row is about a study, a patient or a folder of scans, not one scan."""
+        return self.key not in ONE_SCAN or self.of_folders
 
     def messages(self) -> list[str]:
         """One sentence each: what matched, what did not, what had to be repaired."""
@@ -199,10 +202,14 @@ def _join_by(
         found = match_identifiers(rows_of, scans_of)
         meant = {value: [name] for value, name in found.to.items()}
     others = _of_others(rows_of, meant, scans_of, table, scans) if kind == "accession" else set()
+    if kind == "file":
+        read = {value: meant[value] for values in found.repaired.values() for value in values}
+        others = _of_others(rows_of, read, scans_of, table, scans, elsewhere=True)
     by_target: dict[tuple[tuple[str, ...], ...], list[int]] = defaultdict(list)
     for value, rows in rows_of.items():
         targets = meant.get(value, [])
         scan_ids = sorted({scan_id for name in targets for scan_id in scans_of.get(name, [])})
+        result.of_folders |= kind == "file" and len(targets) > 1 and len(scan_ids) > 1
         for row in rows:
             of_row = [scan_id for scan_id in scan_ids if (row, scan_id) not in others]
             for scan_id in of_row:
@@ -248,10 +255,19 @@ def _of_others(
     scans_of: Mapping[str, list[str]],
     table: LabelTable,
     scans: Sequence[ScanFiles],
+    elsewhere: bool = False,
 ) -> set[tuple[int, str]]:
-    """Pairs of row and scan whose patients differ: hospitals number their accessions each for itself.
+    """Pairs of row and scan whose patients differ: hospitals number their accessions, and files, each for itself.
 
     Nothing where the table's patients are not mostly the archive's, since de-identification may have renamed one side.
+
+    Args:
+        rows_of: table's value → rows.
+        meant: table's value → what it means in the archive.
+        scans_of: archive's name → scan_ids.
+        table: the labels.
+        scans: those of the archive.
+        elsewhere: those alone whose patient has other scans in the archive, however many they are.
     """
     column = key_columns(table).get("patient")
     if column is None:
@@ -261,13 +277,13 @@ def _of_others(
     known = match_identifiers(cells.values(), filter(None, patient_of.values())).to
     same, others = 0, set()
     for value, names in meant.items():
-        for row, scan_id in itertools.product(rows_of[value], (s for name in names for s in scans_of[name])):
+        for row, scan_id in itertools.product(rows_of[value], (s for name in names for s in scans_of.get(name, ()))):
             if row in cells and patient_of[scan_id]:
                 if known.get(cells[row]) == patient_of[scan_id]:
                     same += 1
-                else:
+                elif not elsewhere or cells[row] in known:
                     others.add((row, scan_id))
-    return others if same > len(others) else set()
+    return others if elsewhere or same > len(others) else set()
 
 
 def identifiers(scan: ScanFiles, kind: str) -> list[str]:

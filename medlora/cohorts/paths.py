@@ -8,7 +8,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 _EXTENSION = re.compile(r"\.(dcm|dicom|ima|nii|nii\.gz|mh[ad]|png|jpe?g)$", re.IGNORECASE)
 
@@ -32,7 +32,7 @@ def match_paths(values: Iterable[str], files: Iterable[str], archive: Path, besi
     """Match the paths of a table to the files of an archive.
 
     In this order, each over what is left: relative to the archive, or to the table's folder, or absolute; a folder
-    of the archive that holds files; the end of one file's path, or a path that ends in one file's path; the same
+    of the archive, for all files below it; the end of one file's path, or a path that ends in one file's path; the same
     without a file's extension; the same without regard to upper and lower case. Either slash is understood. Apart
     from the first two a match is only taken when neither side has a second candidate.
 
@@ -48,8 +48,9 @@ def match_paths(values: Iterable[str], files: Iterable[str], archive: Path, besi
     exact = {_clean(name): name for name in files}
     folders: dict[str, list[str]] = defaultdict(list)
     for clean, name in exact.items():
-        if "/" in clean:
-            folders[clean.rsplit("/", 1)[0]].append(name)
+        for parent in PurePosixPath(clean).parents:
+            folders[str(parent)].append(name)
+    folders.pop(".", None)  # all of the archive
     for value, clean in list(left.items()):
         for place in (clean, _within(archive, beside, clean)):
             if place in exact:

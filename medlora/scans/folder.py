@@ -15,6 +15,8 @@ _name = attrgetter("name")
 _JUNK_NAMES = {".ds_store", "thumbs.db", "desktop.ini", "dicomdir", "ehthumbs.db"}
 _JUNK_STARTS = frozenset("".join(name[0] + name[0].upper() for name in _JUNK_NAMES))
 
+_GIT = ".git"
+
 
 def is_junk(name: str) -> bool:
     """Whether a file of this name is left by an operating system, or is the index of a DICOM medium (PS3.10 8)."""
@@ -24,7 +26,8 @@ def is_junk(name: str) -> bool:
 def list_files(folder: str | os.PathLike[str], excluded: list[Excluded] | None = None) -> Iterator[Path]:
     """The candidate files below ``folder``, in a stable order, junk left out silently.
 
-    Links are followed where they stay within the folder and a file or folder is not met twice by them.
+    Links are followed where they stay within the folder and a file or folder is not met twice by them. What git keeps
+    in ``.git`` is met by the links to it, as of git-annex and DataLad, and else not at all.
 
     Args:
         folder: a folder, or a single file, which is then the only one.
@@ -56,7 +59,9 @@ def entries(folder: str | os.PathLike[str], excluded: list[Excluded]) -> Iterato
             with _opened(os.path.join(folder, below)) as here, os.scandir(here) as found:  # noqa: PTH118
                 for entry in sorted(found, key=_name):
                     try:
-                        is_file = entry.is_file(follow_symlinks=False)
+                        is_file = entry.is_file(follow_symlinks=False) or _is_kept_by_git(
+                            Path(folder, below, entry.name), entry, root
+                        )
                         if not is_file and _to_enter(Path(folder, below, entry.name), entry, root, seen, excluded):
                             folders.append(os.path.join(below, entry.name, ""))  # noqa: PTH118
                     except (OSError, RuntimeError) as error:  # a dangling link, a loop of links, a file that vanished
@@ -84,10 +89,20 @@ def _opened(folder: str) -> Iterator[int | str]:
         os.close(descriptor)
 
 
+def _is_kept_by_git(path: Path, entry: os.DirEntry[str], root: Path) -> bool:
+    """Whether the entry is a link to a file in the folder ``.git`` below ``root``."""
+    if not entry.is_symlink():
+        return False
+    target = path.resolve(strict=True)
+    return target.is_file() and target.is_relative_to(root) and _GIT in target.relative_to(root).parts
+
+
 def _to_enter(
     path: Path, entry: os.DirEntry[str], root: Path, seen: set[tuple[int, int] | str], excluded: list[Excluded]
 ) -> bool:
     """Whether what is no plain file is a folder below ``root`` that has not been met yet."""
+    if entry.name == _GIT:
+        return False
     if entry.is_symlink():
         target = path.resolve(strict=True)
         if not target.is_relative_to(root):

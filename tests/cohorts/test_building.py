@@ -195,6 +195,20 @@ def test_bad_archives_get_one_clear_message(tmp_path, kind):
         Cohort.from_archive(root, key="patient" if kind == "labels" else None)
 
 
+def test_files_named_by_number_are_not_taken_from_another_patient(tmp_path):
+    root = tmp_path / "archive"
+    for n in range(6):
+        write_dicom(root / f"folder{n}" / f"{n}.dcm", noise(n), str(n), patient=f"P{n}")
+    rows = [(f"{n}.dcm", "ab"[n % 2], f"P{n if n > 1 else 1 - n}") for n in range(6)]
+    table = write_csv(tmp_path / "labels.csv", [("file", "label", "patient"), *rows])
+    cohort = Cohort.from_archive(root, table, fractions=None)
+    assert len(cohort) == 4 and any("2 rows would have matched a scan of another patient" in w for w in cohort.warnings)
+    # A path written out is believed, and the difference is said.
+    rows = [(f"folder{n}/{name}", *rest) for n, (name, *rest) in enumerate(rows)]
+    table = write_csv(tmp_path / "labels.csv", [("file", "label", "patient"), *rows])
+    assert len(Cohort.from_archive(root, table, fractions=None)) == 6
+
+
 # --- patients ---
 
 

@@ -73,6 +73,7 @@ FILES = ["p1/a.dcm", "p1/b.dcm", "p2/a.dcm", "p2/c.png", "p3/s1/1.dcm", "p3/s1/2
         ("B.DCM", ["p1/b.dcm"]),
         ("p4/U\u0308 x.DCM", ["p4/Ü x.DCM"]),  # decomposed, as macOS writes names
         ("p3/s1", ["p3/s1/1.dcm", "p3/s1/2.dcm"]),
+        ("p3", ["p3/s1/1.dcm", "p3/s1/2.dcm"]),
         ("a.dcm", None),  # two of them
         ("p9/b.dcm", None),  # another patient's folder
         ("c.dcm", None),  # another format

@@ -167,6 +167,19 @@ def test_links_in_circles_and_out_of_the_folder(folder, tmp_path):
 
 
 @posix
+def test_files_that_git_annex_keeps_are_met_by_their_links(folder):
+    objects = folder / ".git" / "annex" / "objects"
+    objects.mkdir(parents=True)
+    (folder / "P0" / "0" / "0").rename(objects / "MD5E-1.dcm")
+    (folder / "P0" / "0" / "scan.dcm").symlink_to("../../.git/annex/objects/MD5E-1.dcm")
+    (objects / "MD5E-2.dcm").write_bytes(b"an older version, to which no link leads")
+    found = index(folder)
+    assert found.files == 25 and found.excluded == []
+    paths = {header.path.relative_to(folder).as_posix() for header in found.headers()}
+    assert "P0/0/scan.dcm" in paths and not any(path.startswith(".git") for path in paths)
+
+
+@posix
 def test_files_that_vanish_and_names_that_are_no_text(folder):
     odd = os.path.join(os.fsencode(folder), b"\xff\xfe.dcm")  # noqa: PTH118
     shutil.copy(folder / "P0" / "0" / "0", odd)

@@ -253,3 +253,15 @@ def test_views_of_one_kind_and_unpaired_parts_are_chosen_among(tmp_path):
     table = write_csv(tmp_path / "labels.csv", [("patient", "label"), *((f"P{p}", "ab"[p % 2]) for p in range(4))])
     root = paired(tmp_path / "a", [("U", "LL"), ("B", "RL")])
     assert len(Cohort.from_archive(root, table, fractions=None, select="view=lateral")) == 4
+
+
+@pytest.mark.parametrize("deeper", ["", "S1/"])
+def test_a_row_about_a_folder_picks_one_scan_of_each_study(tmp_path, deeper):
+    root = tmp_path / "archive"
+    for p in range(4):
+        series(root, f"P{p}", f"{deeper}scout", n=1, image_type=("ORIGINAL", "PRIMARY", "LOCALIZER"))
+        series(root, f"P{p}", f"{deeper}thin", n=4)
+    table = write_csv(tmp_path / "labels.csv", [("path", "label"), *((f"P{p}", "ab"[p % 2]) for p in range(4))])
+    cohort = Cohort.from_archive(root, table, fractions=None)
+    assert len(cohort) == 4 and cohort.info["select"] == "modality=CT plane=axial"
+    assert cohort.excluded["reason"].tolist() == ["it is a localizer, where plane=axial is asked for"] * 4

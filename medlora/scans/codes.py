@@ -61,6 +61,10 @@ class Code(Enum):
     UnknownSpacing = "The file does not give the size of a pixel; 1 mm is assumed", "flag"
     ConflictingGeometry = "The file describes its geometry in two ways that disagree", "flag"
     UnknownUnits = "The file does not say how stored values become the units of its modality", "flag"
+    NonFiniteValues = (
+        "Voxels are NaN, infinite, or too large for 32 bits; training takes the scan's lowest value",
+        "flag",
+    )
     UnusedBitsSet = "Bits outside Bits Stored were set and have been ignored", "flag"
     ConflictingPolarity = (
         "Photometric Interpretation and Presentation LUT Shape disagree; the former was followed",

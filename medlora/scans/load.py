@@ -16,6 +16,7 @@ from pydicom.uid import ExplicitVRBigEndian
 from medlora.scans.codes import Code, Issue
 from medlora.scans.decode import MOST_DECODED, MOST_RATIO, Frames
 from medlora.scans.file import read_header
+from medlora.scans.finite import not_finite
 from medlora.scans.geometry import affine as affine_of
 from medlora.scans.geometry import check_stack, flat_affine
 from medlora.scans.header import Header, Values
@@ -55,6 +56,8 @@ def load(planes: Sequence[tuple[Path, int]]) -> Voxels:
     issues = [issue for issue in (conflict,) if issue]
     if stray:
         issues.append(Issue(Code.UnusedBitsSet))
+    if first.get("BitsAllocated", 0) >= 32:  # of fewer bits there are no floats
+        issues += not_finite(array)
     matrix, positions = place(placed, array.shape[2])
     ends = rescale_of(first, _tables(placed[0].header)).ends if inverted else None
     windows = _windows(first, ends) or _window_of_table(placed[0].header, ends)

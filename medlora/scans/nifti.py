@@ -116,7 +116,8 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
             elif kind.kind == "c":
                 raise ScanError(Issue(Code.UnknownPixelFormat, "complex numbers"))
             else:
-                stored = image.get_fdata(dtype=np.float32, caching="unchanged")
+                with np.errstate(over="ignore"):  # the caller looks for infinities
+                    stored = image.get_fdata(dtype=np.float32, caching="unchanged")
             affine = _affine(image)
             for holder in image.file_map.values():
                 _read_to_the_end(holder.fileobj)

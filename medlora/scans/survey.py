@@ -19,6 +19,7 @@ from medlora.scans.codes import Code, Issue, Severity, severity
 from medlora.scans.decode import check_pixels
 from medlora.scans.elements import ACQUISITION, NO_IMAGES, SLIDE_IMAGES
 from medlora.scans.file import read_header
+from medlora.scans.finite import not_finite
 from medlora.scans.folder import list_files
 from medlora.scans.geometry import flat_affine
 from medlora.scans.grouping import acquisition_of, numbered_through, series_of, study_of
@@ -86,9 +87,11 @@ class ScanFiles:
             if self.kind == "dicom":
                 array, affine, found, extra = load([(self.paths[i], frame) for i, frame in self.planes])
             elif self.kind == "nifti":
-                (array, affine), found = nifti.load(self.paths[0]), []
+                array, affine = nifti.load(self.paths[0])
+                found = not_finite(array)
             elif self.kind == "metaimage":
-                (array, affine), found = metaimage.load(self.paths[0]), []
+                array, affine = metaimage.load(self.paths[0])
+                found = not_finite(array)
             else:
                 array, affine, found = image.load(self.paths[0]), flat_affine((1.0, 1.0)), []
         except ScanError as error:

@@ -96,9 +96,11 @@ class Preset:
         """All :meth:`steps`: scan, centre → float32 tensor (channels, size, size), intensities 0…1, rows first."""
         import torch
 
+        from medlora.scans.finite import made_finite
+
         def prepare(scan: Scan, centre: Centre | None = None) -> torch.Tensor:
             image = None
-            for step in self.steps(scan, centre):  # earlier steps may be large, and are let go
+            for step in self.steps(made_finite(scan), centre):  # earlier steps may be large, and are let go
                 image = step.data
             assert isinstance(image, torch.Tensor)
             return image

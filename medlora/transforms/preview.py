@@ -81,8 +81,10 @@ def shown(preset: Preset, scan: Scan, centre: Centre | None = None, views: int =
     """
     import torch
 
+    from medlora.scans.finite import made_finite
+
     step = None
-    for step in preset.steps(scan, centre):
+    for step in preset.steps(made_finite(scan), centre):
         yield _drawn(step.name, step.says, np.asarray(step.data), step.spacing, step.unit)
     assert step is not None
     augmentation = preset.augmentation().set_random_state(seed=seed)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import nibabel
 import numpy as np
 import pytest
+import torch
 from make_dicom import AXIAL, CR, CT, DX, MR, PET, SC, axial, image, picture, save, series
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from medlora import scans
-from medlora.scans import Code
+from medlora.scans import Code, Issue
+from medlora.transforms import MR as PRESET
 
 PLACE = {"ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": list(AXIAL), "PixelSpacing": [1, 1]}
 
@@ -333,3 +338,30 @@ def test_colours_are_not_rescaled(tmp_path):
     save(image(colours, SC, stored=8, RescaleSlope=1, RescaleIntercept=-1024, **about), tmp_path / "a.dcm")
     (scan,) = scans.read(tmp_path)
     np.testing.assert_array_equal(scan.array[:, :, 0].transpose(1, 0, 2), colours)
+
+
+def test_voxels_that_are_no_number_are_said_and_no_network_sees_them(tmp_path):
+    """NaN around a skull-stripped brain, an infinity, and a double that float32 cannot hold."""
+    stored = np.random.default_rng(0).normal(100, 20, (24, 20, 9))
+    stored[0, 0, :4], stored[1, 1, 0], stored[2, 2, 0] = np.nan, np.inf, 1e300
+    nibabel.save(nibabel.Nifti1Image(stored, np.diag([2.0, 2.0, 3.0, 1.0])), tmp_path / "brain.nii.gz")
+    (scan,) = scans.read(tmp_path)
+    assert scan.issues == (Issue(Code.NonFiniteValues, "6 of 4320"),)
+    assert np.isnan(scan.array[0, 0, :4]).all() and np.isinf(scan.array[1, 1, 0]) and np.isinf(scan.array[2, 2, 0])
+    prepare = PRESET(48, (0.5,) * 3, (0.25,) * 3).preparation()
+    lowest = np.where(np.isfinite(scan.array), scan.array, stored[np.isfinite(stored)].min().astype(np.float32))
+    image = prepare(replace(scan, modality="MR"))
+    assert torch.equal(image, prepare(replace(scan, modality="MR", array=lowest, issues=())))
+    assert torch.isfinite(image).all()
+
+
+def test_a_dicom_of_floats_may_hold_nan(tmp_path):
+    data = image(picture(), MR, PixelData=None, **PLACE)
+    del data.BitsStored, data.HighBit, data.PixelRepresentation
+    data.BitsAllocated = 32
+    values = picture().astype("<f4")
+    values[3, 5] = np.nan
+    data.FloatPixelData = values.tobytes()
+    save(data, tmp_path / "a.dcm")
+    scan = loaded(tmp_path)
+    assert Issue(Code.NonFiniteValues, "1 of 192") in scan.issues and np.isnan(scan.array[5, 3, 0])

@@ -42,7 +42,7 @@ CREATE TABLE files (path BLOB PRIMARY KEY, {", ".join(f'"{name}"' for name in _C
 CREATE TABLE bases (name TEXT PRIMARY KEY, header TEXT) WITHOUT ROWID;
 CREATE TABLE meta (made_with TEXT, listing TEXT, series TEXT);
 """
-_PAIRED = (b".hdr", b".hdr.gz", b".mhd")
+_PAIRED = (b".hdr", b".hdr.gz")
 _CHECK = 68  # where a SQLite file keeps its application ID, four bytes: here a checksum
 
 
@@ -197,11 +197,11 @@ def _update(folder: Path, now: dict[bytes, list[int]], database: sqlite3.Connect
     before = {path: [size, mtime] for path, size, mtime in database.execute("SELECT path, size, mtime FROM files")}
     gone = [path for path in before if path not in now]
     changed = [path for path, signature in now.items() if before.get(path) != signature]
-    # The digest of a pair is over both files of it: a header is read again where anything beside it changed.
-    beside = {os.path.dirname(path) for path in (*changed, *gone)}  # noqa: PTH120 - names of bytes
-    known = now.keys() & before.keys()
-    paired = {path for path in known if path.lower().endswith(_PAIRED) and os.path.dirname(path) in beside}  # noqa: PTH120
-    changed += sorted(paired.difference(changed))
+    # The digest of a pair is over both files of it: a header is read again where anything beside or below it changed.
+    touched = {parent for path in (*changed, *gone) for parent in _parents(path)}
+    headers = database.execute("SELECT path, kind FROM files WHERE kind IN ('nifti', 'metaimage')") if touched else ()
+    paired = {path for path, kind in headers if path in now and (kind == "metaimage" or path.lower().endswith(_PAIRED))}
+    changed += sorted(path for path in paired.difference(changed) if next(_parents(path)) in touched)
     marks = ", ".join("?" * len(_COLUMNS))
     with database:
         database.executemany("DELETE FROM files WHERE path = ?", [(path,) for path in gone])
@@ -212,6 +212,13 @@ def _update(folder: Path, now: dict[bytes, list[int]], database: sqlite3.Connect
         if gone or len(changed) < len(now):
             database.execute("DELETE FROM bases WHERE name NOT IN (SELECT base FROM files WHERE base IS NOT NULL)")
     return len(changed)
+
+
+def _parents(path: bytes) -> Iterator[bytes]:
+    """The folders that a file is in, from its own to that of the archive, which is empty."""
+    while path:
+        path = os.path.dirname(path)  # noqa: PTH120 - names of bytes
+        yield path
 
 
 def _open(cache: Path | None) -> sqlite3.Connection:

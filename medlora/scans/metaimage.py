@@ -130,8 +130,9 @@ def _understood(said: dict[str, str], path: Path, position: int) -> MetaImage:
     affine[:count, 3] = origin
     name = said["ElementDataFile"].removeprefix("./")
     data = path if name in ("LOCAL", "Local", "local") else path.parent / name
-    if data != path and (name == "LIST" or "%" in name or Path(name).name != name or "\\" in name):
-        raise ScanError(Issue(Code.LinkLeavesFolder, "ElementDataFile names no file beside the header"))
+    outside = data != path and not data.resolve().is_relative_to(path.parent.resolve())
+    if data != path and (name == "LIST" or "%" in name or "\\" in name or ".." in Path(name).parts or outside):
+        raise ScanError(Issue(Code.LinkLeavesFolder, "ElementDataFile names no file beside or below the header"))
     # MetaIO counts it from the start of the file (or, where it is -1, back from the end) in files of one piece, too
     skipped = int(said.get("HeaderSize", 0)) or (position if data == path else 0)
     if data == path and 0 < skipped < position:

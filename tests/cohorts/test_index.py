@@ -130,17 +130,19 @@ def test_no_damage_to_a_cache_goes_unnoticed(folder, tmp_path, seed):
     assert again.read == 25 and [h.to_dict() for h in again.headers()] == [h.to_dict() for h in fresh.headers()]
 
 
-@pytest.mark.parametrize("suffix", [".img", ".raw"])
-def test_the_image_of_a_pair_changes_its_header(tmp_path, suffix):
+@pytest.mark.parametrize("image", ["a.img", "b.raw", "raw/b.raw"])
+def test_the_image_of_a_pair_changes_its_header(tmp_path, image):
     root, cache = tmp_path / "archive", tmp_path / "cache"
     root.mkdir()
     voxels = np.arange(60, dtype="<i2").reshape(5, 4, 3)
     nibabel.save(nibabel.Nifti1Pair(voxels, np.eye(4)), root / "a.hdr")
-    said = "ObjectType = Image\nNDims = 3\nDimSize = 3 4 5\nElementType = MET_SHORT\nElementDataFile = b.raw\n"
-    (root / "b.mhd").write_text(said)
-    voxels.tofile(root / "b.raw")
+    said = "ObjectType = Image\nNDims = 3\nDimSize = 3 4 5\nElementType = MET_SHORT\nElementDataFile = "
+    for place in ("b.raw", "raw/b.raw"):  # a header's name says nothing
+        (root / place).parent.mkdir(exist_ok=True)
+        (root / f"{place.replace('/', '_')}.header").write_text(said + place + "\n")
+        voxels.tofile(root / place)
     index(root, cache).close()
-    changed = root / ("a.img" if suffix == ".img" else "b.raw")
+    changed = root / image
     changed.write_bytes(changed.read_bytes()[::-1])
     os.utime(changed, ns=(0, 0))
     again, fresh = index(root, cache), index(root)

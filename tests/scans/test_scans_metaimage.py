@@ -45,6 +45,7 @@ def test_voxels_and_affine_are_those_of_simpleitk(tmp_path, name, compressed, ki
 
 @pytest.mark.parametrize("changes", [
     {"ElementDataFile": "./a.raw"},
+    {"ElementDataFile": "raw/a.raw"},
     {"ElementType": "MET_INT"},
     {"ElementType": "MET_LONG"},
     {"ElementType": "MET_ULONG"},
@@ -52,8 +53,12 @@ def test_voxels_and_affine_are_those_of_simpleitk(tmp_path, name, compressed, ki
 def test_what_other_writers_put_into_a_header_is_read_as_simpleitk_reads_it(tmp_path, changes):
     sitk = pytest.importorskip("SimpleITK")
     (tmp_path / "a.mhd").write_text("Comment = of a phantom\n" + header(**changes))
-    (tmp_path / "a.raw").write_bytes(np.arange(60, dtype="<i4" if "ElementType" in changes else "<i2").tobytes())
-    (scan,) = scans.read(tmp_path)
+    voxels = tmp_path / changes.get("ElementDataFile", "a.raw")
+    voxels.parent.mkdir(exist_ok=True)
+    voxels.write_bytes(np.arange(60, dtype="<i4" if "ElementType" in changes else "<i2").tobytes())
+    found = scans.read(tmp_path)
+    assert found.excluded == []
+    (scan,) = found
     np.testing.assert_array_equal(scan.to_numpy("zyx"), sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.mhd"))))
     assert scan.array[4, 3, 2] == 59
 
@@ -101,6 +106,8 @@ def test_the_modality_of_the_header_is_taken(tmp_path):
         ({"TransformMatrix": "1 0 0 1 0 0 0 0 1"}, "DamagedHeader"),
         ({"ElementType": "MET_STRING"}, "UnknownPixelFormat"),
         ({"ElementDataFile": "../secret.raw"}, "LinkLeavesFolder"),
+        ({"ElementDataFile": "away/secret.raw"}, "LinkLeavesFolder"),
+        ({"ElementDataFile": "a/../a.raw"}, "LinkLeavesFolder"),
         ({"ElementDataFile": "LIST"}, "LinkLeavesFolder"),
         ({"ElementDataFile": "gone.raw"}, "NoPixelData"),
     ],
@@ -110,6 +117,7 @@ def test_what_cannot_be_taken_is_refused_by_name(tmp_path, changes, code):
     folder.mkdir()
     np.arange(60, dtype="<i2").tofile(folder / "a.raw")
     np.arange(60, dtype="<i2").tofile(tmp_path / "secret.raw")
+    (folder / "away").symlink_to(tmp_path)
     (folder / "a.mhd").write_text(header(**changes))
     with pytest.raises(MedloraError, match=code):
         scans.read(folder / "a.mhd")

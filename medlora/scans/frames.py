@@ -181,6 +181,9 @@ def _unassigned(item: pydicom.Dataset) -> Values:
 def _dose(header: Header) -> None:
     """RT Dose: offsets of the planes along the normal (PS3.3 C.8.8.3.2)."""
     values = header.values
+    for word in ("ImageOrientationPatient", "ImagePositionPatient"):
+        if word not in values:
+            raise UnreadableError(word)
     offsets = np.atleast_1d(np.asarray(values["GridFrameOffsetVector"], float))
     if len(offsets) != values["NumberOfFrames"]:
         raise ValueError

@@ -28,6 +28,8 @@ def load(path: Path) -> np.ndarray:
         with Image.open(path, formats=("PNG", "JPEG")) as image:
             if image.width * image.height > _MOST_PIXELS:
                 raise ScanError(Issue(Code.TooLarge, f"{image.width} × {image.height}"))
+            if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
+                raise ScanError(Issue(Code.UnknownPixelFormat, f"an animation of {image.n_frames} pictures"))
             is_jpeg = image.format == "JPEG"  # turning the image forgets it
             if _is_deep_colour(path):
                 pixels = _deep_colour(path, image)

@@ -217,6 +217,13 @@ def test_all_sixteen_bits_of_a_colour_png(tmp_path, channels):
     np.testing.assert_array_equal(np.atleast_3d(np.squeeze(scan.array)), expected.transpose(1, 0, 2))
 
 
+def test_an_animation_is_no_image(tmp_path):
+    first, second = (Image.fromarray(np.full((12, 16), grey, "u1")) for grey in (1, 2))
+    first.save(tmp_path / "a.png", save_all=True, append_images=[second])
+    with pytest.raises(MedloraError, match="UnknownPixelFormat.*2 pictures"):
+        scans.read(tmp_path)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(tmp_path, orientation):
     """EXIF 2.32, tag 0x0112: where the 0th row and the 0th column of what is stored lie in the scene."""

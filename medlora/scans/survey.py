@@ -370,7 +370,7 @@ def whitelisted(values: Values) -> Values:
     """
     header = {keyword: copy(values[keyword]) for keyword in (*ACQUISITION, "TransferSyntaxUID") if keyword in values}
     age = str(header.get("PatientAge", ""))
-    if age.endswith("Y") and age[:-1].isdigit() and int(age[:-1]) > 89:
+    if age.endswith("Y") and age[:-1].isdecimal() and int(age[:-1]) > 89:
         header["PatientAge"] = "090Y"
     return header
 

@@ -129,7 +129,9 @@ def _swapped(tag: int) -> int:
 
 
 def _spec(keyword: str, kind: str) -> _Spec:
-    return keyword, _number(kind.encode()[:2]), kind, _CACHES.setdefault(kind, {}), _CONVERTERS.get(kind, _texts)
+    # The character set needs a second look in every file: its store, which stays empty, is not that of code strings.
+    store = keyword if keyword == "SpecificCharacterSet" else kind
+    return keyword, _number(kind.encode()[:2]), kind, _CACHES.setdefault(store, {}), _CONVERTERS.get(kind, _texts)
 
 
 _KNOWN = {_swapped(tag): _spec(keyword, vr) for tag, (keyword, vr) in WANTED.items()}

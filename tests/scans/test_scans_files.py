@@ -220,7 +220,7 @@ def test_all_sixteen_bits_of_a_colour_png(tmp_path, channels):
 def test_an_animation_is_no_image(tmp_path):
     first, second = (Image.fromarray(np.full((12, 16), grey, "u1")) for grey in (1, 2))
     first.save(tmp_path / "a.png", save_all=True, append_images=[second])
-    with pytest.raises(MedloraError, match="UnknownPixelFormat.*2 pictures"):
+    with pytest.raises(MedloraError, match=r"UnknownPixelFormat.*2 pictures"):
         scans.read(tmp_path)
 
 

@@ -105,6 +105,22 @@ def test_names_in_other_character_sets(tmp_path, charset):
     assert walked == by_pydicom(path) and walked[0]["PatientName"] == charset[1]
 
 
+def test_a_code_string_that_reads_as_a_character_set_changes_no_names(tmp_path):
+    for k, part in enumerate(("ISO_IR 192", "CHEST")):
+        data = image(picture(), PatientID="Größe", SpecificCharacterSet="ISO_IR 192", BodyPartExamined=part)
+        path = save(data, tmp_path / f"{k}.dcm")
+        walked = walk(path, path.stat().st_size, path.read_bytes()[: 16 * 1024])
+        assert walked == by_pydicom(path) and walked[0]["PatientID"] == "Größe"
+
+
+def test_an_age_that_is_no_number_is_kept(tmp_path):
+    data = image(picture(), SpecificCharacterSet="ISO_IR 100", **PLACE)
+    data.add_new("PatientAge", "AS", "0²4Y")
+    save(data, tmp_path / "a.dcm")
+    (scan,) = scans.read(tmp_path)
+    assert scan.header["PatientAge"] == "0²4Y"
+
+
 @pytest.mark.parametrize("undefined", [False, True])
 @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1"])
 def test_sequences_are_passed_over(tmp_path, undefined, syntax):

@@ -29,7 +29,7 @@ from medlora.cohorts.patients import Patients, patients_of
 from medlora.cohorts.pixels import Pixels, may_show, read_pixels
 from medlora.cohorts.places import Place, Places, read_places
 from medlora.cohorts.rows import Rows, read_rows
-from medlora.cohorts.selection import UNSETTLED, Selection
+from medlora.cohorts.selection import UNSETTLED, Selection, choose_for
 from medlora.cohorts.source import sources_of
 from medlora.errors import MedloraError
 from medlora.progress import say, track
@@ -145,6 +145,7 @@ def build(
             [pixels[scan_id].small for scan_id in frame["scan_id"]],
         )
     left_out, paths_left_out = excluded.frames(archive)
+    info["unsettled"] = dict(Counter(reason for reason in left_out["reason"] if reason.startswith(UNSETTLED)))
     private = cohort_folder.Private(_linkage(scans, archive, patients), paths_left_out, salt)
     cohort = cls(frame, left_out, info, private)
     cohort._index = headers
@@ -162,19 +163,19 @@ def _folder(archive: str | os.PathLike[str]) -> Path:
     return archive
 
 
-def _survey(archive: Path, headers: Index, excluded: Excluded) -> tuple[list[ScanFiles], list[ScanFiles]]:
-    """The scans of an archive, sorted by scan_id and each once; and those that are copies of them."""
+def _survey(archive: Path, headers: Index, excluded: Excluded) -> tuple[list[ScanFiles], dict[str, str]]:
+    """The scans of an archive, sorted by scan_id and each once; and the files that are copies of theirs."""
     from medlora import scans as scans_room
 
     found = scans_room.survey(archive, headers=headers.headers())
     for item in (*headers.excluded, *found.excluded):
         excluded.add(item.scan_id or "", item.code.name, _sentence(item.code, item.reason), item.paths)
     unique: dict[str, ScanFiles] = {}
-    copies = []
+    copies: dict[str, str] = {}
     for scan in sorted(found.scans, key=lambda scan: (scan.scan_id, [str(path) for path in scan.paths])):
         if scan.scan_id in unique:
             excluded.add(scan.scan_id, "DuplicateScan", "a copy of another scan of the archive", scan.paths)
-            copies.append(scan)
+            copies |= {relative(path, archive): scan.scan_id for path in scan.paths}
         else:
             unique[scan.scan_id] = scan
     if not unique:
@@ -186,6 +187,11 @@ def _survey(archive: Path, headers: Index, excluded: Excluded) -> tuple[list[Sca
             + ", ".join(f"{code} ({n})" for code, n in codes.most_common(5)),
             "give the folder that holds the scans (DICOM, NIfTI, MetaImage, PNG or JPEG)",
         )
+    of_image = {uid: scan.scan_id for scan in unique.values() for uid in scan.identity.sop_uids}
+    doubles = {path for item in found.excluded if item.code.name == "DuplicateFile" for path in item.paths}
+    for header in headers.headers() if doubles else ():
+        if header.path in doubles and (scan_id := of_image.get(header.values.get("SOPInstanceUID", ""))):
+            copies[relative(header.path, archive)] = scan_id
     return list(unique.values()), copies
 
 
@@ -223,27 +229,19 @@ def _selected(
     scans: list[ScanFiles], select: str | None, joined: Join | None, excluded: Excluded
 ) -> tuple[list[ScanFiles], str | None]:
     """One scan of each study, by the user's rule or, where labels are of studies or patients, by the default one."""
-    if select is not None:
-        rule: Selection | None = Selection.parse(select)
-    elif joined is not None and joined.whole_study:
-        rule = Selection.default(scans)
-    else:
-        return scans, None
+    chosen, others, rule = choose_for(scans, joined, None if select is None else Selection.parse(select))
     if rule is None:
         return scans, None
-    chosen, others = rule.choose(scans)
     for scan, reason in others:
         excluded.add(scan.scan_id, "NotSelected", reason, scan.paths)
-    unsettled = Counter(reason for _, reason in others if reason.startswith(UNSETTLED))
     if not chosen:
         reasons = Counter(reason for _, reason in others)
+        meets = "can be chosen by" if any(reason.startswith(UNSETTLED) for reason in reasons) else "meets"
         raise MedloraError(
-            f"no scan meets the rule {str(rule)!r}: "
+            f"no scan {meets} the rule {str(rule)!r}: "
             + "; ".join(f"{reason} ({n})" for reason, n in reasons.most_common(3)),
             "give another rule with --select",
         )
-    for reason, count in unsettled.most_common():
-        say(f"{count} scans were left out, of studies where no one scan can be chosen: {reason}")
     if others:
         say(f"{len(chosen)} scans were selected by the rule {str(rule)!r}; {len(others)} others are in excluded.csv")
     return chosen, str(rule)

@@ -115,7 +115,11 @@ def _warnings(cohort: Cohort) -> list[str]:
 
 def _about_join(cohort: Cohort) -> list[str]:
     joined = cohort.info["join"]
-    return joined["messages"][1:] if joined else []
+    unsettled = cohort.info.get("unsettled", {})  # not in cohorts of older versions
+    return (joined["messages"][1:] if joined else []) + [
+        f"{_n(count, 'scan was', 'scans were')} left out, of studies where no one scan can be chosen: {reason}"
+        for reason, count in sorted(unsettled.items())
+    ]
 
 
 def _about_findings(cohort: Cohort) -> list[str]:

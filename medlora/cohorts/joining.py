@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from medlora.cohorts.headings import asked_key, key_columns
 from medlora.cohorts.identifiers import Matches, match_identifiers
 from medlora.cohorts.labels import LabelTable, is_missing
 from medlora.cohorts.paths import PathMatches, match_paths
+from medlora.cohorts.reconciling import reconcile
 from medlora.errors import MedloraError
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ class Join:
         of_others: rows whose accession number, or end of a path, is that of another patient's scan, as the table's
             patient column says.
         repaired: how an identifier had to be read → rows.
-        of_folders: whether a row names the folder of several scans.
+        contradicting: rows whose patient has scans elsewhere in the archive than where a path or UID leads.
+        contradicted: whether that is so of most rows, and of looser keys than those.
+        of_folders: scan_ids of each folder of several scans that rows name.
         groups: rows of the same identifier (more than one).
         better: a key further down in the order that would have matched more rows.
     """
@@ -62,7 +64,9 @@ class Join:
     copies: dict[str, list[int]] = field(default_factory=dict)
     of_others: list[int] = field(default_factory=list)
     repaired: dict[str, list[int]] = field(default_factory=dict)
-    of_folders: bool = False
+    contradicting: list[int] = field(default_factory=list)
+    contradicted: bool = False
+    of_folders: list[list[str]] = field(default_factory=list)
     groups: list[list[int]] = field(default_factory=list)
     better: Join | None = None
 
@@ -73,8 +77,8 @@ class Join:
 
     @property
     def whole_study(self) -> bool:
-        """Whether a row is about a study, a patient or a folder of scans, not one scan."""
-        return self.key not in ONE_SCAN or self.of_folders
+        """Whether a row is about a study or patient, not one scan."""
+        return self.key not in ONE_SCAN
 
     def messages(self) -> list[str]:
         """One sentence each: what matched, what did not, what had to be repaired."""
@@ -95,6 +99,11 @@ class Join:
             lines.append(
                 f"{_rows(self.of_others)} would have matched a scan of another patient than the table says, which was "
                 f"not taken: {_named(self.of_others)}, column {self.column!r}"
+            )
+        if self.contradicting:
+            lines.append(
+                f"{_rows(self.contradicting)} matched a scan of another patient of the archive than the table says, "
+                f"which was believed: {_named(self.contradicting)}, column {self.column!r}"
             )
         lines += [
             f"{_rows(rows)} matched with {how}; the first is row {rows[0]}, column {self.column!r}"
@@ -131,7 +140,7 @@ def join(
     left_out: Iterable[str | Path],
     archive: Path,
     key: str | None = None,
-    copies: Sequence[ScanFiles] = (),
+    copies: Mapping[str, str] | None = None,
 ) -> Join:
     """Join by the first key that matches anything: file path, SOP, series or study UID, accession number, patient.
 
@@ -141,7 +150,7 @@ def join(
         left_out: files of the archive that are part of no scan.
         archive: its root.
         key: a kind of key, a heading, or ``kind=heading``, to take no other.
-        copies: scans left out as copies of one of ``scans``, whose scan_id they have.
+        copies: paths (relative to the archive) of files left out as copies of one of a scan → its scan_id.
 
     Raises:
         MedloraError: there is no key, or it matches nothing.
@@ -154,15 +163,24 @@ def join(
             "add a column 'file' (path in the archive), 'series_uid', 'study_uid', 'accession_number' or "
             "'patient_id', or name it with --key, e.g. --key patient=COLUMN",
         )
-    tried = [_join_by(kind, column, table, scans, left_out, archive, copies) for kind, column in columns.items()]
+    tried = [_join_by(kind, column, table, scans, left_out, archive, copies or {}) for kind, column in columns.items()]
     for joined in tried:
+        if joined.contradicted and not key:
+            raise MedloraError(
+                f"{table.path.name}: by {NAMES[joined.key]} (column {joined.column!r}) most rows lead to scans of "
+                f"other patients of the archive than the column {columns['patient']!r} names, e.g. row "
+                f"{joined.contradicting[0]}; it is not known which of the two is right",
+                f"say it: --key {joined.key}, or --key patient",
+            )
         if joined.scans:
             best = max(tried, key=lambda other: other.matched)
-            joined.better = best if best.matched > joined.matched else None
+            joined.better = best if best.matched > joined.matched and not joined.contradicting else None
             return joined
+    met = max(len(joined.left_out) for joined in tried)
     raise MedloraError(
         f"none of the {len(table.frame)} rows of {table.path.name} matched one of the {len(scans)} scans; compared: "
         + "; ".join(f"column {joined.column!r} as {NAMES[joined.key]}" for joined in tried)
+        + (f"; {met} rows are about files that were left out" if met else "")
         + f". The first row is row {table.frame.index[0]}",
         "check that the table belongs to this archive, or name the right column with --key",
     )
@@ -175,7 +193,7 @@ def _join_by(
     scans: Sequence[ScanFiles],
     left_out: Iterable[str | Path],
     archive: Path,
-    copies: Sequence[ScanFiles],
+    copies: Mapping[str, str],
 ) -> Join:
     rows_of: dict[str, list[int]] = defaultdict(list)
     result = Join(kind, column, len(table.frame))
@@ -187,6 +205,7 @@ def _join_by(
             rows_of[value].append(row)
     scans_of: dict[str, list[str]] = defaultdict(list)  # archive's identifier → scan_ids
     found: PathMatches | Matches
+    loose: set[str] = set(rows_of)  # what may mean another patient's scans, too
     if kind == "file":
         for scan in scans:
             for path in scan.paths:
@@ -194,96 +213,105 @@ def _join_by(
         outside = [relative(path, archive) for path in left_out]
         found = match_paths(rows_of, [*scans_of, *outside], archive, table.path.parent)
         meant = dict(found.to)
-        result.copies = _of_copies(rows_of, meant, copies, archive)
+        loose = found.folders.union(*found.repaired.values())
     else:
         for scan in scans:
             for name in identifiers(scan, kind):
                 scans_of[name].append(scan.scan_id)
         found = match_identifiers(rows_of, scans_of)
         meant = {value: [name] for value, name in found.to.items()}
-    others = _of_others(rows_of, meant, scans_of, table, scans) if kind == "accession" else set()
+    _take(result, rows_of, meant, scans_of)
     if kind == "file":
-        read = {value: meant[value] for values in found.repaired.values() for value in values}
-        others = _of_others(rows_of, read, scans_of, table, scans, elsewhere=True)
-    by_target: dict[tuple[tuple[str, ...], ...], list[int]] = defaultdict(list)
-    for value, rows in rows_of.items():
-        targets = meant.get(value, [])
-        scan_ids = sorted({scan_id for name in targets for scan_id in scans_of.get(name, [])})
-        result.of_folders |= kind == "file" and len(targets) > 1 and len(scan_ids) > 1
-        for row in rows:
-            of_row = [scan_id for scan_id in scan_ids if (row, scan_id) not in others]
-            for scan_id in of_row:
-                result.scans.setdefault(scan_id, []).append(row)
-            if len(of_row) < len(scan_ids):
-                result.of_others.append(row)
-            if not of_row:
-                (result.left_out if targets and not scan_ids else result.unmatched).append(row)
-            if targets:
-                by_target[tuple(sorted(targets)), tuple(of_row)].append(row)
-    for scan_id in result.copies.keys() - result.scans.keys():  # the table names the copy alone
-        result.scans[scan_id] = result.copies.pop(scan_id)
-        result.left_out = [row for row in result.left_out if row not in result.scans[scan_id]]
+        _take_copies(result, rows_of, meant, copies)
+        result.of_folders = _of_folders(result, rows_of, found.folders)  # type: ignore[union-attr]
+    if kind != "patient":
+        _hold_against_patients(result, {row for value in loose for row in rows_of[value]}, table, scans)
     for value in found.ambiguous:
         result.ambiguous.extend(rows_of[value])
     result.repaired = {
         how: sorted(row for value in values for row in rows_of[value]) for how, values in found.repaired.items()
     }
-    result.groups = sorted(sorted(rows) for rows in by_target.values() if len(rows) > 1)
     for rows in (result.unmatched, result.ambiguous, result.left_out, result.of_others, *result.scans.values()):
         rows.sort()
     return result
 
 
-def _of_copies(
+def _take(
+    result: Join,
     rows_of: Mapping[str, list[int]],
-    meant: Mapping[str, list[str]],
-    copies: Iterable[ScanFiles],
-    archive: Path,
-) -> dict[str, list[int]]:
-    """scan_id → rows about files that are copies of the scan's."""
-    copied = {relative(path, archive): scan.scan_id for scan in copies for path in scan.paths}
-    found: dict[str, list[int]] = defaultdict(list)
+    meant: Mapping[str, Sequence[str]],
+    scans_of: Mapping[str, Sequence[str]],
+) -> None:
+    """The rows to the scans that their values mean."""
+    by_target: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for value, rows in rows_of.items():
+        targets = meant.get(value, [])
+        scan_ids = sorted({scan_id for name in targets for scan_id in scans_of.get(name, [])})
+        for scan_id in scan_ids:
+            result.scans.setdefault(scan_id, []).extend(rows)
+        if not scan_ids:
+            (result.left_out if targets else result.unmatched).extend(rows)
+        if targets:
+            by_target[tuple(sorted(targets))] += rows
+    result.groups = sorted(sorted(rows) for rows in by_target.values() if len(rows) > 1)
+
+
+def _take_copies(
+    result: Join, rows_of: Mapping[str, list[int]], meant: Mapping[str, Sequence[str]], copies: Mapping[str, str]
+) -> None:
+    """The rows about copies of files: to the scan itself, where no other row is about it."""
     for value, names in meant.items():
-        for scan_id in dict.fromkeys(copied[name] for name in names if name in copied):
-            found[scan_id] += rows_of[value]
-    return dict(found)
+        for scan_id in dict.fromkeys(copies[name] for name in names if name in copies):
+            if not set(rows_of[value]) <= set(result.scans.get(scan_id, ())):  # as where a folder holds both
+                result.copies.setdefault(scan_id, []).extend(rows_of[value])
+    for scan_id in sorted(result.copies.keys() - result.scans.keys()):
+        result.scans[scan_id] = result.copies.pop(scan_id)
+        result.left_out = [row for row in result.left_out if row not in result.scans[scan_id]]
 
 
-def _of_others(
-    rows_of: Mapping[str, list[int]],
-    meant: Mapping[str, list[str]],
-    scans_of: Mapping[str, list[str]],
-    table: LabelTable,
-    scans: Sequence[ScanFiles],
-    elsewhere: bool = False,
-) -> set[tuple[int, str]]:
-    """Pairs of row and scan whose patients differ: hospitals number their accessions, and files, each for itself.
+def _of_folders(result: Join, rows_of: Mapping[str, list[int]], folders: Iterable[str]) -> list[list[str]]:
+    """For each folder that rows name, its scans, where they are several; without those that a row names themselves."""
+    of_folder = {row for value in folders for row in rows_of[value]}
+    named = {scan_id for scan_id, rows in result.scans.items() if not set(rows) <= of_folder}
+    found = []
+    for value in sorted(folders):
+        own = set(rows_of[value])
+        scan_ids = [scan_id for scan_id in sorted(result.scans) if own & set(result.scans[scan_id])]
+        if len(scan_ids) > 1:
+            found.append([scan_id for scan_id in scan_ids if scan_id not in named])
+    return found
 
-    Nothing where the table's patients are not mostly the archive's, since de-identification may have renamed one side.
 
-    Args:
-        rows_of: table's value → rows.
-        meant: table's value → what it means in the archive.
-        scans_of: archive's name → scan_ids.
-        table: the labels.
-        scans: those of the archive.
-        elsewhere: those alone whose patient has other scans in the archive, however many they are.
+def _hold_against_patients(result: Join, loose: set[int], table: LabelTable, scans: Sequence[ScanFiles]) -> None:
+    """Take no scan of another patient than the table says: hospitals number accessions, and files, each for itself.
+
+    A row that leads to a scan of its patient gives up the others. One that leads to others' alone gives them up where
+    more rows agree than do not; else de-identification may have renamed one side, unless its patient is elsewhere in
+    the archive. A path written out, and a UID, are believed.
     """
-    column = key_columns(table).get("patient")
-    if column is None:
-        return set()
-    patient_of = {scan.scan_id: next(iter(identifiers(scan, "patient")), "") for scan in scans}
-    cells = {row: cell for row in table.frame.index if not is_missing(cell := table.cell(row, column))}
-    known = match_identifiers(cells.values(), filter(None, patient_of.values())).to
-    same, others = 0, set()
-    for value, names in meant.items():
-        for row, scan_id in itertools.product(rows_of[value], (s for name in names for s in scans_of.get(name, ()))):
-            if row in cells and patient_of[scan_id]:
-                if known.get(cells[row]) == patient_of[scan_id]:
-                    same += 1
-                elif not elsewhere or cells[row] in known:
-                    others.add((row, scan_id))
-    return others if elsewhere or same > len(others) else set()
+    named: dict[int, list[str]] = defaultdict(list)
+    for scan_id, rows in result.scans.items():
+        for row in rows:
+            named[row].append(scan_id)
+    found = reconcile(named, table, key_columns(table).get("patient"), scans)
+    dropped = set(found.beside)
+    against = found.against & loose if result.key in ("file", "accession") else set()
+    if len(found.agree) > len(against):
+        dropped |= {(row, scan_id) for row in against for scan_id in named[row]}
+        against = set()
+    result.contradicting = sorted(found.elsewhere - {row for row, _ in dropped})
+    result.contradicted = len(found.elsewhere & against) > len(found.agree)
+    if result.key in ("accession", "study"):
+        several = {row for row, count in found.patients.items() if count > 1}
+        result.ambiguous.extend(several)
+        result.unmatched.extend(several)
+        result.scans = {s: [row for row in rows if row not in several] for s, rows in result.scans.items()}
+    result.scans = {s: [row for row in rows if (row, s) not in dropped] for s, rows in result.scans.items()}
+    result.scans = {scan_id: rows for scan_id, rows in result.scans.items() if rows}
+    result.of_others = sorted({row for row, _ in dropped})
+    still = {row for rows in result.scans.values() for row in rows}
+    result.unmatched += [row for row in result.of_others if row not in still]
+    result.of_folders = [[s for s in scan_ids if s in result.scans] for scan_ids in result.of_folders]
 
 
 def identifiers(scan: ScanFiles, kind: str) -> list[str]:

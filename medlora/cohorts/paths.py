@@ -19,11 +19,13 @@ class PathMatches:
 
     Attributes:
         to: table's path → files, relative to the archive; several where the table names a folder.
+        folders: those of the table's paths that name a folder.
         repaired: how a path had to be read → the table's paths so read.
         ambiguous: the table's paths that may mean several files, or share one with another.
     """
 
     to: dict[str, list[str]] = field(default_factory=dict)
+    folders: set[str] = field(default_factory=set)
     repaired: dict[str, list[str]] = field(default_factory=dict)
     ambiguous: set[str] = field(default_factory=set)
 
@@ -57,6 +59,7 @@ def match_paths(values: Iterable[str], files: Iterable[str], archive: Path, besi
                 found.to[value] = [exact[place]]
             elif place in folders:
                 found.to[value] = folders[place]
+                found.folders.add(value)
             if value in found.to:
                 del left[value]
                 break

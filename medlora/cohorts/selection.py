@@ -11,6 +11,8 @@ A rule is a few words, each ``field=value``, all of which a scan must meet::
     ``axial``, ``coronal`` or ``sagittal``: within 30° of it, by Image Orientation (Patient).
 ``view``
     ``frontal`` (PA, AP, or not known), ``lateral``, or the View Position itself.
+``side``
+    ``L`` or ``R``, by Image Laterality or else Laterality.
 ``kernel``
     ``sharp``, ``soft``, or the Convolution Kernel itself.
 ``thickness``
@@ -38,14 +40,13 @@ import numpy as np
 from medlora.errors import MedloraError
 
 if TYPE_CHECKING:
+    from medlora.cohorts.joining import Join
     from medlora.scans import ScanFiles
 
 RADIOGRAPHS = frozenset({"DX", "CR"})
 DEFAULTS = {"CT": "plane=axial", "DX": "view=frontal", "CR": "view=frontal"}
 """What is asked for, beside the modality, where the user gives no rule."""
 
-SIDES = ("ImageLaterality", "Laterality")
-PARTS = ("ViewPosition", "BodyPartExamined")
 UNSETTLED = "the scans of the study differ in "
 """How the reason begins why no scan of a study was taken."""
 
@@ -135,15 +136,19 @@ class Selection:
     def _unsettled(self, best: ScanFiles, rest: Sequence[ScanFiles]) -> str:
         """What ``rest`` has in another way than ``best`` though a label cannot be about both alike; empty if nothing.
 
-        Sides are never a matter of rank; the views and body parts of radiographs are where rank tells nothing else.
+        Sides, and body parts of radiographs, are never a matter of rank; of views, where it tells the scans apart no
+        other way.
         """
         peers = [scan for scan in rest if self._rank(scan)[:-1] == self._rank(best)[:-1] and len(scan.paths) == 1]
-        for name, others in (*((name, rest) for name in SIDES), *((name, peers) for name in PARTS)):
+        flat = [scan for scan in rest if len(scan.paths) == 1] if len(best.paths) == 1 else []
+        sides = {_side(scan) for scan in (best, *rest)} - {""}
+        near = {_side(scan) for scan in (best, *peers)}
+        if len(sides) > 1 or ("" in near and len(near) > 1):
+            return _differ("side", near | sides, min(sides))
+        for name, others in (("ViewPosition", peers), ("BodyPartExamined", flat)):
             values = {str(scan.header.get(name, "")).upper() for scan in (best, *others)} - {""}
-            values &= {"L", "R"} if name in SIDES else values
             if len({_LIKE.get(value, value) for value in values}) > 1:
-                said = sorted(values)
-                return f"{UNSETTLED}{name} ({', '.join(said)}), and the rule does not say which, e.g. {name}={said[0]}"
+                return _differ(name, values, min(values))
         return ""
 
     def misses(self, scan: ScanFiles) -> str | None:
@@ -167,6 +172,41 @@ class Selection:
             thickness,
             scan.scan_id,
         )
+
+
+def _differ(name: str, values: set[str], example: str) -> str:
+    said = ", ".join(value or "not given" for value in sorted(values))
+    return f"{UNSETTLED}{name} ({said}), and the rule does not say which, e.g. {name}={example}"
+
+
+def choose_for(
+    scans: Sequence[ScanFiles], joined: Join | None, rule: Selection | None
+) -> tuple[list[ScanFiles], list[tuple[ScanFiles, str]], Selection | None]:
+    """One scan of each study, where rows are about studies, patients or folders, or a rule was given.
+
+    Args:
+        scans: of any number of studies.
+        joined: what rows are about.
+        rule: the user's, which is for all scans; else the default one, for those that a row has several of.
+
+    Returns:
+        The chosen, the others with the reason, and the rule; None where nothing was to be chosen.
+    """
+    if joined is not None and rule is None and not joined.whole_study and joined.of_folders:
+        folders = [set(scan_ids) for scan_ids in joined.of_folders]
+        among = set().union(*folders)
+        rule = Selection.default([scan for scan in scans if scan.scan_id in among])
+        if rule is not None:
+            parts = [rule.choose([scan for scan in scans if scan.scan_id in folder]) for folder in folders]
+            taken = {scan.scan_id for chosen, _ in parts for scan in chosen}
+            reasons = {scan.scan_id: (scan, why) for _, rest in parts for scan, why in rest}
+            kept = [scan for scan in scans if scan.scan_id not in among or scan.scan_id in taken]
+            return kept, [other for scan_id, other in sorted(reasons.items()) if scan_id not in taken], rule
+    elif rule is not None or (joined is not None and joined.whole_study):
+        rule = rule or Selection.default(scans)
+        if rule is not None:
+            return *rule.choose(scans), rule
+    return list(scans), [], None
 
 
 def by_study(scans: Sequence[ScanFiles]) -> dict[tuple[str, str], list[ScanFiles]]:
@@ -214,6 +254,11 @@ def _meets_view(scan: ScanFiles, value: str) -> str | None:
     return None if is_lateral else f"the view is {position or ('frontal' if is_frontal else 'not given')}"
 
 
+def _meets_side(scan: ScanFiles, value: str) -> str | None:
+    side = _side(scan)
+    return None if side == value.upper() else f"the side is {side or 'not given'}"
+
+
 def _meets_kernel(scan: ScanFiles, value: str) -> str | None:
     written = "\\".join(map(str, _list(scan.header.get("ConvolutionKernel"))))
     if value.casefold() not in ("sharp", "soft"):
@@ -252,6 +297,7 @@ _MEETS = {
     "modality": _meets_modality,
     "plane": _meets_plane,
     "view": _meets_view,
+    "side": _meets_side,
     "kernel": _meets_kernel,
     "thickness": _meets_thickness,
 }
@@ -274,6 +320,8 @@ def kernel_kind(kernel: str) -> str | None:
 def _check(name: str, value: str) -> None:
     if name == "plane" and value.casefold() not in PLANES:
         raise MedloraError(f"--select: the plane {value!r} is not known", f"use {', '.join(PLANES)}")
+    if name == "side" and value.upper() not in ("L", "R"):
+        raise MedloraError(f"--select: the side {value!r} is not known", "use L or R")
     if name == "thickness" and value.casefold() not in ("thin", "thick") and not _THICKNESS.match(value):
         raise MedloraError(f"--select: the thickness {value!r} is not known", "use thin, thick, 1.5 or <=1.5")
     if name in _MEETS:
@@ -305,6 +353,12 @@ def _normal(scan: ScanFiles) -> np.ndarray | None:
     planes = planes_of(header)  # those of other scans may be in the file, too
     directions = next((plane for plane in planes if plane.frame == middle[1]), planes[0]).directions
     return None if directions is None else np.asarray(directions[2])
+
+
+def _side(scan: ScanFiles) -> str:
+    """L or R; empty where neither is said, or both are."""
+    side = str(scan.header.get("ImageLaterality") or scan.header.get("Laterality") or "").upper()
+    return side if side in ("L", "R") else ""
 
 
 def _length(value: Any) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from medlora.cohorts.joining import join
 from medlora.cohorts.labels import read_labels
 from medlora.cohorts.places import Place, located, read_places
-from medlora.cohorts.selection import Selection
+from medlora.cohorts.selection import Selection, choose_for
 from medlora.errors import MedloraError
 
 if TYPE_CHECKING:
@@ -68,11 +68,9 @@ def read_asked(
     archive = Path(os.path.commonpath([folder.absolute() for folder in folders]))
     left_out = [file for item in survey.excluded for file in item.paths]
     joined = join(table, survey.scans, left_out, archive)
-    chosen = {scan.scan_id for scan in survey.scans}
-    if joined.whole_study:
-        selection = Selection.parse(rule) if rule else Selection.default(survey.scans)
-        if selection is not None:
-            chosen = {scan.scan_id for scan in selection.choose(survey.scans)[0]}
+    several = joined.whole_study or joined.of_folders
+    taken, _, _ = choose_for(survey.scans, joined, Selection.parse(rule) if rule and several else None)
+    chosen = {scan.scan_id for scan in taken}
     of_scan: dict[str, list[Place]] = {}
     for scan_id, rows in joined.scans.items():
         if scan_id not in chosen:

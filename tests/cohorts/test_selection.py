@@ -226,27 +226,34 @@ def paired(root, views, **tags):
     return root
 
 
-def test_left_or_right_is_never_chosen_by_chance(tmp_path, capsys):
-    from medlora import progress
-
+def test_left_or_right_is_never_chosen_by_chance(tmp_path):
     root = paired(tmp_path / "a", [(side, view) for side in "LR" for view in ("CC", "MLO")], Modality="MG")
     table = write_csv(tmp_path / "labels.csv", [("patient", "label"), *((f"P{p}", "ab"[p % 2]) for p in range(4))])
-    with pytest.raises(MedloraError, match=r"differ in ImageLaterality \(L, R\), and the rule does not say which"):
+    with pytest.raises(MedloraError, match=r"can be chosen by .* differ in side \(L, R\), and the rule does not say"):
         Cohort.from_archive(root, table, fractions=None)
     with pytest.raises(MedloraError, match=r"differ in ViewPosition \(CC, MLO\)"):
         Cohort.from_archive(root, table, fractions=None, select="ImageLaterality=L")
-    chosen = Cohort.from_archive(root, table, fractions=None, select="ImageLaterality=L ViewPosition=MLO").table
+    chosen = Cohort.from_archive(root, table, fractions=None, select="side=l ViewPosition=MLO").table
     assert set(chosen["ImageLaterality"]) == {"L"} and set(chosen["ViewPosition"]) == {"MLO"} and len(chosen) == 4
-    # One study alone is left out, and said, and the others are taken.
-    paired(tmp_path / "one", [("L", "AP")])
-    write_dicom(
-        tmp_path / "one" / "R.dcm", noise(99), "R", "P0", StudyInstanceUID=uid("s", 0), ImageLaterality="R",
-        ViewPosition="PA",
-    )  # fmt: skip
-    progress.quiet(False)
-    cohort = Cohort.from_archive(tmp_path / "one", table, fractions=None)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"ImageLaterality": "R", "ViewPosition": "PA"},  # not by rank, either
+        {"Laterality": "R"},
+        {"Laterality": None},
+        {"ImageLaterality": "L", "BodyPartExamined": "HAND", "ViewPosition": "PA"},
+    ],
+)
+def test_one_study_of_two_sides_or_parts_is_left_out_and_said(tmp_path, tags):
+    table = write_csv(tmp_path / "labels.csv", [("patient", "label"), *((f"P{p}", "ab"[p % 2]) for p in range(4))])
+    root = paired(tmp_path / "one", [("L", "AP")], BodyPartExamined="FOOT")
+    tags = {"ViewPosition": "AP", "BodyPartExamined": "FOOT"} | tags
+    write_dicom(root / "other.dcm", noise(99), "other", "P0", StudyInstanceUID=uid("s", 0), **tags)
+    cohort = Cohort.from_archive(root, table, fractions=None)
     assert len(cohort) == 3 and cohort.excluded["code"].tolist() == ["NotSelected"] * 2
-    assert "2 scans were left out, of studies where no one scan can be chosen" in capsys.readouterr().err
+    assert any(line.startswith("2 scans were left out, of studies where no one scan") for line in cohort.warnings)
 
 
 def test_views_of_one_kind_and_unpaired_parts_are_chosen_among(tmp_path):

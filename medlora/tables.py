@@ -116,12 +116,30 @@ def _delimiter(text: str) -> str:
     return best
 
 
+def _is_strict(lines: list[str], delimiter: str) -> bool:
+    """Whether the quotation marks of a record are closed before a delimiter or the end (RFC 4180, 2.5)."""
+    try:
+        return bool(list(csv.reader(lines, delimiter=delimiter, strict=True)))
+    except csv.Error:
+        return False
+
+
 def _frame(path: Path, text: str, delimiter: str) -> pd.DataFrame:
     rows: list[list[str]] = []
     numbers: list[int] = []
     heading: list[str] | None = None
+    lines = list(io.StringIO(text, newline=""))
+    reader = csv.reader(lines, delimiter=delimiter)
+    begins = 0
     try:
-        for number, record in enumerate(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), 1):
+        for number, record in enumerate(reader, 1):
+            if reader.line_num > begins + 1 and not _is_strict(lines[begins : reader.line_num], delimiter):
+                raise MedloraError(
+                    f"{path.name} row {number}: a quotation mark is not closed, so the row seems to go on for "
+                    f"{reader.line_num - begins} lines",
+                    'remove the mark, or double those within a cell (")',
+                )
+            begins = reader.line_num
             cells = [cell.strip().strip("\ufeff\u200b") for cell in record]
             if not any(cells):
                 continue

@@ -19,6 +19,7 @@ from medlora.cohorts.assembling import cases_of, pictures, table_of
 from medlora.cohorts.copies import Copies, read_copies, same_images
 from medlora.cohorts.findings import with_findings
 from medlora.cohorts.formats import recognise
+from medlora.cohorts.headings import unused_splits
 from medlora.cohorts.index import Index, index_again
 from medlora.cohorts.joining import NAMES, Join, identifiers, join, relative
 from medlora.cohorts.labelling import FINDING
@@ -76,7 +77,7 @@ def build(
     headers = index_again(archive, known, workers)
     scans, copied = _survey(archive, headers, excluded)
     if source is not None and table is None:
-        table = source.read(scans, archive)
+        table = source.read(scans, archive, excluded.paths)
         places = read_places(table, coordinates)
     if table is not None and table.format != "CSV":
         say(f"the labels were read as {table.format}: {len(table.frame)} rows")
@@ -103,7 +104,7 @@ def build(
     scans, rule = _selected(scans, select, joined, excluded)
     if joined is not None and places is not None:
         _one_scan_each(scans, rows, joined, places)
-    patients = patients_of(scans, rows.patient)
+    patients = patients_of(scans, rows.patient, None if joined is None else joined.scans)
     scans, pixels = _read_all(scans, rows, excluded, places, workers)
     frame = table_of(scans, rows, patients, pixels, table)
 
@@ -130,6 +131,7 @@ def build(
             look.met for found in pixels.values() for look in found.places if look.met is not None
         ),
         "split": None,
+        "unused_split": None if table is None or split_column else unused_splits(table),
     }
     if rows.findings:
         found = marks.uncertain_in(case.marks for case in cases_of(scans, rows))
@@ -362,6 +364,10 @@ def _with_splits(cohort: Cohort, rows: Rows, seed: int, fractions: Sequence[floa
                 "fill the column in for every labelled row, or leave --split-column out",
             )
         cohort.info["split"] = {"by": "column"}
+    elif asked := cohort.info["asked"]["split_column"]:
+        raise MedloraError(
+            f"the column {asked!r} (--split-column) gives no case a split", "fill it in, or leave it out"
+        )
     elif rows.cases and fractions is not None:
         if rows.findings:
             _told(cohort, fractions[0] > 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -114,12 +115,16 @@ def _warnings(cohort: Cohort) -> list[str]:
 
 
 def _about_join(cohort: Cohort) -> list[str]:
-    joined = cohort.info["join"]
+    joined, unused = cohort.info["join"], cohort.info.get("unused_split")
     unsettled = cohort.info.get("unsettled", {})  # not in cohorts of older versions
-    return (joined["messages"][1:] if joined else []) + [
-        f"{_n(count, 'scan was', 'scans were')} left out, of studies where no one scan can be chosen: {reason}"
-        for reason, count in sorted(unsettled.items())
-    ]
+    return (
+        (joined["messages"][1:] if joined else [])
+        + [
+            f"{_n(count, 'scan was', 'scans were')} left out, of studies where no one scan can be chosen: {reason}"
+            for reason, count in sorted(unsettled.items())
+        ]
+        + ([f"the splits of the column {unused!r} were not used; --split-column takes them"] if unused else [])
+    )
 
 
 def _about_findings(cohort: Cohort) -> list[str]:
@@ -161,7 +166,17 @@ def _about_patients(cohort: Cohort) -> list[str]:
             f"{_n(info['disagree'], 'patient of the table has', 'patients of the table have')} scans under several "
             "DICOM Patient IDs; the Patient ID was followed"
         )
-    if info.get("together"):  # not in cohorts of older versions
+    if info.get("tied"):  # these not in cohorts of older versions
+        lines.append(
+            f"{_n(info['tied'], 'patient of the table has', 'patients of the table have')} scans under several DICOM "
+            "Patient IDs, and counts as one patient: the table was followed"
+        )
+    if info.get("strangers"):
+        lines.append(
+            f"{_n(info['strangers'], 'DICOM Patient ID has', 'DICOM Patient IDs have')} scans of people of other names "
+            "or of both sexes, as where two hospitals number alike; each counts as one patient"
+        )
+    if info.get("together"):
         lines.append(
             f"{_n(info['together'], 'DICOM Patient ID has', 'DICOM Patient IDs have')} scans of several patients of "
             "the table, and counts as one patient; if it is a placeholder, empty it in the files"
@@ -183,7 +198,7 @@ def _folded(label: str) -> str:
     try:
         return repr(float(label))
     except ValueError:
-        return " ".join(label.casefold().split())
+        return " ".join(unicodedata.normalize("NFKC", label).casefold().split())
 
 
 def _about_sites(cohort: Cohort) -> list[str]:

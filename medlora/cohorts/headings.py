@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from medlora.cohorts.labels import LabelTable, plain
+import re
+
+from medlora.cohorts.labels import LabelTable, is_missing, plain
+from medlora.cohorts.splits import split_name
 from medlora.errors import MedloraError
 
 KEYS: dict[str, tuple[str, ...]] = {
     "file": (
         "file", "path", "filename", "filepath", "image", "imagepath", "imagefile", "imageindex", "imagename", "imageid",
         "dicom", "dicompath", "dicomfile", "dcm", "dcmpath", "nifti", "niftipath", "ファイル", "ファイル名",
+        "participantid",  # of BIDS, whose folders are named so
     ),
     "sop": ("sopinstanceuid", "sopuid", "instanceuid", "imageuid"),
     "series": ("seriesinstanceuid", "seriesuid", "series"),
     "study": ("studyinstanceuid", "studyuid", "study"),
     "accession": ("accessionnumber", "accession", "accessionno", "accno", "accnum", "acc", "検査番号", "受付番号"),
     "patient": (
-        "patientid", "patient", "patientnumber", "patid", "pid", "subjectid", "subject", "mrn", "患者id",
-        "患者番号",
+        "patientid", "patient", "patientnumber", "patid", "pid", "subjectid", "subject", "participantid", "mrn",
+        "患者id", "患者番号",
     ),
 }  # fmt: skip
 """Headings (in lower case, letters and digits only) by kind of key, in the order in which keys are tried."""
@@ -26,7 +30,13 @@ LABELS = (
     "label", "labels", "class", "diagnosis", "finding", "findings", "findinglabels", "target", "category", "診断",
     "ラベル",
 )  # fmt: skip
+NO_LABELS = ("name", "date", "birth", "氏名", "名前", "生年月日", "日付")
+"""Words in headings of what says who a patient is: such a column is never taken for the labels by itself."""
+
 SPLITS = ("split", "fold", "set", "subset", "partition")
+
+
+_DATA = re.compile(r"\.(dcm|dicom|nii|nii\.gz|mh[ad]|png|jpe?g)$|^[\d.,/-]+$", re.IGNORECASE)
 
 
 def key_columns(table: LabelTable) -> dict[str, str]:
@@ -85,7 +95,7 @@ def label_column(table: LabelTable, taken: set[str]) -> str:
     """
     found = [heading for heading in table.frame.columns if plain(heading) in LABELS and heading not in taken]
     rest = [heading for heading in table.frame.columns if heading not in taken]
-    if len(found) != 1 and len(rest) == 1:
+    if len(found) != 1 and len(rest) == 1 and not any(word in plain(rest[0]) for word in NO_LABELS):
         found = rest
     if len(found) != 1:
         raise MedloraError(
@@ -94,6 +104,20 @@ def label_column(table: LabelTable, taken: set[str]) -> str:
             "; several, separated by commas, are findings that can occur together",
         )
     return found[0]
+
+
+def unused_splits(table: LabelTable) -> str | None:
+    """A column that holds nothing but names of splits, or None."""
+    column = _first(table, SPLITS)
+    if column is None:
+        return None
+    cells = {cell for cell in table.frame[column] if not is_missing(cell)}
+    return column if len(cells) > 1 and all(split_name(cell) for cell in cells) else None
+
+
+def has_no_heading(table: LabelTable) -> bool:
+    """Whether the first row looks like those below it: it names a file, or holds a number or a date."""
+    return any(_DATA.search(heading) for heading in table.frame.columns)
 
 
 def _first(table: LabelTable, names: tuple[str, ...]) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medlora.cohorts.headings import asked_key, key_columns
+from medlora.cohorts.headings import asked_key, has_no_heading, key_columns
 from medlora.cohorts.identifiers import Matches, match_identifiers
 from medlora.cohorts.labels import LabelTable, is_missing
 from medlora.cohorts.paths import PathMatches, match_paths
@@ -156,6 +156,11 @@ def join(
         MedloraError: there is no key, or it matches nothing.
     """
     columns = dict([asked_key(table, key)]) if key else key_columns(table)
+    if not columns and has_no_heading(table):
+        raise MedloraError(
+            f"{table.path.name} seems to have no headings: its first row holds a file, a number or a date",
+            "add a first row that names the columns, e.g. file,label",
+        )
     if not columns:
         raise MedloraError(
             f"{table.path.name} has no column that tells which scan a row is about; its columns are: "
@@ -177,10 +182,12 @@ def join(
             joined.better = best if best.matched > joined.matched and not joined.contradicting else None
             return joined
     met = max(len(joined.left_out) for joined in tried)
+    doubtful = max(len(joined.ambiguous) for joined in tried)
     raise MedloraError(
         f"none of the {len(table.frame)} rows of {table.path.name} matched one of the {len(scans)} scans; compared: "
         + "; ".join(f"column {joined.column!r} as {NAMES[joined.key]}" for joined in tried)
         + (f"; {met} rows are about files that were left out" if met else "")
+        + (f"; {doubtful} rows may mean several scans, or scans of several patients" if doubtful else "")
         + f". The first row is row {table.frame.index[0]}",
         "check that the table belongs to this archive, or name the right column with --key",
     )

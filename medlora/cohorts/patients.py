@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,30 +35,41 @@ class Patients:
     info: dict[str, Any] = field(default_factory=dict)
 
 
-def patients_of(scans: Sequence[ScanFiles], table: Mapping[str, str]) -> Patients:
+def patients_of(
+    scans: Sequence[ScanFiles], table: Mapping[str, str], rows: Mapping[str, Sequence[int]] | None = None
+) -> Patients:
     """The patient of each scan: DICOM's Patient ID unless it is empty or a placeholder, else the table's.
 
-    A placeholder is a word such as "anonymous", or the one Patient ID of all scans where the table knows several.
+    A placeholder is a word such as "anonymous", or the one Patient ID of all scans where the table knows several. Where
+    the table's patients have several Patient IDs each, as where there is one per image, its patients are followed.
+    Where neither says the patient, the scans that one row is about are one.
 
     Args:
         scans: the scans.
         table: scan_id → cell of the table's patient column.
+        rows: scan_id → rows of the table about it.
     """
     found = Patients()
     given = {scan.scan_id: (scan.identity.patient_id or "").strip() for scan in scans}
     no_names = {name for name in given.values() if is_placeholder(name)}
+    if any(name.isdecimal() for name in given.values() if name not in no_names):
+        no_names = {name for name in no_names if not name.isdecimal()}  # 000 is the first of a numbering
     cells = {table[scan_id] for scan_id in given if scan_id in table}  # others' scans may have been left out
     if len(set(given.values())) == 1 and len(cells) > 1:
         no_names |= set(given.values())  # one Patient ID for all, whom the table tells apart
-    for scan in scans:
-        dicom = given[scan.scan_id]
-        cell = table.get(scan.scan_id, "")
-        if dicom and dicom not in no_names:
-            found.key[scan.scan_id], found.origin[scan.scan_id] = dicom, "dicom"
+    told, together = _disagreements({s: name for s, name in given.items() if name and name not in no_names}, table)
+    tied = {scan_id for scan_id, name in given.items() if name in told} if not together else set()
+    by_row = _by_row([scan_id for scan_id in given if is_missing(table.get(scan_id, ""))], rows or {})
+    for scan_id, dicom in given.items():
+        cell = table.get(scan_id, "")
+        if dicom and dicom not in no_names and scan_id not in tied:
+            found.key[scan_id], found.origin[scan_id] = dicom, "dicom"
         elif not is_missing(cell):
-            found.key[scan.scan_id], found.origin[scan.scan_id] = cell, "table"
+            found.key[scan_id], found.origin[scan_id] = cell, "table"
+        elif scan_id in by_row:
+            found.key[scan_id], found.origin[scan_id] = f"row {by_row[scan_id]}", "table"
         else:
-            found.key[scan.scan_id], found.origin[scan.scan_id] = f"scan {scan.scan_id}", "none"
+            found.key[scan_id], found.origin[scan_id] = f"scan {scan_id}", "none"
     alike: dict[str, set[str]] = defaultdict(set)
     for key in found.key.values():
         alike[without_damage(key).casefold()].add(key)
@@ -66,25 +78,55 @@ def patients_of(scans: Sequence[ScanFiles], table: Mapping[str, str]) -> Patient
         "placeholders": sum(bool(name) and name in no_names for name in given.values()),
         "alike": sum(len(keys) for keys in alike.values() if len(keys) > 1),
         "shortened": sum(is_shortened(key) for key in tables),
+        "disagree": 0 if tied else len({table[scan_id] for scan_id, name in given.items() if name in told}),
+        "tied": len({table[scan_id] for scan_id in tied}),
+        "together": together,
+        "strangers": _strangers(scans, found),
     }
-    found.info["disagree"], found.info["together"] = _disagreements(scans, found, table)
     return found
+
+
+_MOST_OF_A_ROW = 50  # a row about more scans is about a class or a site
+
+
+def _by_row(scan_ids: Sequence[str], rows: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """scan_id → the row that it shares with others."""
+    shared: dict[int, list[str]] = defaultdict(list)
+    for scan_id in scan_ids:
+        if len(rows.get(scan_id, ())) == 1:
+            shared[rows[scan_id][0]].append(scan_id)
+    return {s: row for row, members in shared.items() if 1 < len(members) <= _MOST_OF_A_ROW for s in members}
+
+
+def _disagreements(given: Mapping[str, str], table: Mapping[str, str]) -> tuple[set[str], int]:
+    """The Patient IDs of the table's patients that have several, and how many Patient IDs are of several of the table's
+    patients."""
+    by_cell: dict[str, set[str]] = defaultdict(set)
+    by_id: dict[str, set[str]] = defaultdict(set)
+    for scan_id, name in given.items():
+        cell = table.get(scan_id, "")
+        if not (is_missing(cell) or is_shortened(cell) or is_placeholder(cell)):
+            by_cell[cell].add(name)
+            by_id[name].add(without_damage(cell).casefold())
+    several = {name for names in by_cell.values() if len(names) > 1 for name in names}
+    return several, sum(len(cells) > 1 for cells in by_id.values())
+
+
+def _strangers(scans: Sequence[ScanFiles], found: Patients) -> int:
+    """How many Patient IDs are of people whose names have no part in common, or of both sexes."""
+    names: dict[str, list[set[str]]] = defaultdict(list)
+    sexes: dict[str, set[str]] = defaultdict(set)
+    for scan in scans:
+        if found.origin[scan.scan_id] == "dicom":
+            parts = {plain(part) for part in re.split(r"[\^\s=,]+", scan.identity.patient_name or "")} - {""}
+            if parts and not is_placeholder("".join(sorted(parts))):
+                names[found.key[scan.scan_id]].append(parts)
+            sexes[found.key[scan.scan_id]].add(str(scan.header.get("PatientSex", "")).upper())
+    apart = {key for key, heard in names.items() if any(not heard[0] & other for other in heard)}
+    return len(apart | {key for key, said in sexes.items() if {"M", "F"} <= said})
 
 
 def is_placeholder(name: str) -> bool:
     """Whether a Patient ID is a word for nobody, or nothing but zeros; an empty one is none."""
     word = plain(name)
     return bool(name) and (word.replace("patient", "") in PLACEHOLDERS or set(word) == {"0"})
-
-
-def _disagreements(scans: Sequence[ScanFiles], found: Patients, table: Mapping[str, str]) -> tuple[int, int]:
-    """How many of the table's patients have scans under several Patient IDs, and how many Patient IDs have scans of
-    several of the table's patients."""
-    by_cell: dict[str, set[str]] = defaultdict(set)
-    by_key: dict[str, set[str]] = defaultdict(set)
-    for scan in scans:
-        cell = table.get(scan.scan_id, "")
-        if found.origin[scan.scan_id] == "dicom" and not is_missing(cell) and not is_shortened(cell):
-            by_cell[cell].add(found.key[scan.scan_id])
-            by_key[found.key[scan.scan_id]].add(without_damage(cell).casefold())
-    return sum(len(keys) > 1 for keys in by_cell.values()), sum(len(cells) > 1 for cells in by_key.values())

@@ -52,7 +52,11 @@ UNSETTLED = "the scans of the study differ in "
 
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 FRONTAL, LATERAL = frozenset({"PA", "AP", "AP AXIAL", "PA AXIAL"}), frozenset({"LL", "RL", "LATERAL", "LAT"})
-_LIKE = dict.fromkeys(FRONTAL, "frontal") | dict.fromkeys(LATERAL, "lateral")
+_LIKE = {
+    **dict.fromkeys(FRONTAL, "frontal"), **dict.fromkeys(LATERAL, "lateral"),
+    **dict.fromkeys(("CHEST", "THORAX", "LUNG", "LUNGS"), "chest"),
+}  # fmt: skip
+"""Views and body parts that mean the same for a choice."""
 
 # Kernels as the makers write them. Siemens: letter(s), a number (40 medium, from 50 on sharp), e.g. B30f, Bl57d, Br40.
 # Canon/Toshiba: FC and a number (30 to 39 and 80 to 89 bone, 50 to 59 lung; FC01 to FC29 body and brain).
@@ -192,15 +196,19 @@ def choose_for(
     Returns:
         The chosen, the others with the reason, and the rule; None where nothing was to be chosen.
     """
-    if joined is not None and rule is None and not joined.whole_study and joined.of_folders:
+    if joined is not None and not joined.whole_study and joined.of_folders:
         folders = [set(scan_ids) for scan_ids in joined.of_folders]
         among = set().union(*folders)
-        rule = Selection.default([scan for scan in scans if scan.scan_id in among])
+        others = [scan for scan in scans if scan.scan_id not in among]
+        if rule is not None:
+            folders.append({scan.scan_id for scan in others})
+        rule = rule or Selection.default([scan for scan in scans if scan.scan_id in among])
         if rule is not None:
             parts = [rule.choose([scan for scan in scans if scan.scan_id in folder]) for folder in folders]
+            looked = among if len(parts) == len(joined.of_folders) else {scan.scan_id for scan in scans}
             taken = {scan.scan_id for chosen, _ in parts for scan in chosen}
             reasons = {scan.scan_id: (scan, why) for _, rest in parts for scan, why in rest}
-            kept = [scan for scan in scans if scan.scan_id not in among or scan.scan_id in taken]
+            kept = [scan for scan in scans if scan.scan_id not in looked or scan.scan_id in taken]
             return kept, [other for scan_id, other in sorted(reasons.items()) if scan_id not in taken], rule
     elif rule is not None or (joined is not None and joined.whole_study):
         rule = rule or Selection.default(scans)

@@ -112,3 +112,13 @@ def test_label_column_is_told_or_asked_for(tmp_path):
     with pytest.raises(MedloraError, match=r"which column .* is not clear"):
         headings.label_column(read_labels(path), {"file"})
     assert headings.label_column(read_labels(path), {"file", "a"}) == "b"
+
+
+@pytest.mark.parametrize("closed", ["", 'x.dcm,"ok"\n'])
+def test_an_unclosed_quotation_mark_swallows_no_rows(tmp_path, closed):
+    path = tmp_path / "labels.csv"
+    path.write_text('file,remark\n1.dcm,fine\n2.dcm,"see note\n3.dcm,fine\n' + closed)
+    with pytest.raises(MedloraError, match=r"labels\.csv row 3: a quotation mark is not closed"):
+        read_labels(path)
+    path.write_text('file,remark\n1.dcm,6" tube\n2.dcm,"two lines,\nwith commas, and a ""word"""\n3.dcm,fine\n')
+    assert read_labels(path).frame["remark"].tolist() == ['6" tube', 'two lines,\nwith commas, and a "word"', "fine"]

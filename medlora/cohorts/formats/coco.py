@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 _TOLERANCE = 1.0  # pixels that a box may reach beyond its image
 
 
-def read(path: Path, files: Sequence[Path], scans: Sequence[ScanFiles], archive: Path) -> LabelTable:
+def read(
+    path: Path, files: Sequence[Path], scans: Sequence[ScanFiles], archive: Path, left_out: Sequence[Path] = ()
+) -> LabelTable:
     """The table of one file of boxes: a row each.
 
     Raises:
@@ -40,7 +42,7 @@ def read(path: Path, files: Sequence[Path], scans: Sequence[ScanFiles], archive:
         categories = {category["id"]: str(category["name"]) for category in known["categories"]}
         boxes = known["annotations"]
         names = {image["file_name"] for image in images.values()}
-        where = _where(names, scans, archive, path.parent)
+        where = _where(names, scans, archive, path.parent, left_out)
         checked: set[str] = set()
         records = []
         for number, box in enumerate(boxes, 1):
@@ -59,15 +61,16 @@ def read(path: Path, files: Sequence[Path], scans: Sequence[ScanFiles], archive:
 
 
 def _where(
-    names: set[str], scans: Sequence[ScanFiles], archive: Path, beside: Path
+    names: set[str], scans: Sequence[ScanFiles], archive: Path, beside: Path, left_out: Sequence[Path]
 ) -> dict[str, tuple[ScanFiles, int, str]]:
     """``file_name`` → the scan, the index of the slice in it (-1 where the file holds several), its path."""
     from medlora.cohorts.joining import relative
 
     there = {relative(path, archive): (scan, index) for scan in scans for index, path in enumerate(scan.paths)}
+    outside = [relative(path, archive) for path in left_out]
     found = {}
-    for name, files in match_paths(names, there, archive, beside).to.items():
-        if len(files) == 1:
+    for name, files in match_paths(names, [*there, *outside], archive, beside).to.items():
+        if len(files) == 1 and files[0] in there:
             scan, index = there[files[0]]
             slices = [k for k, (file, _) in enumerate(scan.planes) if file == index]
             many = len(slices) > 1 or scan.kind in ("nifti", "metaimage")

@@ -48,7 +48,9 @@ class Read:
     malignancy: int
 
 
-def read(path: Path, files: Sequence[Path], scans: Sequence[ScanFiles], archive: Path) -> LabelTable:
+def read(
+    path: Path, files: Sequence[Path], scans: Sequence[ScanFiles], archive: Path, left_out: Sequence[Path] = ()
+) -> LabelTable:
     """The table of some files of reads: a row for each nodule.
 
     A file about a series that is not in the archive gives one row without a place, which then matches no scan.

@@ -30,7 +30,7 @@ _READERS: dict[str, Callable[[Path, Sequence[Path]], LabelTable]] = {
     "DICOM SEG": segmentation.read,
     "DICOM RTSTRUCT": rtstruct.read,
 }
-_OF_SCANS: dict[str, Callable[[Path, Sequence[Path], Sequence[ScanFiles], Path], LabelTable]] = {
+_OF_SCANS: dict[str, Callable[[Path, Sequence[Path], Sequence[ScanFiles], Path, Sequence[Path]], LabelTable]] = {
     "LIDC-IDRI": lidc.read,
     "COCO": coco.read,
 }
@@ -56,18 +56,21 @@ class LabelSource:
         """Whether the table can be made only once the scans are known."""
         return self.format in _OF_SCANS
 
-    def read(self, scans: Sequence[ScanFiles] = (), archive: Path | None = None) -> LabelTable:
+    def read(
+        self, scans: Sequence[ScanFiles] = (), archive: Path | None = None, left_out: Sequence[Path] = ()
+    ) -> LabelTable:
         """The table.
 
         Args:
             scans: those of the archive, for formats that need them.
             archive: its root.
+            left_out: its files that are part of no scan, which a name may mean as well.
 
         Raises:
             MedloraError: the files are damaged, or do not follow their format.
         """
         if self.format in _OF_SCANS:
-            return _OF_SCANS[self.format](self.path, self.files, scans, archive or Path())
+            return _OF_SCANS[self.format](self.path, self.files, scans, archive or Path(), left_out)
         if self.format in _READERS:
             return _READERS[self.format](self.path, self.files)
         return luna16.complete(read_labels(self.path))

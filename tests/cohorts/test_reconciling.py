@@ -1,0 +1,171 @@
+"""Rows and scans whose patients differ, or whose patient is not said: labels of others, and splits through patients."""
+
+from __future__ import annotations
+
+import nibabel
+import numpy as np
+import pytest
+from archives import noise, uid, write_csv, write_dicom
+
+from medlora.cohorts import Cohort
+from medlora.errors import MedloraError
+
+
+def cohort_of(tmp_path, *rows, fractions=None, **options):
+    return Cohort.from_archive(
+        tmp_path / "archive", write_csv(tmp_path / "labels.csv", rows), fractions=fractions, **options
+    )
+
+
+def labels(cohort):
+    """Path in the archive → label."""
+    paths = cohort._private.linkage.drop_duplicates("scan_id").set_index("scan_id")["path"]
+    return {paths[row.scan_id]: row.label for row in cohort.table.itertuples()}
+
+
+def site(root, name, patients, **tags):
+    """Scans whose accession numbers are counted from 100."""
+    for n, patient in enumerate(patients):
+        where = root / "archive" / name / f"{n}.dcm"
+        write_dicom(where, noise(ord(name) * 100 + n), f"{name}{n}", patient, AccessionNumber=str(100 + n), **tags)
+
+
+@pytest.mark.parametrize("shared", [3, 6])
+def test_accession_numbers_of_two_hospitals(tmp_path, shared):
+    site(tmp_path, "a", [f"A{n}" for n in range(6)])
+    site(tmp_path, "b", [f"B{n}" for n in range(shared)])
+    rows = [(str(100 + n), f"A{n}", "xy"[n % 2]) for n in range(6)]
+    cohort = cohort_of(tmp_path, ("accession", "patient", "label"), *rows)
+    assert labels(cohort) == {f"a/{n}.dcm": "xy"[n % 2] for n in range(6)}
+    assert any(f"{shared} rows would have matched a scan of another patient" in line for line in cohort.warnings)
+    # Nothing tells the hospitals apart: a number of both is of neither.
+    rows = [row[::2] for row in rows]
+    if shared == 6:
+        with pytest.raises(MedloraError, match="6 rows may mean several scans, or scans of several patients"):
+            cohort_of(tmp_path, ("accession", "label"), *rows)
+    else:
+        cohort = cohort_of(tmp_path, ("accession", "label"), *rows)
+        assert labels(cohort) == {f"a/{n}.dcm": "xy"[n % 2] for n in range(3, 6)}
+
+
+@pytest.mark.parametrize("values", ["{}", "elsewhere/{}"])
+def test_folders_numbered_in_another_order_than_the_table(tmp_path, values):
+    for n in range(8):
+        write_dicom(tmp_path / "archive" / f"{n + 1}" / "x.dcm", noise(n), str(n), f"PAT{n * 3 % 8}")
+    rows = [(f"PAT{n}", values.format(n + 1), "ab"[n % 2]) for n in range(8)]
+    heading = ("patient_id", "image", "label")
+    if values != "{}":  # by the end of the path
+        rows = [(patient, f"{image}/x.dcm", label) for patient, image, label in rows]
+    with pytest.raises(
+        MedloraError, match=r"(?s)most rows lead to scans of other patients .* --key file, or --key patient"
+    ):
+        cohort_of(tmp_path, heading, *rows)
+    by_patient = labels(cohort_of(tmp_path, heading, *rows, key="patient"))
+    assert by_patient == {f"{n + 1}/x.dcm": "ab"[n * 3 % 8 % 2] for n in range(8)}
+    cohort = cohort_of(tmp_path, heading, *rows, key="file")
+    assert labels(cohort) == {f"{n + 1}/x.dcm": "ab"[n % 2] for n in range(8)}
+    assert any("matched a scan of another patient of the archive than the table says" in w for w in cohort.warnings)
+
+
+def test_a_path_written_out_is_believed_against_its_patient_and_that_is_said(tmp_path):
+    for n in range(6):
+        write_dicom(tmp_path / "archive" / f"{n}.dcm", noise(n), str(n), f"PAT{n}")
+    rows = [(f"{n}.dcm", f"PAT{(n + 1) % 6}", "ab"[n % 2]) for n in range(6)]  # a column sorted by itself
+    cohort = cohort_of(tmp_path, ("file", "patient", "label"), *rows)
+    assert len(cohort) == 6
+    assert any(line.startswith("6 rows matched a scan of another patient") for line in cohort.warnings)
+
+
+def test_a_folder_is_chosen_from_by_its_own_row_alone(tmp_path):
+    root = tmp_path / "archive"
+    for n in range(4):
+        for view in ("PA", "LL"):
+            tags = {"ViewPosition": view, "StudyInstanceUID": uid("study", n)}
+            write_dicom(root / f"P{n}" / f"{view}.dcm", noise(n * 2 + (view == "PA")), f"{n}{view}", f"P{n}", **tags)
+    files = [(f"P{n}/{view}.dcm", "ab"[n % 2]) for n in range(3) for view in ("PA", "LL")]
+    cohort = cohort_of(tmp_path, ("file", "label"), *files, ("P3", "b"))
+    assert set(labels(cohort)) == {*dict(files), "P3/PA.dcm"}
+    # A row for each of two folders of one study takes a scan of each.
+    for path in list(root.rglob("*.dcm")):
+        path.rename(path.parent / f"{path.stem}.old")
+    folders = []
+    for n in range(4):
+        for view in ("PA", "LL"):
+            (root / f"P{n}" / view).mkdir()
+            (root / f"P{n}" / f"{view}.old").rename(root / f"P{n}" / view / "0.dcm")
+            folders.append((f"P{n}/{view}", "ab"[n % 2]))
+    write_dicom(root / "P0" / "PA" / "1.dcm", noise(99), "extra", "P0", StudyInstanceUID=uid("study", 0))
+    assert len(cohort_of(tmp_path, ("file", "label"), *folders)) == 8
+
+
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_rows_about_a_copied_dicom_file_are_about_its_scan(tmp_path, name):
+    root = tmp_path / "archive"
+    for n in range(4):
+        path = write_dicom(root / "first" / f"{n}.dcm", noise(n), str(n), f"P{n}")
+        (root / "second").mkdir(exist_ok=True)
+        (root / "second" / path.name).write_bytes(path.read_bytes())
+    rows = [(f"{name}/{n}.dcm", "ab"[n % 2]) for n in range(4)]
+    assert len(cohort_of(tmp_path, ("file", "label"), *rows)) == 4
+    others = [(f"second/{n}.dcm", "ba"[n % 2]) for n in range(4)]
+    both = cohort_of(tmp_path, ("file", "label"), *(row for row in rows if name == "first"), *others)
+    assert len(both) == 4 and any("images occur with different labels" in w for w in both.warnings) is (name == "first")
+
+
+def test_the_first_of_a_numbering_from_000_is_somebody(tmp_path):
+    for n in range(12):
+        write_dicom(tmp_path / "archive" / f"{n}.dcm", noise(n), str(n), f"{n // 3:03}")
+    cohort = cohort_of(tmp_path, ("file", "label"), *((f"{n}.dcm", "ab"[n % 2]) for n in range(12)))
+    assert cohort.table["patient"].nunique() == 4 and cohort.warnings == []
+
+
+def test_scans_of_a_row_without_a_patient_are_one(tmp_path):
+    """As of BIDS, where a row is about a subject's folder."""
+    rng = np.random.default_rng(0)
+    for n in range(6):
+        for name in ("ses-1/t1.nii.gz", "ses-2/t1.nii.gz"):
+            path = tmp_path / "archive" / f"sub-{n}" / name
+            path.parent.mkdir(parents=True)
+            nibabel.save(nibabel.Nifti1Image(rng.integers(0, 99, (20, 20, 3)).astype("i2"), np.eye(4)), path)
+    rows = [(f"sub-{n}", "ab"[n % 2]) for n in range(6)]
+    cohort = cohort_of(tmp_path, ("participant_id", "label"), *rows, modality="MR", fractions=(0.4, 0.3, 0.3))
+    assert len(cohort) == 12 and cohort.table["patient"].nunique() == 6
+    assert cohort.table.groupby("patient")["split"].nunique().max() == 1
+
+
+def test_a_patient_id_for_each_image_gives_way_to_the_tables_patients(tmp_path):
+    """As of CBIS-DDSM, whose Patient IDs name view and side, too."""
+    for n in range(12):
+        write_dicom(tmp_path / "archive" / f"{n}.dcm", noise(n), str(n), f"P_{n // 2}_{'LR'[n % 2]}_CC")
+    rows = [(f"{n}.dcm", f"P_{n // 2}", "ab"[n // 2 % 2]) for n in range(12)]
+    cohort = cohort_of(tmp_path, ("file", "patient", "label"), *rows, fractions=(0.4, 0.3, 0.3))
+    assert cohort.table["patient"].nunique() == 6
+    assert cohort.table.groupby("patient")["split"].nunique().max() == 1
+    assert any("counts as one patient: the table was followed" in line for line in cohort.warnings)
+
+
+def test_people_of_other_names_under_one_patient_id_are_said(tmp_path):
+    for n, (patient, name) in enumerate([("1", "Doe^Jane"), ("1", "DOE^JANE^M"), ("2", "Roe^A"), ("2", "Poe^B")]):
+        write_dicom(tmp_path / "archive" / f"{n}.dcm", noise(n), str(n), patient, PatientName=name)
+    cohort = cohort_of(tmp_path, ("file", "label"), *((f"{n}.dcm", "ab"[n % 2]) for n in range(4)))
+    assert [line for line in cohort.warnings if "other names" in line] == [
+        "1 DICOM Patient ID has scans of people of other names or of both sexes, as where two hospitals number alike; "
+        "each counts as one patient"
+    ]
+
+
+def test_splits_and_headings_that_mean_something_else(tmp_path):
+    for n in range(12):
+        write_dicom(tmp_path / "archive" / f"{n}.dcm", noise(n), str(n), f"P{n}")
+    rows = [(f"{n}.dcm", "ab"[n % 2], ("train", "test", "val")[n % 3]) for n in range(12)]
+    cohort = cohort_of(tmp_path, ("file", "label", "split"), *rows)
+    assert "the splits of the column 'split' were not used; --split-column takes them" in cohort.warnings
+    with pytest.raises(MedloraError, match=r"the column 'split' .* gives no case a split"):
+        cohort_of(tmp_path, ("file", "label", "split"), *((*row[:2], "") for row in rows), split_column="split")
+    with pytest.raises(MedloraError, match=r"which column of labels\.csv holds the labels is not clear"):
+        cohort_of(tmp_path, ("file", "Patient's Name"), *((f"{n}.dcm", f"DOE^{n % 2}") for n in range(12)))
+    with pytest.raises(MedloraError, match="no headings") as caught:
+        cohort_of(tmp_path, *((f"{n}.dcm", "DOE^JOHN", "a") for n in range(12)))
+    assert "DOE" not in str(caught.value)
+    spelled = cohort_of(tmp_path, ("file", "label"), *((f"{n}.dcm", ["e\u0301", "\u00e9"][n % 2]) for n in range(12)))
+    assert any("differ only in writing" in line for line in spelled.errors)

@@ -60,8 +60,10 @@ def match_identifiers(values: Iterable[str], known: Iterable[str]) -> Matches:
             found.to[value] = value
     folded = _by(archive, str.casefold)
     digits = [name for name in archive if name.isdecimal()]
-    _take(found, "leading zeros or a trailing .0 disregarded", values, lambda v: stripped.get(without_damage(v), []))
-    _take(found, "upper and lower case disregarded", values, lambda v: folded.get(v.casefold(), []))
+    _take(
+        found, "with leading zeros or a trailing .0 disregarded", values, lambda v: stripped.get(without_damage(v), [])
+    )
+    _take(found, "with upper and lower case disregarded", values, lambda v: folded.get(v.casefold(), []))
     _take(
         found,
         "the leading digits of a shortened number",

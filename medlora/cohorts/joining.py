@@ -106,7 +106,7 @@ class Join:
                 f"which was believed: {_named(self.contradicting)}, column {self.column!r}"
             )
         lines += [
-            f"{_rows(rows)} matched with {how}; the first is row {rows[0]}, column {self.column!r}"
+            f"{_rows(rows)} matched {how}; the first is row {rows[0]}, column {self.column!r}"
             for how, rows in self.repaired.items()
         ]
         if self.better is not None:

@@ -35,8 +35,8 @@ def match_paths(values: Iterable[str], files: Iterable[str], archive: Path, besi
 
     In this order, each over what is left: relative to the archive, or to the table's folder, or absolute; a folder
     of the archive, for all files below it; the end of one file's path, or a path that ends in one file's path; the same
-    without a file's extension; the same without regard to upper and lower case. Either slash is understood. Apart
-    from the first two a match is only taken when neither side has a second candidate.
+    without a file's extension; the same without regard to upper and lower case; the end of a folder's path. Either
+    slash is understood. Apart from the first two a match is only taken when neither side has a second candidate.
 
     Args:
         values: the table's paths.
@@ -66,10 +66,16 @@ def match_paths(values: Iterable[str], files: Iterable[str], archive: Path, besi
     for how, whole, fold in (
         ("by the end of the path", True, False),
         ("without the file's extension", False, False),
-        ("upper and lower case disregarded", True, True),
-        ("upper and lower case and the file's extension disregarded", False, True),
+        ("with upper and lower case disregarded", True, True),
+        ("with upper and lower case and the file's extension disregarded", False, True),
     ):
         _by_ending(found, how, left, exact, whole, fold)
+    of_folders = PathMatches()
+    _by_ending(of_folders, "by the end of a folder's path", left, {name: name for name in folders}, True, False)
+    found.to |= {value: folders[folder] for value, (folder,) in of_folders.to.items()}
+    found.folders |= of_folders.to.keys()
+    found.repaired |= of_folders.repaired
+    found.ambiguous |= of_folders.ambiguous
     return found
 
 

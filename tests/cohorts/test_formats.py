@@ -21,7 +21,8 @@ from annotated import (
     write_seg,
     write_slicer,
 )
-from archives import write_csv
+from archives import noise, write_csv
+from PIL import Image
 
 from medlora.cohorts import Cohort
 from medlora.cohorts.formats import recognise
@@ -212,3 +213,22 @@ def test_measures_by_known_shapes():
     mask[1, 4, 2:7] = True
     centre, diameter = filled(mask, np.diag([2.5, 0.5, 0.7, 1.0]))
     assert centre == pytest.approx([2.5, 2.0, 2.8]) and diameter == pytest.approx(5 * 0.7)
+
+
+def test_a_box_of_an_unreadable_image_is_put_on_no_other(tmp_path):
+    root = tmp_path / "archive"
+    names = {0: ("one", "two"), 1: ("one",), 2: ("two",)}  # img0.png is in both folders, and empty in one
+    for n, folders in names.items():
+        for folder in folders:
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            pixels = (noise(n + 10 * len(folder) + (folder == "two"), (40, 50)) >> 4).astype("u1")
+            Image.fromarray(pixels).save(root / folder / f"img{n}.png")
+    (root / "two" / "img0.png").write_bytes(b"")
+    boxes = {
+        "images": [{"id": n, "file_name": f"img{n}.png", "width": 50, "height": 40} for n in names],
+        "annotations": [{"id": n, "image_id": n, "category_id": 1, "bbox": [5, 5, 9, 9]} for n in names],
+        "categories": [{"id": 1, "name": "mass"}],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    cohort = Cohort.from_archive(root, tmp_path / "boxes.json", fractions=None)
+    assert len(cohort) == 2 and any("its value may mean several" in line for line in cohort.warnings)

@@ -74,6 +74,9 @@ FILES = ["p1/a.dcm", "p1/b.dcm", "p2/a.dcm", "p2/c.png", "p3/s1/1.dcm", "p3/s1/2
         ("p4/U\u0308 x.DCM", ["p4/Ü x.DCM"]),  # decomposed, as macOS writes names
         ("p3/s1", ["p3/s1/1.dcm", "p3/s1/2.dcm"]),
         ("p3", ["p3/s1/1.dcm", "p3/s1/2.dcm"]),
+        ("D:\\export\\p3\\s1\\", ["p3/s1/1.dcm", "p3/s1/2.dcm"]),
+        ("/elsewhere/p4", ["p4/Ü x.DCM"]),
+        ("p9/s1", None),  # another patient's folder
         ("a.dcm", None),  # two of them
         ("p9/b.dcm", None),  # another patient's folder
         ("c.dcm", None),  # another format

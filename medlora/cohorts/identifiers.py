@@ -66,7 +66,7 @@ def match_identifiers(values: Iterable[str], known: Iterable[str]) -> Matches:
     _take(found, "with upper and lower case disregarded", values, lambda v: folded.get(v.casefold(), []))
     _take(
         found,
-        "the leading digits of a shortened number",
+        "by the leading digits of a shortened number",
         {value for value in values if is_shortened(value)},
         lambda value: [name for name in digits if _shows(value, name)],
     )

@@ -46,6 +46,7 @@ class MetaImage:
         data: the file that holds the voxels.
         start: where they begin in it, in bytes; -1: they are its end.
         placed: whether the header says where the image lies.
+        sized: whether it says the size of a voxel.
     """
 
     shape: tuple[int, int, int]
@@ -57,6 +58,7 @@ class MetaImage:
     data: Path
     start: int
     placed: bool
+    sized: bool
 
     @property
     def bytes(self) -> int:
@@ -147,6 +149,7 @@ def _understood(said: dict[str, str], path: Path, position: int) -> MetaImage:
         data,
         skipped,
         any(key in said for key in ("Offset", "Origin", "Position")),
+        any(key in said for key in ("ElementSpacing", "ElementSize")),
     )
     _fits(found)
     return found

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from medlora.scans.codes import Code, Issue
-from medlora.scans.elements import ULTRASOUND_VOLUME
+from medlora.scans.elements import CAPTURES, ULTRASOUND_VOLUME
 from medlora.scans.geometry import Array
-from medlora.scans.header import Header
+from medlora.scans.header import Header, Values
 from medlora.scans.plane import Plane, Refused, Volume, frame_count, grouped, is_localizer, listed, planes_of
 from medlora.scans.volumes import volumes_of
 
@@ -21,6 +21,8 @@ SLICES = {
     "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4",
     "1.2.840.10008.5.1.4.1.1.128", "1.2.840.10008.5.1.4.1.1.128.1", "1.2.840.10008.5.1.4.1.1.130",
 }  # fmt: skip
+# What Image Type calls a projection of the slices (PS3.3 C.8.13.3.1.1), which may lie among them.
+_PROJECTED = ("PROJECTION IMAGE", "MIP", "MINIP")
 # The number of times of a run, the element that tells one time from another, and what they are called (PS3.3 C.8.3.1,
 # C.8.9.1).
 _NUMBERS_OF_TIMES = (
@@ -34,7 +36,7 @@ def assemble(headers: Sequence[Header], acquired: int = 0, numbered_through: boo
 
     Args:
         headers: of the images that share a Series Instance UID, no two of one file or one SOP Instance UID.
-        acquired: how many images there are of the acquisition in all series of the study.
+        acquired: how many images, copies not counted, there are of the acquisition in all series of the study.
         numbered_through: whether instance numbers go on from series to series of the study, from 1.
     """
     alone, stacked = [], []
@@ -81,12 +83,19 @@ def _without_place(alone: list[list[Plane]]) -> list[Volume | Refused]:
         values = planes[0].values
         # One position for a file of several frames is that of one of them.
         volumetric = (
-            values.get("Modality") in ("CT", "MR", "PT", "NM", "RTDOSE")
-            or values.get("SOPClassUID") == ULTRASOUND_VOLUME
-            or "ImagePositionPatient" in values
+            is_volumetric(values) or values.get("SOPClassUID") == ULTRASOUND_VOLUME or "ImagePositionPatient" in values
         )
         results.append(Volume(planes, [Issue(Code.NoGeometry)] if volumetric else []))
     return results
+
+
+def is_volumetric(values: Values) -> bool:
+    """Whether an image of this modality should have a place: not captures, nor the projections of nuclear medicine."""
+    if f"{values.get('SOPClassUID', '')}.".startswith(f"{CAPTURES}."):
+        return False
+    if values.get("Modality") == "NM":
+        return any("RECON" in str(word) for word in listed(values.get("ImageType")))
+    return values.get("Modality") in ("CT", "MR", "PT", "RTDOSE")
 
 
 def _is_slice(plane: Plane) -> bool:
@@ -113,6 +122,7 @@ def _hard_key(plane: Plane) -> Hashable:
         instance, values.get("Rows"), values.get("Columns"), values.get("SamplesPerPixel", 1),
         values.get("Modality"), is_localizer(values), values.get("MosaicTiles"),
         values.get("PhotometricInterpretation") == "PALETTE COLOR", len(_spacing(plane)),
+        any(word in _PROJECTED for word in listed(values.get("ImageType"))),
     )  # fmt: skip
 
 
@@ -181,7 +191,7 @@ def _check_counts(
     elif (
         len(expected) == 1
         and isinstance(total := expected.pop(), int)
-        and acquired != total
+        and (acquired < total or acquired % total)  # of several acquisitions of one number each has as many
         and _falls_short(len(headers), total, numbers)
     ):
         detail = f"{total - len(headers)} of {total}, by Images in Acquisition"

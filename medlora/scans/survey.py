@@ -149,7 +149,14 @@ def survey(
             series[series_of(header)].append(header)
         else:
             _add_file(header, found, severities)
-    acquired = Counter(acquisition_of(header) for members in series.values() for header in members)
+    acquired = Counter(
+        acquisition
+        for acquisition, _ in {
+            (acquisition_of(header), header.values.get("SOPInstanceUID") or header.digest)
+            for members in series.values()
+            for header in members
+        }
+    )
     numbered = numbered_through(series.values())
     for uid, keys in itertools.groupby(sorted(series), key=itemgetter(0)):
         results: dict[tuple[str, ...], list[Volume | Refused]] = {}
@@ -226,6 +233,7 @@ def _add_file(header: Header, found: Survey, severities: Severities | None) -> N
                 said = metaimage.read(header.path)
                 modality = said.modality
                 issues = [] if said.placed else [Issue(Code.NoGeometry, "no Offset")]
+                issues += [] if said.sized else [Issue(Code.UnknownSpacing)]
         except ScanError as error:
             found.excluded.append(Excluded((header.path,), error.code, error.issue.detail, scan_id))
             return

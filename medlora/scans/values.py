@@ -59,6 +59,8 @@ class Rescale:
             bits, _, signed = self.stored
             ends = -1 if signed else (1 << bits) - 1  # smallest plus largest of the range
             cells = ends - cells.astype(np.int64 if bits > 30 else np.int32)
+        if self.slope == 0 and cells.any():
+            raise ScanError(Issue(Code.UnknownPixelFormat, "a Rescale Slope of 0 for values that are not"))
         if self.slope == 1 and float(self.intercept).is_integer():
             np.add(
                 cells,
@@ -115,7 +117,7 @@ def rescale_of(values: Values, table: tuple[NDArray[np.float32], int] | None = N
         slope, intercept = values.get("DoseGridScaling", 1.0), 0.0
     if values.get("SamplesPerPixel", 1) != 1:  # the modality transformation is one of greyscale (PS3.3 C.11.1)
         slope, intercept, table = 1.0, 0.0, None
-    if not all(isinstance(n, (int, float)) and np.isfinite(n) for n in (slope, intercept)) or slope == 0:
+    if not all(isinstance(n, (int, float)) and np.isfinite(n) for n in (slope, intercept)):
         raise ScanError(Issue(Code.UnknownPixelFormat, "Rescale Slope or Intercept is not one usable number"))
     signed = values.get("PixelRepresentation", 0) == 1
     return Rescale(float(slope), float(intercept), table, (stored, high, signed), inverted)

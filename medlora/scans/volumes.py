@@ -33,9 +33,10 @@ _NEVER_MIXED = (
     "FrameOfReferenceUID", "EchoNumbers", "DiffusionBValue", "ConvolutionKernel", "ComplexImageComponent", "Units",
     "RescaleType", "TemporalPositionIdentifier", "DiffusionGradientOrientation",
 )  # fmt: skip
-# Nor do those in which these numbers differ by more than rounding.
+# Nor do those in which these numbers differ by more than rounding; but an inversion time may be fitted to each slice.
 _NEVER_APART = ("EchoTime", "InversionTime", "FlipAngle", "KVP", "SliceThickness")
-# Counters of the acquisition: they rise from slab to slab of one volume as well, so a gap between slabs may be a loss.
+_FITTED = ("InversionTime",)
+# Counters of the acquisition: they rise from rotation to rotation of one volume as well, so a gap may be a loss.
 _COUNTERS = ("AcquisitionNumber", "TriggerTime")
 # What two volumes of one run have in common.
 _RUN = ("ConvolutionKernel", "SliceThickness", "ImageType")
@@ -190,49 +191,74 @@ def _moment(plane: Plane) -> tuple:
 def _parted_by_kind(planes: list[Plane], directions: Array) -> list[list[Plane]]:
     """An uneven stack that falls into even ones of different kinds (thick and thin, two kernels) is those.
 
-    So is an even one of two acquisitions half a step apart, each of which has numbers of its own from the first on.
+    So is an even one of two acquisitions half a step apart, where numbers or the slices' thickness give them away.
     """
     if len(planes) <= 3:
         return [planes]
     issues = _issues_of_uneven(planes, directions)
     if not issues:
         return _woven(planes, directions) or [planes]
-    on_one_grid = any(issue.code is Code.MissingSlices for issue in issues)
     for word in _KINDS:
         parts = list(grouped(planes, by_words((word,))).values())
         if len(parts) < 2 or not all(len(part) > 1 and not _issues_of_uneven(part, directions) for part in parts):
             continue
-        if word in _COUNTERS and on_one_grid and _lost(planes, directions) <= min(map(len, parts)) // 2:
-            return [planes]
-        return parts
+        return [planes] if word in _COUNTERS and _are_rotations(parts, directions) else parts
     return [planes]
 
 
+def _are_rotations(parts: list[list[Plane]], directions: Array) -> bool:
+    """Whether even stacks side by side, of one step, are those of one: not slabs, each at least as far from the next as
+    the shorter of them is long, over whose gaps the instance numbers run on."""
+    places = sorted(((_positions(part) @ directions[2], part) for part in parts), key=lambda item: float(item[0][0]))
+    steps = [_step(part, directions) for part in parts]
+    if max(steps) - min(steps) > 0.02 * max(steps):
+        return False
+    apart = []
+    for (along, before), (further, after) in itertools.pairwise(places):
+        gap = float(further[0] - along[-1])
+        if gap <= 0:
+            return False
+        numbers = [[plane.values.get("InstanceNumber") for plane in part] for part in (before, after)]
+        ends = [[number for number in part if isinstance(number, int)] for part in numbers]
+        skipped = ends == numbers and min(abs(a - b) for a, b in itertools.product(*ends)) > 1
+        apart.append(gap > (min(len(before), len(after)) + 0.9) * max(steps) and not skipped)
+    return not all(apart)
+
+
 def _woven(planes: list[Plane], directions: Array) -> list[list[Plane]] | None:
-    """The even stacks that lie within each other in this even one, where instance numbers give them away."""
-    if not _numbered_twice(planes):
-        return None
-    for word in _KINDS:
+    """The even stacks that lie within each other in this even one: where instance numbers give them away, or slices far
+    thicker than the step, of which each stack has numbers of its own."""
+    twice, step = _numbered_twice(planes), _step(planes, directions)
+    thick = planes[0].values.get("SliceThickness")
+    thick = isinstance(thick, (int, float)) and thick > 1.5 * step and not twice
+    for word in _KINDS if twice or thick else ():
         parts = list(grouped(planes, by_words((word,))).values())
         if len(parts) < 2 or not all(
             len(part) > 1 and not _numbered_twice(part) and not _issues_of_uneven(part, directions) for part in parts
         ):
             continue
         ends = [(_positions(part) @ directions[2])[[0, -1]] for part in parts]
-        if max(start for start, _ in ends) < min(end for _, end in ends):  # slabs lie side by side
+        if max(start for start, _ in ends) >= min(end for _, end in ends):  # slabs lie side by side
+            continue
+        if twice or all(_numbered_through(part) for part in parts):
             return parts
     return None
+
+
+def _step(planes: list[Plane], directions: Array) -> float:
+    along = _positions(planes) @ directions[2]
+    return float(along[-1] - along[0]) / (len(planes) - 1)
+
+
+def _numbered_through(planes: list[Plane]) -> bool:
+    numbers = [plane.values.get("InstanceNumber") for plane in planes]
+    found = [number for number in numbers if isinstance(number, int)]
+    return len(found) == len(planes) and max(found) - min(found) == len(found) - 1
 
 
 def _numbered_twice(planes: list[Plane]) -> bool:
     numbers = [plane.values.get("InstanceNumber" if plane.frame < 0 else "InStackPositionNumber") for plane in planes]
     return None not in numbers and len(set(numbers)) < len(numbers)
-
-
-def _lost(planes: list[Plane], directions: Array) -> int:
-    """How many slices a stack lacks that lies on one even grid."""
-    along = _positions(planes) @ directions[2]
-    return round(float((along[-1] - along[0]) / np.diff(along).min())) + 1 - len(planes)
 
 
 def _issues_of_uneven(planes: list[Plane], directions: Array) -> list[Issue]:
@@ -260,6 +286,9 @@ def _checked(planes: list[Plane], directions: Array) -> Volume:
     if len(planes) == 1:
         return Volume(planes)
     issues = check_stack(_positions(planes), directions)[1]
+    step, thick = _step(planes, directions), planes[0].values.get("SliceThickness")
+    if isinstance(thick, (int, float)) and step < 0.02 * thick:
+        issues.append(Issue(Code.ConflictingGeometry, f"slices {thick:g} mm thick, {step:.2g} mm apart"))
     mixed = [word for word in _NEVER_MIXED if len(grouped(planes, by_words((word,)))) > 1]
     mixed += [word for word in _NEVER_APART if _differ(planes, word)]
     if len({tuple(listed(plane.values.get("ImageType"))[:3]) for plane in planes}) > 1:
@@ -271,6 +300,8 @@ def _checked(planes: list[Plane], directions: Array) -> Volume:
 
 def _differ(planes: list[Plane], word: str) -> bool:
     numbers = {number for plane in planes if isinstance(number := plane.values.get(word), (int, float))}
+    if word in _FITTED and len(numbers) > 2:
+        return False
     return bool(numbers) and max(numbers) - min(numbers) > 0.01 * abs(max(numbers))
 
 

@@ -116,6 +116,7 @@ _CONVERTED: dict[tuple[str, str, bytes, bytes], Any] = {}
 # Keyword, VR in the file's bytes read as a number, VR (or what else the element is), store, converter.
 _Spec = tuple[str, int, str, dict[bytes, Any], Callable[[bytes], Any]]
 _END, _SEQUENCE = "pixels", "sequence"
+_DELIMITER = b"\xfe\xff\xdd\xe0"  # of a sequence (PS3.5 7.5.2)
 _TAGS = {keyword: tag for tag, (keyword, _) in WANTED.items()}
 
 
@@ -202,7 +203,7 @@ def _elements(buffer: bytes, position: int, size: int, explicit: bool) -> tuple[
             pixels = (keyword, position, -1 if length == UNDEFINED else length)
             break
         if kind == _SEQUENCE:
-            values[keyword] = length > 0
+            values[keyword] = length > 0 and not (length == UNDEFINED and buffer.startswith(_DELIMITER, position))
             position = (
                 _after_sequence(buffer, position, vr if explicit else None)
                 if length == UNDEFINED

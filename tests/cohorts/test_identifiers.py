@@ -12,8 +12,8 @@ def test_lost_zeros_and_added_decimals_match_where_only_one_is_meant():
     found = match_identifiers(["123", "4567.0", "abc"], ["000123", "0004567", "ABC", "99"])
     assert found.to == {"123": "000123", "4567.0": "0004567", "abc": "ABC"}
     assert {how: sorted(values) for how, values in found.repaired.items()} == {
-        "leading zeros or a trailing .0 disregarded": ["123", "4567.0"],
-        "upper and lower case disregarded": ["abc"],
+        "with leading zeros or a trailing .0 disregarded": ["123", "4567.0"],
+        "with upper and lower case disregarded": ["abc"],
     }
 
 

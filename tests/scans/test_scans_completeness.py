@@ -159,3 +159,51 @@ def test_another_pixel_spacing_halfway_is_torn(tmp_path):
         (4, [Code.MissingSlices]),
         (2, [Code.MissingSlices]),
     ]
+
+
+def test_groups_of_another_field_of_view_are_no_torn_stack(tmp_path):
+    series(tmp_path, axial(8), each=[{"PixelSpacing": [0.5, 0.5] if k < 4 else [0.6, 0.6]} for k in range(8)])
+    assert [(scan.shape[2], scan.issues) for scan in scans.read(tmp_path)] == [(4, ()), (4, ())]
+
+
+def test_a_run_torn_in_both_of_its_volumes(tmp_path):
+    each = [
+        {"TemporalPositionIdentifier": 1 + t, "PatientID": "2" if k < 4 else "1"} for t in range(2) for k in range(10)
+    ]
+    series(tmp_path, np.concatenate([axial(10), axial(10)]), sop_class=MR, each=each)
+    found = scans.read(tmp_path)
+    assert sorted(scan.shape[2] for scan in found) == [4, 4, 6, 6]
+    assert all(codes(scan) == [Code.MissingSlices] for scan in found)
+
+
+def test_torn_where_a_slice_is_lost(tmp_path):
+    kept = [k for k in range(12) if k != 5]
+    series(tmp_path, axial(12)[kept], each=[{"InstanceNumber": k + 1, "PatientID": str(k > 5)} for k in kept])
+    assert all(Code.MissingSlices in codes(scan) for scan in scans.read(tmp_path))
+
+
+@pytest.mark.parametrize("word", ["AcquisitionNumber", "TriggerTime"])
+@pytest.mark.parametrize(("slices", "lost"), [(2, [6, 7]), (4, range(12, 16)), (8, range(16, 24)), (4, [3, 12])])
+def test_rotations_lost_are_missing_slices(tmp_path, word, slices, lost):
+    """Step-and-shoot CT; dcm2niix makes one volume of each and warns of missing images."""
+    kept = [k for k in range(32) if k not in lost]
+    each = [{word: 1 + k // slices, "InstanceNumber": k + 1} for k in kept]
+    series(tmp_path, axial(32)[kept], each=each)
+    scan = one(tmp_path)
+    assert scan.shape[2] == len(kept) and f"({len(lost)} between" in str(scan.issues[0])
+
+
+def test_a_table_feed_that_does_not_fit_the_slices_is_said(tmp_path):
+    positions = [[0, 0, 10.3 * (k // 4) + 2.5 * (k % 4)] for k in range(32)]
+    series(tmp_path, positions, each=[{"AcquisitionNumber": 1 + k // 4} for k in range(32)])
+    assert (one(tmp_path).shape[2], codes(one(tmp_path))) == (32, [Code.NonUniformSpacing])
+
+
+def test_an_acquisition_of_two_series_is_complete_however_often_it_is_there(tmp_path):
+    for a in range(2):
+        for echo in range(2):
+            each = [{"InstanceNumber": 2 * k + 1 + echo, "SOPInstanceUID": f"1.2.{a}.{echo}.{k}"} for k in range(12)]
+            about = {"AcquisitionNumber": 1, "ImagesInAcquisition": 24, "SeriesInstanceUID": f"1.2.9.{a}.{echo}"}
+            series(tmp_path / f"{a}{echo}", axial(12), sop_class=MR, each=each, **about)
+    (tmp_path / "copy").write_bytes((tmp_path / "00" / "0000.dcm").read_bytes())
+    assert [scan.issues for scan in scans.read(tmp_path)] == [()] * 4

@@ -6,6 +6,7 @@ import math
 import shutil
 
 import numpy as np
+import pydicom
 import pytest
 from make_dicom import AXIAL, CT, MR, axial, image, picture, save, series
 
@@ -304,7 +305,7 @@ def test_slices_that_must_not_be_mixed_are_flagged_where_nothing_parts_them(tmp_
 @pytest.mark.parametrize(
     ("word", "values"),
     [("KVP", (80, 140)), ("SliceThickness", (1.0, 5.0)), ("EchoTime", (10.0, 90.0)),
-     ("ImageType", (["ORIGINAL", "PRIMARY", "AXIAL"], ["DERIVED", "SECONDARY", "MIP"])), ("KVP", (120, 120.5))],
+     ("ImageType", (["ORIGINAL", "PRIMARY", "AXIAL"], ["DERIVED", "SECONDARY", "MPR"])), ("KVP", (120, 120.5))],
 )  # fmt: skip
 def test_other_kinds_of_slices_on_the_same_grid_are_flagged(tmp_path, word, values):
     """A reformatted image that lies just where the next slice would; numbers that differ by rounding are no kinds."""
@@ -430,4 +431,57 @@ def test_a_capture_beside_the_slices_is_no_slice(tmp_path):
     save(image(picture(50, 60), "1.2.840.10008.5.1.4.1.1.7", Modality="CT", InstanceNumber=5), tmp_path / "capture")
     by_depth = {scan.shape[2]: scan for scan in scans.read(tmp_path)}
     np.testing.assert_array_equal(by_depth[4].array, volume - 1024.0)
-    assert by_depth[4].issues == () and codes(by_depth[1]) == [Code.NoGeometry]
+    assert by_depth[4].issues == by_depth[1].issues == ()
+
+
+def test_passes_half_a_step_apart_of_thick_slices_are_two_scans(tmp_path):
+    """Numbered through; slices as thick as the step of each pass, so that those of both would lie over each other."""
+    positions = np.concatenate([axial(10, 5.0), np.add(axial(10, 5.0), [0, 0, 2.5])])
+    each = [{"AcquisitionNumber": 1 + k // 10} for k in range(20)]
+    series(tmp_path / "thick", positions, each=each, SliceThickness=5.0)
+    assert [(scan.shape[2], scan.issues) for scan in scans.read(tmp_path / "thick")] == [(10, ()), (10, ())]
+    series(tmp_path / "thin", positions, each=each, SliceThickness=2.5)
+    assert [(scan.shape[2], scan.issues) for scan in scans.read(tmp_path / "thin")] == [(20, ())]
+
+
+@pytest.mark.parametrize("where", [3.0, 3.4, -1.0])
+def test_a_projection_among_the_slices_is_a_scan_of_its_own(tmp_path, where):
+    positions = [*axial(10, 1.0), axial(1)[0] + [0, 0, where]]
+    mip = {"ImageType": ["DERIVED", "SECONDARY", "PROJECTION IMAGE"], "SliceThickness": 10}
+    series(tmp_path, positions, sop_class=MR, each=[mip if k == 10 else {} for k in range(11)], SliceThickness=1)
+    assert sorted((scan.shape[2], scan.issues) for scan in scans.read(tmp_path)) == [(1, ()), (10, ())]
+
+
+def test_inversion_times_fitted_to_each_slice_are_one_stack(tmp_path):
+    series(tmp_path / "fitted", axial(8), sop_class=MR, each=[{"InversionTime": 280 + 5 * k} for k in range(8)])
+    assert one(tmp_path / "fitted").issues == ()
+    series(tmp_path / "two", axial(8), sop_class=MR, each=[{"InversionTime": 280 + 500 * (k == 7)} for k in range(8)])
+    assert codes(one(tmp_path / "two")) == [Code.MixedSlices]
+
+
+def test_slices_that_nearly_lie_on_each_other_are_said(tmp_path):
+    each = [{"AcquisitionNumber": 1 + k} for k in range(2)]
+    series(tmp_path, [[0, 0, 30.0], [0, 0, 30.0004]], each=each, SliceThickness=5)
+    assert codes(one(tmp_path)) == [Code.ConflictingGeometry]
+
+
+@pytest.mark.parametrize("word", ["ModalityLUTSequence", "PerFrameFunctionalGroupsSequence", "VOILUTSequence"])
+@pytest.mark.parametrize("undefined", [False, True])
+def test_empty_sequences_of_either_length_are_empty(tmp_path, word, undefined):
+    volume = series(tmp_path, axial(4))
+    for path in tmp_path.iterdir():
+        data = pydicom.dcmread(path)
+        setattr(data, word, [])
+        data[word].is_undefined_length = undefined
+        data.save_as(path)
+        assert (b"\xff\xff\xff\xff\xfe\xff\xdd\xe0" in path.read_bytes()) is undefined
+        assert not scans.read_header(path).values.get(word)
+    np.testing.assert_array_equal(one(tmp_path).array, volume - 1024.0)
+    assert one(tmp_path).issues == ()
+
+
+def test_planar_nuclear_medicine_has_no_place_to_miss(tmp_path):
+    data = image(picture()[None].repeat(2, axis=0), "1.2.840.10008.5.1.4.1.1.20", Modality="NM")
+    data.ImageType = ["ORIGINAL", "PRIMARY", "WHOLE BODY", "EMISSION"]
+    save(data, tmp_path / "planar.dcm")
+    assert codes(one(tmp_path)) in ([], [Code.UnknownSpacing])

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from medlora import scans
+from medlora.errors import MedloraError
 from medlora.scans import Code, Issue
 from medlora.transforms import MR as PRESET
 
@@ -365,3 +366,18 @@ def test_a_dicom_of_floats_may_hold_nan(tmp_path):
     save(data, tmp_path / "a.dcm")
     scan = loaded(tmp_path)
     assert Issue(Code.NonFiniteValues, "1 of 192") in scan.issues and np.isnan(scan.array[5, 3, 0])
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_slope_of_zero_is_that_of_an_empty_slice(tmp_path, empty):
+    """PET is scaled slice by slice to its own maximum."""
+    pixels = [np.zeros((12, 16), int) if k == 2 and empty else picture(seed=k) for k in range(4)]
+    for k, stored in enumerate(pixels):
+        place = {**PLACE, "ImagePositionPatient": [0, 0, 3 * k], "InstanceNumber": k + 1}
+        slope = {"RescaleSlope": 0 if k == 2 else 2, "RescaleIntercept": 0, "Units": "BQML"}
+        save(image(stored, PET, **place, **slope), tmp_path / f"{k}")
+    if empty:
+        np.testing.assert_array_equal(loaded(tmp_path).array, np.stack(pixels, axis=-1).swapaxes(0, 1) * 2.0)
+    else:
+        with pytest.raises(MedloraError, match=r"UnknownPixelFormat.*slice 3 of 4"):
+            scans.read(tmp_path)

@@ -271,22 +271,23 @@ def _take_copies(
         for scan_id in dict.fromkeys(copies[name] for name in names if name in copies):
             if not set(rows_of[value]) <= set(result.scans.get(scan_id, ())):  # as where a folder holds both
                 result.copies.setdefault(scan_id, []).extend(rows_of[value])
-    for scan_id in sorted(result.copies.keys() - result.scans.keys()):
-        result.scans[scan_id] = result.copies.pop(scan_id)
-        result.left_out = [row for row in result.left_out if row not in result.scans[scan_id]]
+    alone = sorted(result.copies.keys() - result.scans.keys())
+    result.scans |= {scan_id: result.copies.pop(scan_id) for scan_id in alone}
+    taken = {row for scan_id in alone for row in result.scans[scan_id]}
+    result.left_out = [row for row in result.left_out if row not in taken]
 
 
 def _of_folders(result: Join, rows_of: Mapping[str, list[int]], folders: Iterable[str]) -> list[list[str]]:
     """For each folder that rows name, its scans, where they are several; without those that a row names themselves."""
-    of_folder = {row for value in folders for row in rows_of[value]}
-    named = {scan_id for scan_id, rows in result.scans.items() if not set(rows) <= of_folder}
-    found = []
-    for value in sorted(folders):
-        own = set(rows_of[value])
-        scan_ids = [scan_id for scan_id in sorted(result.scans) if own & set(result.scans[scan_id])]
-        if len(scan_ids) > 1:
-            found.append([scan_id for scan_id in scan_ids if scan_id not in named])
-    return found
+    folder_of = {row: value for value in folders for row in rows_of[value]}
+    found: dict[str, list[str]] = defaultdict(list)
+    named = set()
+    for scan_id, rows in sorted(result.scans.items()):
+        for value in sorted({folder_of[row] for row in rows if row in folder_of}):
+            found[value].append(scan_id)
+        if any(row not in folder_of for row in rows):
+            named.add(scan_id)
+    return [[s for s in scan_ids if s not in named] for _, scan_ids in sorted(found.items()) if len(scan_ids) > 1]
 
 
 def _hold_against_patients(result: Join, loose: set[int], table: LabelTable, scans: Sequence[ScanFiles]) -> None:

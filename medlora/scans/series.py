@@ -141,10 +141,8 @@ def _by_orientation(planes: list[Plane]) -> list[list[Plane]]:
     return _parted(planes, lambda plane: plane.directions)
 
 
-def _parted(
-    planes: list[Plane], numbers: Callable[[Plane], Array | None], tolerance: float = 1e-3
-) -> list[list[Plane]]:
-    """Planes whose ``numbers`` are those of the first of their part, within ``tolerance``."""
+def _parted(planes: list[Plane], numbers: Callable[[Plane], Array | None]) -> list[list[Plane]]:
+    """Planes whose ``numbers`` are those of the first of their part, within a thousandth."""
     parts: list[tuple[Array, list[Plane]]] = []
     for plane in planes:
         own = numbers(plane)

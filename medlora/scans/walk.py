@@ -130,8 +130,7 @@ def _swapped(tag: int) -> int:
 
 
 def _spec(keyword: str, kind: str) -> _Spec:
-    # The character set needs a second look in every file: its store, which stays empty, is not that of code strings.
-    store = keyword if keyword == "SpecificCharacterSet" else kind
+    store = keyword if keyword == "SpecificCharacterSet" else kind  # stays empty: each file's needs a second look
     return keyword, _number(kind.encode()[:2]), kind, _CACHES.setdefault(store, {}), _CONVERTERS.get(kind, _texts)
 
 

@@ -118,8 +118,11 @@ def _delimiter(text: str) -> str:
 
 def _is_strict(lines: list[str], delimiter: str) -> bool:
     """Whether the quotation marks of a record are closed before a delimiter or the end (RFC 4180, 2.5)."""
+    text = re.sub(
+        rf'"[ \t]+(?=[{re.escape(delimiter)}\r\n]|$)', '"', "".join(lines)
+    )  # blanks behind the mark do no harm
     try:
-        return bool(list(csv.reader(lines, delimiter=delimiter, strict=True)))
+        return bool(list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)))
     except csv.Error:
         return False
 

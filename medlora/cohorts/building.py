@@ -77,7 +77,7 @@ def build(
     headers = index_again(archive, known, workers)
     scans, copied = _survey(archive, headers, excluded)
     if source is not None and table is None:
-        table = source.read(scans, archive, excluded.paths)
+        table = source.read(scans, archive, excluded.paths, copied)
         places = read_places(table, coordinates)
     if table is not None and table.format != "CSV":
         say(f"the labels were read as {table.format}: {len(table.frame)} rows")
@@ -101,7 +101,7 @@ def build(
         scans = _labelled(scans, joined, rows, excluded)
     elif site and site.startswith("="):
         rows.site = {scan.scan_id: site[1:] for scan in scans}
-    scans, rule = _selected(scans, select, joined, excluded)
+    scans, rule, unchosen = _selected(scans, select, joined, excluded)
     if joined is not None and places is not None:
         _one_scan_each(scans, rows, joined, places)
     patients = patients_of(scans, rows.patient, None if joined is None else joined.scans)
@@ -126,6 +126,7 @@ def build(
         "patients": {**patients.info, "from": Counter(patients.origin[scan.scan_id] for scan in scans)},
         "issues": Counter(issue.code.name for scan in scans for issue in scan.issues),
         "select": rule,
+        "rows_without_choice": unchosen,
         "coordinates": None if places is None else places.system,
         "centres": readings.count(
             look.met for found in pixels.values() for look in found.places if look.met is not None
@@ -229,11 +230,15 @@ def _labelled(scans: list[ScanFiles], joined: Join, rows: Rows, excluded: Exclud
 
 def _selected(
     scans: list[ScanFiles], select: str | None, joined: Join | None, excluded: Excluded
-) -> tuple[list[ScanFiles], str | None]:
-    """One scan of each study, by the user's rule or, where labels are of studies or patients, by the default one."""
+) -> tuple[list[ScanFiles], str | None, int]:
+    """One scan of each study, by the user's rule or, where labels are of studies or patients, by the default one.
+
+    Returns:
+        The scans, the rule, and of how many rows no scan meets it.
+    """
     chosen, others, rule = choose_for(scans, joined, None if select is None else Selection.parse(select))
     if rule is None:
-        return scans, None
+        return scans, None, 0
     for scan, reason in others:
         excluded.add(scan.scan_id, "NotSelected", reason, scan.paths)
     if not chosen:
@@ -246,7 +251,12 @@ def _selected(
         )
     if others:
         say(f"{len(chosen)} scans were selected by the rule {str(rule)!r}; {len(others)} others are in excluded.csv")
-    return chosen, str(rule)
+    of = {} if joined is None else joined.scans
+    kept = {row for scan in chosen for row in of.get(scan.scan_id, ())}
+    unsettled = {scan.scan_id for scan, reason in others if reason.startswith(UNSETTLED)}
+    lost = {row for scan, _ in others if scan.scan_id not in unsettled for row in of.get(scan.scan_id, ())}
+    lost -= kept | {row for scan_id in unsettled for row in of.get(scan_id, ())}
+    return chosen, str(rule), len(lost)
 
 
 def _one_scan_each(scans: list[ScanFiles], rows: Rows, joined: Join, places: Places) -> None:

@@ -12,7 +12,6 @@ KEYS: dict[str, tuple[str, ...]] = {
     "file": (
         "file", "path", "filename", "filepath", "image", "imagepath", "imagefile", "imageindex", "imagename", "imageid",
         "dicom", "dicompath", "dicomfile", "dcm", "dcmpath", "nifti", "niftipath", "ファイル", "ファイル名",
-        "participantid",  # of BIDS, whose folders are named so
     ),
     "sop": ("sopinstanceuid", "sopuid", "instanceuid", "imageuid"),
     "series": ("seriesinstanceuid", "seriesuid", "series"),
@@ -30,8 +29,15 @@ LABELS = (
     "label", "labels", "class", "diagnosis", "finding", "findings", "findinglabels", "target", "category", "診断",
     "ラベル",
 )  # fmt: skip
-NO_LABELS = ("name", "date", "birth", "氏名", "名前", "生年月日", "日付")
-"""Words in headings of what says who a patient is: such a column is never taken for the labels by itself."""
+PARTICIPANT = "participantid"
+"""Of BIDS, whose participants.tsv tells subjects by the names of their folders."""
+
+_PERSONAL = re.compile(
+    r"(?<![^\W_])(name|names|date|dates|dob|birth|birthdate|birthday|patientname|patientsname|studydate|age)(?![^\W_])"
+    r"|氏名|名前|生年月日|日付",
+    re.IGNORECASE,
+)
+_OF_CLASSES = re.compile("|".join((*LABELS, "disease", "病")), re.IGNORECASE)
 
 SPLITS = ("split", "fold", "set", "subset", "partition")
 
@@ -48,6 +54,8 @@ def key_columns(table: LabelTable) -> dict[str, str]:
         column = _first(table, names)
         if column is not None:
             found[kind] = column
+    if "file" not in found and plain(found.get("patient", "")) == PARTICIPANT:
+        found["file"] = found["patient"]  # BIDS names folders so; the last to be tried
     return found
 
 
@@ -95,7 +103,7 @@ def label_column(table: LabelTable, taken: set[str]) -> str:
     """
     found = [heading for heading in table.frame.columns if plain(heading) in LABELS and heading not in taken]
     rest = [heading for heading in table.frame.columns if heading not in taken]
-    if len(found) != 1 and len(rest) == 1 and not any(word in plain(rest[0]) for word in NO_LABELS):
+    if len(found) != 1 and len(rest) == 1 and not _is_personal(rest[0]):
         found = rest
     if len(found) != 1:
         raise MedloraError(
@@ -104,6 +112,11 @@ def label_column(table: LabelTable, taken: set[str]) -> str:
             "; several, separated by commas, are findings that can occur together",
         )
     return found[0]
+
+
+def _is_personal(heading: str) -> bool:
+    """Whether a heading says who a patient is, or when: such a column is never taken for the labels by itself."""
+    return bool(_PERSONAL.search(heading.replace("'", ""))) and not _OF_CLASSES.search(heading)
 
 
 def unused_splits(table: LabelTable) -> str | None:

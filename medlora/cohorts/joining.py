@@ -155,7 +155,12 @@ def join(
     Raises:
         MedloraError: there is no key, or it matches nothing.
     """
-    columns = dict([asked_key(table, key)]) if key else key_columns(table)
+    try:
+        columns = dict([asked_key(table, key)]) if key else key_columns(table)
+    except MedloraError:
+        if not has_no_heading(table):
+            raise
+        columns = {}
     if not columns and has_no_heading(table):
         raise MedloraError(
             f"{table.path.name} seems to have no headings: its first row holds a file, a number or a date",
@@ -170,12 +175,14 @@ def join(
         )
     tried = [_join_by(kind, column, table, scans, left_out, archive, copies or {}) for kind, column in columns.items()]
     for joined in tried:
+        if joined.contradicted and joined.column == columns.get("patient"):
+            continue  # the name of a folder, of another patient's
         if joined.contradicted and not key:
             raise MedloraError(
                 f"{table.path.name}: by {NAMES[joined.key]} (column {joined.column!r}) most rows lead to scans of "
                 f"other patients of the archive than the column {columns['patient']!r} names, e.g. row "
                 f"{joined.contradicting[0]}; it is not known which of the two is right",
-                f"say it: --key {joined.key}, or --key patient",
+                "say it: " + ", or ".join(f"--key {other}" for other in columns),
             )
         if joined.scans:
             best = max(tried, key=lambda other: other.matched)
@@ -218,7 +225,8 @@ def _join_by(
             for path in scan.paths:
                 scans_of[relative(path, archive)].append(scan.scan_id)
         outside = [relative(path, archive) for path in left_out]
-        found = match_paths(rows_of, [*scans_of, *outside], archive, table.path.parent)
+        same = {name: scan_ids[0] for name, scan_ids in scans_of.items() if len(scan_ids) == 1}
+        found = match_paths(rows_of, [*scans_of, *outside], archive, table.path.parent, {**same, **copies})
         meant = dict(found.to)
         loose = found.folders.union(*found.repaired.values())
     else:
@@ -266,14 +274,16 @@ def _take(
 def _take_copies(
     result: Join, rows_of: Mapping[str, list[int]], meant: Mapping[str, Sequence[str]], copies: Mapping[str, str]
 ) -> None:
-    """The rows about copies of files: to the scan itself, where no other row is about it."""
-    for value, names in meant.items():
-        for scan_id in dict.fromkeys(copies[name] for name in names if name in copies):
-            if not set(rows_of[value]) <= set(result.scans.get(scan_id, ())):  # as where a folder holds both
-                result.copies.setdefault(scan_id, []).extend(rows_of[value])
-    alone = sorted(result.copies.keys() - result.scans.keys())
-    result.scans |= {scan_id: result.copies.pop(scan_id) for scan_id in alone}
-    taken = {row for scan_id in alone for row in result.scans[scan_id]}
+    """The rows about copies of files: those about the first to the scan itself, where no other row is about it."""
+    taken: set[int] = set()
+    by_copy = sorted((name, value) for value, names in meant.items() for name in names if name in copies)
+    for name, value in by_copy:
+        scan_id, rows = copies[name], rows_of[value]
+        if scan_id not in result.scans:
+            result.scans[scan_id] = list(rows)
+            taken.update(rows)
+        elif not set(rows) <= {*result.scans[scan_id], *result.copies.get(scan_id, ())}:  # as where a folder holds both
+            result.copies.setdefault(scan_id, []).extend(rows)
     result.left_out = [row for row in result.left_out if row not in taken]
 
 
@@ -294,8 +304,8 @@ def _hold_against_patients(result: Join, loose: set[int], table: LabelTable, sca
     """Take no scan of another patient than the table says: hospitals number accessions, and files, each for itself.
 
     A row that leads to a scan of its patient gives up the others. One that leads to others' alone gives them up where
-    more rows agree than do not; else de-identification may have renamed one side, unless its patient is elsewhere in
-    the archive. A path written out, and a UID, are believed.
+    more rows agree than do not, since de-identification may have renamed one side; by the end of a path only where its
+    patient is elsewhere in the archive. A path written out, and a UID, are believed.
     """
     named: dict[int, list[str]] = defaultdict(list)
     for scan_id, rows in result.scans.items():
@@ -303,12 +313,12 @@ def _hold_against_patients(result: Join, loose: set[int], table: LabelTable, sca
             named[row].append(scan_id)
     found = reconcile(named, table, key_columns(table).get("patient"), scans)
     dropped = set(found.beside)
-    against = found.against & loose if result.key in ("file", "accession") else set()
+    against = {"file": found.elsewhere & loose, "accession": found.against}.get(result.key, set())
     if len(found.agree) > len(against):
         dropped |= {(row, scan_id) for row in against for scan_id in named[row]}
         against = set()
     result.contradicting = sorted(found.elsewhere - {row for row, _ in dropped})
-    result.contradicted = len(found.elsewhere & against) > len(found.agree)
+    result.contradicted = 2 * len(found.elsewhere & against) > found.told
     if result.key in ("accession", "study"):
         several = {row for row, count in found.patients.items() if count > 1}
         result.ambiguous.extend(several)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -30,7 +31,9 @@ class PathMatches:
     ambiguous: set[str] = field(default_factory=set)
 
 
-def match_paths(values: Iterable[str], files: Iterable[str], archive: Path, beside: Path) -> PathMatches:
+def match_paths(
+    values: Iterable[str], files: Iterable[str], archive: Path, beside: Path, same: Mapping[str, str] | None = None
+) -> PathMatches:
     """Match the paths of a table to the files of an archive.
 
     In this order, each over what is left: relative to the archive, or to the table's folder, or absolute; a folder
@@ -43,6 +46,7 @@ def match_paths(values: Iterable[str], files: Iterable[str], archive: Path, besi
         files: the archive's files, relative to it, with forward slashes.
         archive: its root.
         beside: the folder of the table.
+        same: file → what it is a part or a copy of; files of one such are no candidates beside each other.
     """
     files = list(files)
     left = {value: _clean(value) for value in set(values)}
@@ -69,9 +73,9 @@ def match_paths(values: Iterable[str], files: Iterable[str], archive: Path, besi
         ("with upper and lower case disregarded", True, True),
         ("with upper and lower case and the file's extension disregarded", False, True),
     ):
-        _by_ending(found, how, left, exact, whole, fold)
+        _by_ending(found, how, left, exact, whole, fold, same or {})
     of_folders = PathMatches()
-    _by_ending(of_folders, "by the end of a folder's path", left, {name: name for name in folders}, True, False)
+    _by_ending(of_folders, "by the end of a folder's path", left, {name: name for name in folders}, True, False, {})
     found.to |= {value: folders[folder] for value, (folder,) in of_folders.to.items()}
     found.folders |= of_folders.to.keys()
     found.repaired |= of_folders.repaired
@@ -80,7 +84,13 @@ def match_paths(values: Iterable[str], files: Iterable[str], archive: Path, besi
 
 
 def _by_ending(
-    found: PathMatches, how: str, left: dict[str, str], exact: dict[str, str], whole: bool, fold: bool
+    found: PathMatches,
+    how: str,
+    left: dict[str, str],
+    exact: dict[str, str],
+    whole: bool,
+    fold: bool,
+    same: Mapping[str, str],
 ) -> None:
     """Take the matches of what is ``left`` with the ends of paths, whole or without extension, folded or not."""
 
@@ -88,9 +98,12 @@ def _by_ending(
         path = path if whole else _EXTENSION.sub("", path)
         return path.casefold() if fold else path
 
-    by_name: dict[str, list[str]] = defaultdict(list)
+    entire: dict[str, list[str]] = defaultdict(list)
+    by_end: dict[str, list[str]] = defaultdict(list)
     for clean in exact:
-        by_name[canonical(clean).rsplit("/", 1)[-1]].append(clean)
+        entire[canonical(clean)].append(clean)
+        for end in _ends(canonical(clean)):
+            by_end[end].append(clean)
     claims: dict[str, set[str]] = defaultdict(set)
     for value, names in found.to.items():
         for name in names:
@@ -100,8 +113,9 @@ def _by_ending(
         if not whole and _EXTENSION.search(clean):
             continue
         path = clean.casefold() if fold else clean
-        candidates = by_name.get(path.rsplit("/", 1)[-1], [])
-        meant[value] = [name for name in candidates if _ends_alike(path, canonical(name))]
+        longer = itertools.chain.from_iterable(entire.get(end, ()) for end in _ends(path))
+        candidates = {same.get(exact[name], name): name for name in (*longer, *by_end.get(path, ()))}
+        meant[value] = list(candidates.values())
         for name in meant[value]:
             claims[name].add(value)
     for value, names in meant.items():
@@ -114,9 +128,11 @@ def _by_ending(
             del left[value]
 
 
-def _ends_alike(one: str, other: str) -> bool:
-    """Whether one path, as a whole, is the end of the other."""
-    return one == other or one.endswith(f"/{other}") or other.endswith(f"/{one}")
+def _ends(path: str) -> Iterator[str]:
+    """The path itself, and its ends: of "a/b/c" also "b/c" and "c"."""
+    while path:
+        yield path
+        path = path.partition("/")[2]
 
 
 def _clean(path: str) -> str:

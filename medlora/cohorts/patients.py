@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from scipy.cluster.hierarchy import DisjointSet
+
 from medlora.cohorts.identifiers import is_shortened, without_damage
 from medlora.cohorts.labels import is_missing, plain
 
@@ -57,13 +59,17 @@ def patients_of(
     cells = {table[scan_id] for scan_id in given if scan_id in table}  # others' scans may have been left out
     if len(set(given.values())) == 1 and len(cells) > 1:
         no_names |= set(given.values())  # one Patient ID for all, whom the table tells apart
-    told, together = _disagreements({s: name for s, name in given.items() if name and name not in no_names}, table)
-    tied = {scan_id for scan_id, name in given.items() if name in told} if not together else set()
+    known = {scan_id: name for scan_id, name in given.items() if name and name not in no_names}
+    several, together = _disagreements(known, table)
+    # Where an ID is of several of the table's patients, following the table would tear it.
+    tied = {name: patient for patient, names in several.items() for name in names} if not together else {}
     by_row = _by_row([scan_id for scan_id in given if is_missing(table.get(scan_id, ""))], rows or {})
     for scan_id, dicom in given.items():
         cell = table.get(scan_id, "")
-        if dicom and dicom not in no_names and scan_id not in tied:
+        if scan_id in known and dicom not in tied:
             found.key[scan_id], found.origin[scan_id] = dicom, "dicom"
+        elif scan_id in known:
+            found.key[scan_id], found.origin[scan_id] = tied[dicom], "table"
         elif not is_missing(cell):
             found.key[scan_id], found.origin[scan_id] = cell, "table"
         elif scan_id in by_row:
@@ -78,47 +84,62 @@ def patients_of(
         "placeholders": sum(bool(name) and name in no_names for name in given.values()),
         "alike": sum(len(keys) for keys in alike.values() if len(keys) > 1),
         "shortened": sum(is_shortened(key) for key in tables),
-        "disagree": 0 if tied else len({table[scan_id] for scan_id, name in given.items() if name in told}),
-        "tied": len({table[scan_id] for scan_id in tied}),
+        "disagree": 0 if tied else len(several),
+        "tied": len(set(tied.values())),
         "together": together,
         "strangers": _strangers(scans, found),
     }
     return found
 
 
-_MOST_OF_A_ROW = 50  # a row about more scans is about a class or a site
+_MOST_OF_A_ROW, _FEWEST_ROWS = 50, 10  # a row about more scans, or one of fewer rows, is about a class or a site
 
 
 def _by_row(scan_ids: Sequence[str], rows: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """scan_id → the row that it shares with others."""
-    shared: dict[int, list[str]] = defaultdict(list)
+    """scan_id → the first of the rows that tie it to others, directly or through others."""
+    of_row: dict[int, list[str]] = defaultdict(list)
     for scan_id in scan_ids:
-        if len(rows.get(scan_id, ())) == 1:
-            shared[rows[scan_id][0]].append(scan_id)
-    return {s: row for row, members in shared.items() if 1 < len(members) <= _MOST_OF_A_ROW for s in members}
+        for row in rows.get(scan_id, ()):
+            of_row[row].append(scan_id)
+    tying = {row: members for row, members in of_row.items() if 1 < len(members) <= _MOST_OF_A_ROW}
+    if len(of_row) < _FEWEST_ROWS:
+        return {}
+    groups = DisjointSet(of_row)
+    for members in tying.values():
+        for row in {row for scan_id in members for row in rows[scan_id] if row in tying}:
+            groups.merge(row, rows[members[0]][0])
+    first = {row: min(subset) for subset in groups.subsets() for row in subset}
+    return {scan_id: first[row] for row, members in tying.items() for scan_id in members}
 
 
-def _disagreements(given: Mapping[str, str], table: Mapping[str, str]) -> tuple[set[str], int]:
-    """The Patient IDs of the table's patients that have several, and how many Patient IDs are of several of the table's
-    patients."""
+def _disagreements(given: Mapping[str, str], table: Mapping[str, str]) -> tuple[dict[str, set[str]], int]:
+    """The Patient IDs of each of the table's patients that has several, and how many Patient IDs are of several of the
+    table's patients."""
     by_cell: dict[str, set[str]] = defaultdict(set)
     by_id: dict[str, set[str]] = defaultdict(set)
+    written: dict[str, str] = {}
     for scan_id, name in given.items():
         cell = table.get(scan_id, "")
         if not (is_missing(cell) or is_shortened(cell) or is_placeholder(cell)):
-            by_cell[cell].add(name)
-            by_id[name].add(without_damage(cell).casefold())
-    several = {name for names in by_cell.values() if len(names) > 1 for name in names}
+            patient = without_damage(cell).casefold()
+            written[patient] = min(cell, written.get(patient, cell))
+            by_cell[patient].add(name)
+            by_id[name].add(patient)
+    several = {written[patient]: names for patient, names in by_cell.items() if len(names) > 1}
     return several, sum(len(cells) > 1 for cells in by_id.values())
 
 
 def _strangers(scans: Sequence[ScanFiles], found: Patients) -> int:
-    """How many Patient IDs are of people whose names have no part in common, or of both sexes."""
+    """How many Patient IDs are of people whose names have no part in common, or of both sexes.
+
+    Parts in Latin letters alone are compared: in others the same name is written in several scripts.
+    """
     names: dict[str, list[set[str]]] = defaultdict(list)
     sexes: dict[str, set[str]] = defaultdict(set)
     for scan in scans:
         if found.origin[scan.scan_id] == "dicom":
-            parts = {plain(part) for part in re.split(r"[\^\s=,]+", scan.identity.patient_name or "")} - {""}
+            parts = {plain(part) for part in re.split(r"[\^\s=,]+", scan.identity.patient_name or "")}
+            parts = {part for part in parts if part.isascii() and part.isalpha()}
             if parts and not is_placeholder("".join(sorted(parts))):
                 names[found.key[scan.scan_id]].append(parts)
             sexes[found.key[scan.scan_id]].add(str(scan.header.get("PatientSex", "")).upper())

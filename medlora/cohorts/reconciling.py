@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from medlora.cohorts.identifiers import match_identifiers
+from medlora.cohorts.identifiers import match_identifiers, without_damage
 from medlora.cohorts.labels import LabelTable, is_missing
 from medlora.cohorts.patients import is_placeholder
 
@@ -23,7 +23,9 @@ class Reconciled:
         beside: row and scan, of those, where the scan is another patient's.
         against: rows that lead to scans of other patients alone.
         elsewhere: those of them whose patient has scans in the archive.
-        patients: row → how many Patient IDs the scans have that it leads to, without those ``beside``.
+        patients: row → how many Patient IDs the scans have that it leads to, without those ``beside``; nothing for
+            rows that name a patient of whom there are no scans.
+        told: how many rows name a patient, of which the scans say it, too.
     """
 
     agree: set[int] = field(default_factory=set)
@@ -31,6 +33,7 @@ class Reconciled:
     against: set[int] = field(default_factory=set)
     elsewhere: set[int] = field(default_factory=set)
     patients: dict[int, int] = field(default_factory=dict)
+    told: int = 0
 
 
 def reconcile(
@@ -47,12 +50,17 @@ def reconcile(
     id_of = {scan.scan_id: (scan.identity.patient_id or "").strip() for scan in scans}
     id_of = {scan_id: name for scan_id, name in id_of.items() if name and not is_placeholder(name)}
     cells = {} if column is None else {row: table.cell(row, column) for row in named}
-    cells = {row: cell for row, cell in cells.items() if not is_missing(cell)}
+    cells = {row: cell for row, cell in cells.items() if not (is_missing(cell) or is_placeholder(cell))}
     known = match_identifiers(cells.values(), id_of.values()).to
+    plainly = {scan_id: without_damage(name).casefold() for scan_id, name in id_of.items()}
     found = Reconciled()
     for row, scan_ids in named.items():
         others = {scan_id for scan_id in scan_ids if scan_id in id_of}
-        own = {scan_id for scan_id in others if row in cells and id_of[scan_id] == known.get(cells[row])}
+        own = set()
+        if row in cells:
+            patient = without_damage(cells[row]).casefold()
+            own = {s for s in others if id_of[s] == known.get(cells[row]) or plainly[s] == patient}
+            found.told += bool(others)
         others -= own
         if own:
             found.agree.add(row)
@@ -61,5 +69,6 @@ def reconcile(
             found.against.add(row)
             if cells[row] in known:
                 found.elsewhere.add(row)
-        found.patients[row] = len({id_of[scan_id] for scan_id in own or others})
+        if own or row not in found.against - found.elsewhere:
+            found.patients[row] = len({plainly[scan_id] for scan_id in own or others})
     return found

@@ -8,7 +8,7 @@ from typing import Any
 
 from medlora.cohorts import headings, marks
 from medlora.cohorts.joining import Join
-from medlora.cohorts.labels import LabelTable, is_missing
+from medlora.cohorts.labels import LabelTable, is_missing, plain
 from medlora.cohorts.places import Place, Places
 from medlora.cohorts.splits import split_name
 from medlora.errors import MedloraError
@@ -99,7 +99,8 @@ def read_rows(
             columns["site"] = found
     elif not site.startswith("="):
         columns["site"] = table.column(site, "--site")
-    if "patient" in keys and list(keys.values()).count(keys["patient"]) == 1:  # not a name that may mean anything
+    several = list(keys.values()).count(keys.get("patient", "")) > 1  # a name that may mean anything
+    if "patient" in keys and (not several or plain(keys["patient"]) == headings.PARTICIPANT):
         columns["patient"] = keys["patient"]
     findings = marks.finding_columns(table, label_column)
     if uncertain is not None and findings is None:

@@ -29,7 +29,9 @@ right, or one of several views or body parts, by nothing but its number, none is
 
 from __future__ import annotations
 
+import itertools
 import re
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from medlora.cohorts.joining import Join
     from medlora.scans import ScanFiles
 
+FLAT = frozenset({"DX", "CR", "MG", "RG", "PX", "IO"})
 RADIOGRAPHS = frozenset({"DX", "CR"})
 DEFAULTS = {"CT": "plane=axial", "DX": "view=frontal", "CR": "view=frontal"}
 """What is asked for, beside the modality, where the user gives no rule."""
@@ -83,7 +86,7 @@ class Selection:
             MedloraError: a word is not ``field=value``, or its field or value is not known.
         """
         words = []
-        for word in text.split():
+        for word in _split(text):
             name, equals, value = word.partition("=")
             if not equals or not name or not value:
                 raise MedloraError(f"--select: {word!r} is not of the form field=value", _example())
@@ -106,7 +109,7 @@ class Selection:
         return cls.parse(f"modality={modality} {DEFAULTS.get(modality, '')}")
 
     def __str__(self) -> str:
-        return " ".join(f"{name}={value}" for name, value in self.words)
+        return " ".join(_quoted(f"{name}={value}") for name, value in self.words)
 
     def choose(self, scans: Sequence[ScanFiles]) -> tuple[list[ScanFiles], list[tuple[ScanFiles, str]]]:
         """One scan of each study.
@@ -144,14 +147,14 @@ class Selection:
         other way.
         """
         peers = [scan for scan in rest if self._rank(scan)[:-1] == self._rank(best)[:-1] and len(scan.paths) == 1]
-        flat = [scan for scan in rest if len(scan.paths) == 1] if len(best.paths) == 1 else []
+        flat = [scan for scan in rest if scan.modality in FLAT] if best.modality in FLAT else []
         sides = {_side(scan) for scan in (best, *rest)} - {""}
         near = {_side(scan) for scan in (best, *peers)}
-        if len(sides) > 1 or ("" in near and len(near) > 1):
+        if len(near) > 1 or (_side(best) and len(sides) > 1):
             return _differ("side", near | sides, min(sides))
         for name, others in (("ViewPosition", peers), ("BodyPartExamined", flat)):
             values = {str(scan.header.get(name, "")).upper() for scan in (best, *others)} - {""}
-            if len({_LIKE.get(value, value) for value in values}) > 1:
+            if any(not _words(one) & _words(other) for one, other in itertools.combinations(values, 2)):
                 return _differ(name, values, min(values))
         return ""
 
@@ -178,9 +181,23 @@ class Selection:
         )
 
 
+def _split(text: str) -> list[str]:
+    """The words of a rule; quotation marks hold a value with blanks together."""
+    words = shlex.shlex(text, posix=True, punctuation_chars=False)
+    words.whitespace_split, words.escape, words.commenters = True, "", ""
+    try:
+        return list(words)
+    except ValueError:
+        raise MedloraError("--select: a quotation mark is not closed", _example()) from None
+
+
+def _quoted(word: str) -> str:
+    return f'"{word}"' if any(character.isspace() for character in word) else word
+
+
 def _differ(name: str, values: set[str], example: str) -> str:
     said = ", ".join(value or "not given" for value in sorted(values))
-    return f"{UNSETTLED}{name} ({said}), and the rule does not say which, e.g. {name}={example}"
+    return f"{UNSETTLED}{name} ({said}), and the rule does not say which, e.g. {_quoted(f'{name}={example}')}"
 
 
 def choose_for(
@@ -204,7 +221,8 @@ def choose_for(
             folders.append({scan.scan_id for scan in others})
         rule = rule or Selection.default([scan for scan in scans if scan.scan_id in among])
         if rule is not None:
-            parts = [rule.choose([scan for scan in scans if scan.scan_id in folder]) for folder in folders]
+            by_id = {scan.scan_id: scan for scan in scans}
+            parts = [rule.choose([by_id[s] for s in sorted(folder) if s in by_id]) for folder in folders]
             looked = among if len(parts) == len(joined.of_folders) else {scan.scan_id for scan in scans}
             taken = {scan.scan_id for chosen, _ in parts for scan in chosen}
             reasons = {scan.scan_id: (scan, why) for _, rest in parts for scan, why in rest}
@@ -361,6 +379,11 @@ def _normal(scan: ScanFiles) -> np.ndarray | None:
     planes = planes_of(header)  # those of other scans may be in the file, too
     directions = next((plane for plane in planes if plane.frame == middle[1]), planes[0]).directions
     return None if directions is None else np.asarray(directions[2])
+
+
+def _words(value: str) -> set[str]:
+    """What a view or body part is called, a word each: those of one kind alike."""
+    return {_LIKE.get(value, value), *(_LIKE.get(word, word) for word in re.split(r"[\W_]+", value))}
 
 
 def _side(scan: ScanFiles) -> str:

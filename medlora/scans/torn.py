@@ -35,9 +35,9 @@ def say_torn(volumes: Mapping[tuple[str, ...], Iterable[Volume]]) -> None:
             stacks[place, directions].append((key, _size(first), volume))
     for parts in stacks.values():
         rest: dict[int, int] = {}
-        for together in _candidates(parts):
+        for together, numbered in _candidates(parts):
             planes = [plane for volume in together for plane in volume.planes]
-            if len(planes) > 2 and _are_one_stack(planes):
+            if len(planes) > 2 and _are_one_stack(planes, numbered):
                 for volume in together:
                     rest[id(volume)] = max(rest.get(id(volume), 0), len(planes) - len(volume.planes))
         for *_, volume in parts:
@@ -58,15 +58,21 @@ def _size(plane: Plane) -> tuple[tuple[Any, ...], tuple[float, ...]]:
     return (*size, *spacing), tuple(n * mm for n, mm in numbers)
 
 
-def _candidates(parts: Sequence[_Part]) -> Iterator[list[Volume]]:
-    """All parts, and two by two, where none were parted knowingly."""
+def _candidates(parts: Sequence[_Part]) -> Iterator[tuple[list[Volume], bool]]:
+    """All parts, and two by two, where none were parted knowingly; and whether their numbers must run on: where both
+    patient and study are others, the places alone may follow each other by chance."""
     if len(parts) > _MOST:
         return
     pairs = [(one, other) for one, other in itertools.combinations(parts, 2) if _may_be_torn(one, other)]
     if len(pairs) == len(parts) * (len(parts) - 1) / 2 > 1:
-        yield [volume for *_, volume in parts]
-    for (*_, volume), (*_, other) in pairs:
-        yield [volume, other]
+        yield [volume for *_, volume in parts], any(_are_strangers(one, other) for one, other in pairs)
+    for one, other in pairs:
+        yield [one[2], other[2]], _are_strangers(one, other)
+
+
+def _are_strangers(one: _Part, other: _Part) -> bool:
+    """Whether both patient and study are others."""
+    return one[0][1] != other[0][1] and one[0][2] != other[0][2]
 
 
 def _may_be_torn(one: _Part, other: _Part) -> bool:
@@ -77,8 +83,8 @@ def _may_be_torn(one: _Part, other: _Part) -> bool:
     return size != another_size and len(view) == len(another_view) and np.allclose(view, another_view, rtol=0.02)
 
 
-def _are_one_stack(planes: list[Plane]) -> bool:
-    """Whether slices lie in even steps; or, where one or two are lost, are numbered as they lie."""
+def _are_one_stack(planes: list[Plane], numbered: bool) -> bool:
+    """Whether slices lie in even steps; or are numbered as they lie, and one or two may be lost."""
     directions = planes[0].directions
     assert directions is not None
     planes = sorted(planes, key=lambda plane: _along(plane, directions))
@@ -86,14 +92,19 @@ def _are_one_stack(planes: list[Plane]) -> bool:
     if np.diff(along).min() < 0.01:
         return False
     codes = {issue.code for issue in check_stack(np.outer(along, directions[2]), directions)[1]}
-    if Code.NonUniformSpacing not in codes:
+    if Code.NonUniformSpacing not in codes and not numbered:
         return True
     numbers = [plane.values.get("InstanceNumber") for plane in planes]
-    if Code.MissingSlices not in codes or not all(isinstance(number, int) for number in numbers):
+    if not all(isinstance(number, int) for number in numbers):
         return False
     steps = np.rint(np.diff(along) / np.diff(along).min())
     jumps = np.diff(np.array(numbers, int))
-    return steps.sum() - len(steps) <= 2 and bool(np.array_equal(jumps, steps) or np.array_equal(-jumps, steps))
+    even = Code.NonUniformSpacing not in codes or Code.MissingSlices in codes
+    return (
+        even
+        and steps.sum() - len(steps) <= 2
+        and bool(np.array_equal(abs(jumps), steps) and len(set(np.sign(jumps))) == 1)
+    )
 
 
 def _along(plane: Plane, directions: Array) -> float:

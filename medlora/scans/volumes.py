@@ -202,27 +202,36 @@ def _parted_by_kind(planes: list[Plane], directions: Array) -> list[list[Plane]]
         parts = list(grouped(planes, by_words((word,))).values())
         if len(parts) < 2 or not all(len(part) > 1 and not _issues_of_uneven(part, directions) for part in parts):
             continue
-        return [planes] if word in _COUNTERS and _are_rotations(parts, directions) else parts
+        return _slabs(parts, directions) if word in _COUNTERS else parts
     return [planes]
 
 
-def _are_rotations(parts: list[list[Plane]], directions: Array) -> bool:
-    """Whether even stacks side by side, of one step, are those of one: not slabs, each at least as far from the next as
-    the shorter of them is long, over whose gaps the instance numbers run on."""
-    places = sorted(((_positions(part) @ directions[2], part) for part in parts), key=lambda item: float(item[0][0]))
+def _slabs(parts: list[list[Plane]], directions: Array) -> list[list[Plane]]:
+    """Of even stacks side by side, of one step, those as one that are rotations of one: over whose gaps instance
+    numbers are skipped, or no more than a slice is lost; or, without numbers, half of what the shorter holds."""
     steps = [_step(part, directions) for part in parts]
     if max(steps) - min(steps) > 0.02 * max(steps):
-        return False
-    apart = []
-    for (along, before), (further, after) in itertools.pairwise(places):
-        gap = float(further[0] - along[-1])
+        return parts
+    found: list[list[Plane]] = []
+    for after in sorted(parts, key=lambda part: float(part[0].position @ directions[2])):
+        if not found:
+            found.append(list(after))
+            continue
+        before = found[-1]
+        gap = float((after[0].position - before[-1].position) @ directions[2]) / max(steps)  # type: ignore[operator]
         if gap <= 0:
-            return False
+            return parts
         numbers = [[plane.values.get("InstanceNumber") for plane in part] for part in (before, after)]
-        ends = [[number for number in part if isinstance(number, int)] for part in numbers]
-        skipped = ends == numbers and min(abs(a - b) for a, b in itertools.product(*ends)) > 1
-        apart.append(gap > (min(len(before), len(after)) + 0.9) * max(steps) and not skipped)
-    return not all(apart)
+        known = [[number for number in part if isinstance(number, int)] for part in numbers]
+        if known == numbers:
+            lost = gap < 2.1 or min(abs(a - b) for a, b in itertools.product(*known)) > 1
+        else:
+            lost = round(gap) - 1 <= min(len(before), len(after)) // 2
+        if lost:
+            before += after
+        else:
+            found.append(list(after))
+    return found
 
 
 def _woven(planes: list[Plane], directions: Array) -> list[list[Plane]] | None:

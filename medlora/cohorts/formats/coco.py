@@ -26,7 +26,12 @@ _TOLERANCE = 1.0  # pixels that a box may reach beyond its image
 
 
 def read(
-    path: Path, files: Sequence[Path], scans: Sequence[ScanFiles], archive: Path, left_out: Sequence[Path] = ()
+    path: Path,
+    files: Sequence[Path],
+    scans: Sequence[ScanFiles],
+    archive: Path,
+    left_out: Sequence[Path] = (),
+    copies: Mapping[str, str] | None = None,
 ) -> LabelTable:
     """The table of one file of boxes: a row each.
 
@@ -42,7 +47,7 @@ def read(
         categories = {category["id"]: str(category["name"]) for category in known["categories"]}
         boxes = known["annotations"]
         names = {image["file_name"] for image in images.values()}
-        where = _where(names, scans, archive, path.parent, left_out)
+        where = _where(names, scans, archive, path.parent, left_out, copies or {})
         checked: set[str] = set()
         records = []
         for number, box in enumerate(boxes, 1):
@@ -61,15 +66,24 @@ def read(
 
 
 def _where(
-    names: set[str], scans: Sequence[ScanFiles], archive: Path, beside: Path, left_out: Sequence[Path]
+    names: set[str],
+    scans: Sequence[ScanFiles],
+    archive: Path,
+    beside: Path,
+    left_out: Sequence[Path],
+    copies: Mapping[str, str],
 ) -> dict[str, tuple[ScanFiles, int, str]]:
     """``file_name`` → the scan, the index of the slice in it (-1 where the file holds several), its path."""
     from medlora.cohorts.joining import relative
 
     there = {relative(path, archive): (scan, index) for scan in scans for index, path in enumerate(scan.paths)}
+    # A copied file is the one that was kept, where its scan is one file.
+    kept = {scan.scan_id: relative(scan.paths[0], archive) for scan in scans if len(scan.paths) == 1}
+    there |= {path: there[kept[scan_id]] for path, scan_id in copies.items() if scan_id in kept}
+    same = {path: scan.scan_id for path, (scan, _) in there.items() if scan.scan_id in kept}
     outside = [relative(path, archive) for path in left_out]
     found = {}
-    for name, files in match_paths(names, [*there, *outside], archive, beside).to.items():
+    for name, files in match_paths(names, [*there, *outside], archive, beside, same).to.items():
         if len(files) == 1 and files[0] in there:
             scan, index = there[files[0]]
             slices = [k for k, (file, _) in enumerate(scan.planes) if file == index]

@@ -49,7 +49,12 @@ class Read:
 
 
 def read(
-    path: Path, files: Sequence[Path], scans: Sequence[ScanFiles], archive: Path, left_out: Sequence[Path] = ()
+    path: Path,
+    files: Sequence[Path],
+    scans: Sequence[ScanFiles],
+    archive: Path,
+    left_out: Sequence[Path] = (),
+    copies: Mapping[str, str] | None = None,
 ) -> LabelTable:
     """The table of some files of reads: a row for each nodule.
 

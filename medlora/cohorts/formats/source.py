@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ _READERS: dict[str, Callable[[Path, Sequence[Path]], LabelTable]] = {
     "DICOM SEG": segmentation.read,
     "DICOM RTSTRUCT": rtstruct.read,
 }
-_OF_SCANS: dict[str, Callable[[Path, Sequence[Path], Sequence[ScanFiles], Path, Sequence[Path]], LabelTable]] = {
+_OF_SCANS: dict[str, Callable[..., LabelTable]] = {
     "LIDC-IDRI": lidc.read,
     "COCO": coco.read,
 }
@@ -57,7 +57,11 @@ class LabelSource:
         return self.format in _OF_SCANS
 
     def read(
-        self, scans: Sequence[ScanFiles] = (), archive: Path | None = None, left_out: Sequence[Path] = ()
+        self,
+        scans: Sequence[ScanFiles] = (),
+        archive: Path | None = None,
+        left_out: Sequence[Path] = (),
+        copies: Mapping[str, str] | None = None,
     ) -> LabelTable:
         """The table.
 
@@ -65,12 +69,13 @@ class LabelSource:
             scans: those of the archive, for formats that need them.
             archive: its root.
             left_out: its files that are part of no scan, which a name may mean as well.
+            copies: paths (relative to the archive) of those that are copies of a scan's files → its scan_id.
 
         Raises:
             MedloraError: the files are damaged, or do not follow their format.
         """
         if self.format in _OF_SCANS:
-            return _OF_SCANS[self.format](self.path, self.files, scans, archive or Path(), left_out)
+            return _OF_SCANS[self.format](self.path, self.files, scans, archive or Path(), left_out, copies or {})
         if self.format in _READERS:
             return _READERS[self.format](self.path, self.files)
         return luna16.complete(read_labels(self.path))

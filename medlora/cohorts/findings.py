@@ -115,16 +115,18 @@ def _warnings(cohort: Cohort) -> list[str]:
 
 
 def _about_join(cohort: Cohort) -> list[str]:
-    joined, unused = cohort.info["join"], cohort.info.get("unused_split")
-    unsettled = cohort.info.get("unsettled", {})  # not in cohorts of older versions
-    return (
-        (joined["messages"][1:] if joined else [])
-        + [
-            f"{_n(count, 'scan was', 'scans were')} left out, of studies where no one scan can be chosen: {reason}"
-            for reason, count in sorted(unsettled.items())
-        ]
-        + ([f"the splits of the column {unused!r} were not used; --split-column takes them"] if unused else [])
-    )
+    info = cohort.info  # of older versions some of it is not there
+    lines = info["join"]["messages"][1:] if info["join"] else []
+    lines += [
+        f"{_n(count, 'scan was', 'scans were')} left out, of studies where no one scan can be chosen: {reason}"
+        for reason, count in sorted(info.get("unsettled", {}).items())
+    ]
+    if unchosen := info.get("rows_without_choice"):
+        rows = _n(unchosen, "row gives", "rows give")
+        lines.append(f"{rows} no case, since no scan of theirs meets the rule {info['select']!r}")
+    if unused := info.get("unused_split"):
+        lines.append(f"the splits of the column {unused!r} were not used; --split-column takes them")
+    return lines
 
 
 def _about_findings(cohort: Cohort) -> list[str]:

@@ -120,5 +120,5 @@ def test_an_unclosed_quotation_mark_swallows_no_rows(tmp_path, closed):
     path.write_text('file,remark\n1.dcm,fine\n2.dcm,"see note\n3.dcm,fine\n' + closed)
     with pytest.raises(MedloraError, match=r"labels\.csv row 3: a quotation mark is not closed"):
         read_labels(path)
-    path.write_text('file,remark\n1.dcm,6" tube\n2.dcm,"two lines,\nwith commas, and a ""word"""\n3.dcm,fine\n')
+    path.write_text('file,remark\n1.dcm,6" tube\n2.dcm,"two lines,\nwith commas, and a ""word""" \n3.dcm,fine\n')
     assert read_labels(path).frame["remark"].tolist() == ['6" tube', 'two lines,\nwith commas, and a "word"', "fine"]

@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 from archives import noise, uid, write_csv, write_dicom
+from PIL import Image
 
 from medlora.cohorts import Cohort
 from medlora.errors import MedloraError
@@ -169,3 +170,72 @@ def test_splits_and_headings_that_mean_something_else(tmp_path):
     assert "DOE" not in str(caught.value)
     spelled = cohort_of(tmp_path, ("file", "label"), *((f"{n}.dcm", ["e\u0301", "\u00e9"][n % 2]) for n in range(12)))
     assert any("differ only in writing" in line for line in spelled.errors)
+
+
+def test_a_patient_is_never_torn_by_following_the_table(tmp_path):
+    """A Patient ID for each image, and cells that are empty, a word for nobody, or have lost their zeros."""
+    rows = []
+    for n in range(36):
+        write_dicom(tmp_path / "archive" / f"{n}.dcm", noise(n), str(n), f"IMG{n // 2}")  # two scans of each ID
+        cell = f"{n // 6}" if n % 2 else ["", "unknown", f"{n // 6:03}"][n // 2 % 3]
+        rows.append((f"{n}.dcm", cell, "ab"[n // 6 % 2]))
+    cohort = cohort_of(tmp_path, ("file", "patient", "label"), *rows, fractions=(0.4, 0.3, 0.3))
+    paths = cohort._private.linkage.set_index("scan_id")["path"]
+    person = [int(paths[scan_id].partition(".")[0]) // 6 for scan_id in cohort.table["scan_id"]]
+    assert cohort.table.assign(person=person).groupby("person")["split"].nunique().max() == 1
+    assert cohort.table["patient"].nunique() == 6
+
+
+def test_participant_id_is_the_last_key_to_be_tried(tmp_path):
+    for n in range(8):
+        write_dicom(tmp_path / "archive" / f"sub-{n // 2}" / f"{n}.dcm", noise(n), str(n), "", AccessionNumber=str(n))
+    rows = [(f"sub-{n // 2}", str(n), "ab"[n % 2]) for n in range(8)]
+    cohort = cohort_of(tmp_path, ("participant_id", "accession_number", "label"), *rows)
+    assert cohort.info["join"]["key"] == "accession" and cohort.table["patient"].nunique() == 4
+
+
+def test_a_row_for_the_folder_of_each_class_is_no_patient(tmp_path):
+    root = tmp_path / "archive"
+    for n in range(24):
+        (root / "ab"[n % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray((noise(n) >> 4).astype("u1")).save(root / "ab"[n % 2] / f"{n}.png")
+    cohort = cohort_of(tmp_path, ("file", "label"), ("a", "a"), ("b", "b"))
+    assert cohort.table["patient"].nunique() == 24
+
+
+@pytest.mark.parametrize("site", ["renamed", "placeholder", "one coincidence"])
+def test_rows_whose_patients_were_renamed_are_taken(tmp_path, site):
+    """The paths are another machine's, and one of two sites has its own names of patients in the table."""
+    rows = []
+    for n in range(20):
+        patient = f"P{n}" if n < 12 else f"PSEUDO{n}"
+        write_dicom(tmp_path / "archive" / f"s{n // 12}" / f"{n}" / "1.dcm", noise(n), str(n), patient)
+        own = {"renamed": f"X{n}", "placeholder": "unknown", "one coincidence": f"PSEUDO{n}"}[site]
+        rows.append((f"/mnt/old/s{n // 12}/{n}/1.dcm", f"P{n}" if n < 12 else own, "ab"[n % 2]))
+    assert len(cohort_of(tmp_path, ("file", "patient", "label"), *rows)) == 20
+
+
+def test_a_name_of_a_file_and_its_copies_is_no_doubt(tmp_path):
+    root = tmp_path / "archive"
+    for n in range(6):
+        for folder in ("a", "b"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray((noise(n) >> 4).astype("u1")).save(root / folder / f"{n}.png")
+    assert len(cohort_of(tmp_path, ("file", "label"), *((f"{n}.png", "ab"[n % 2]) for n in range(6)))) == 6
+
+
+def test_japanese_names_in_several_scripts_are_of_one_person(tmp_path):
+    for n, name in enumerate(["山田^太郎", "ﾔﾏﾀﾞ^ﾀﾛｳ", "Yamada^Tarou=山田^太郎=やまだ^たろう", "Sato^Jiro"]):
+        tags = {"PatientName": name, "SpecificCharacterSet": "ISO_IR 192"}
+        write_dicom(tmp_path / "archive" / f"{n}.dcm", noise(n), str(n), f"P{n // 3}", **tags)
+    cohort = cohort_of(tmp_path, ("file", "label"), *((f"{n}.dcm", "ab"[n % 2]) for n in range(4)))
+    assert not any("other names" in line for line in cohort.warnings)
+
+
+def test_rows_whose_scans_are_all_of_another_kind_are_said(tmp_path):
+    for n in range(8):
+        tags = {"Modality": "DX" if n < 6 else "MG", "StudyInstanceUID": uid("s", n)}
+        write_dicom(tmp_path / "archive" / f"{n}.dcm", noise(n), str(n), f"P{n}", **tags)
+    cohort = cohort_of(tmp_path, ("patient", "label"), *((f"P{n}", "ab"[n % 2]) for n in range(8)))
+    said = "2 rows give no case, since no scan of theirs meets the rule 'modality=DX view=frontal'"
+    assert len(cohort) == 6 and said in cohort.warnings

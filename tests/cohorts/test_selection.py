@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -272,3 +273,27 @@ def test_a_row_about_a_folder_picks_one_scan_of_each_study(tmp_path, deeper):
     cohort = Cohort.from_archive(root, table, fractions=None)
     assert len(cohort) == 4 and cohort.info["select"] == "modality=CT plane=axial"
     assert cohort.excluded["reason"].tolist() == ["it is a localizer, where plane=axial is asked for"] * 4
+
+
+def scan(name, modality, paths=1, **header):
+    study = scans.Identity(study_uid="1.2")
+    return scans.ScanFiles(name, tuple(map(Path, "abcdef"[:paths])), "dicom", modality, header, study)
+
+
+@pytest.mark.parametrize(
+    ("found", "chosen"),
+    [
+        # a chest CT, and reconstructions of each lung
+        ([scan("a", "CT", 6), scan("b", "CT", 4, Laterality="R"), scan("c", "CT", 4, Laterality="L")], "a"),
+        ([scan("a", "MR", BodyPartExamined="HEAD"), scan("b", "MR", BodyPartExamined="BRAIN")], "a"),
+        ([scan("a", "DX", BodyPartExamined="CHEST"), scan("b", "DX", BodyPartExamined="PORT CHEST")], "a"),
+        ([scan("a", "DX", BodyPartExamined="CHEST"), scan("b", "DX", BodyPartExamined="THORAX")], "a"),
+        ([scan("a", "DX", BodyPartExamined="ANKLE JOINT"), scan("b", "DX", BodyPartExamined="LEFT FOOT")], None),
+    ],
+)
+def test_what_leaves_the_choice_of_a_scan_open(found, chosen):
+    picked, others = Selection.parse(f"modality={found[0].modality}").choose(found)
+    assert [one.scan_id for one in picked] == ([chosen] if chosen else [])
+    if not chosen:  # what the message proposes can be given, kept and read again
+        rule = Selection.parse(others[0][1].rpartition("e.g. ")[2])
+        assert Selection.parse(str(rule)) == rule and len(rule.choose(found)[0]) == 1

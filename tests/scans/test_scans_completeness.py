@@ -207,3 +207,20 @@ def test_an_acquisition_of_two_series_is_complete_however_often_it_is_there(tmp_
             series(tmp_path / f"{a}{echo}", axial(12), sop_class=MR, each=each, **about)
     (tmp_path / "copy").write_bytes((tmp_path / "00" / "0000.dcm").read_bytes())
     assert [scan.issues for scan in scans.read(tmp_path)] == [()] * 4
+
+
+@pytest.mark.parametrize("word", ["AcquisitionNumber", "TriggerTime"])
+@pytest.mark.parametrize(("slices", "distance"), [(5, 35.0), (8, 55.0)])
+def test_slabs_over_whose_gaps_the_numbers_run_on_are_scans_of_their_own(tmp_path, word, slices, distance):
+    """Discs of a spine, parallel; or two positions of the table."""
+    positions = [[0, 0, distance * (k // slices) + 4.0 * (k % slices)] for k in range(3 * slices)]
+    series(tmp_path, positions, sop_class=MR, each=[{word: 1 + k // slices} for k in range(3 * slices)])
+    assert [(scan.shape[2], scan.issues) for scan in scans.read(tmp_path)] == [(slices, ())] * 3
+
+
+def test_patients_of_one_series_uid_whose_ranges_follow_each_other_by_chance(tmp_path):
+    for k in range(2):
+        each = [{"SOPInstanceUID": f"1.2.{k}.{i}"} for i in range(6)]
+        about = {"PatientID": str(k), "StudyInstanceUID": f"1.2.7.{k}"}
+        series(tmp_path / str(k), np.add(axial(6), [0, 0, 15.0 * k]), each=each, **about)
+    assert [scan.issues for scan in scans.read(tmp_path)] == [()] * 2

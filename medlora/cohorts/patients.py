@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +53,7 @@ def patients_of(
     """
     found = Patients()
     given = {scan.scan_id: (scan.identity.patient_id or "").strip() for scan in scans}
-    no_names = {name for name in given.values() if is_placeholder(name)}
-    if any(name.isdecimal() for name in given.values() if name not in no_names):
-        no_names = {name for name in no_names if not name.isdecimal()}  # 000 is the first of a numbering
+    no_names = placeholders(given.values())
     cells = {table[scan_id] for scan_id in given if scan_id in table}  # others' scans may have been left out
     if len(set(given.values())) == 1 and len(cells) > 1:
         no_names |= set(given.values())  # one Patient ID for all, whom the table tells apart
@@ -118,9 +116,10 @@ def _disagreements(given: Mapping[str, str], table: Mapping[str, str]) -> tuple[
     by_cell: dict[str, set[str]] = defaultdict(set)
     by_id: dict[str, set[str]] = defaultdict(set)
     written: dict[str, str] = {}
+    nobody = placeholders(table.values())
     for scan_id, name in given.items():
         cell = table.get(scan_id, "")
-        if not (is_missing(cell) or is_shortened(cell) or is_placeholder(cell)):
+        if not (is_missing(cell) or is_shortened(cell) or cell in nobody):
             patient = without_damage(cell).casefold()
             written[patient] = min(cell, written.get(patient, cell))
             by_cell[patient].add(name)
@@ -145,6 +144,15 @@ def _strangers(scans: Sequence[ScanFiles], found: Patients) -> int:
             sexes[found.key[scan.scan_id]].add(str(scan.header.get("PatientSex", "")).upper())
     apart = {key for key, heard in names.items() if any(not heard[0] & other for other in heard)}
     return len(apart | {key for key, said in sexes.items() if {"M", "F"} <= said})
+
+
+def placeholders(names: Iterable[str]) -> set[str]:
+    """Those of the names that are nobody's; but zeros are the first of a numbering where others are numbers, too."""
+    names = set(names)
+    nobody = {name for name in names if is_placeholder(name)}
+    if any(name.isdecimal() for name in names - nobody):
+        nobody = {name for name in nobody if not name.isdecimal()}
+    return nobody
 
 
 def is_placeholder(name: str) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from medlora.cohorts.identifiers import match_identifiers, without_damage
 from medlora.cohorts.labels import LabelTable, is_missing
-from medlora.cohorts.patients import is_placeholder
+from medlora.cohorts.patients import placeholders
 
 if TYPE_CHECKING:
     from medlora.scans import ScanFiles
@@ -48,9 +48,11 @@ def reconcile(
         scans: those of the archive.
     """
     id_of = {scan.scan_id: (scan.identity.patient_id or "").strip() for scan in scans}
-    id_of = {scan_id: name for scan_id, name in id_of.items() if name and not is_placeholder(name)}
+    nobody = placeholders(id_of.values())
+    id_of = {scan_id: name for scan_id, name in id_of.items() if name and name not in nobody}
     cells = {} if column is None else {row: table.cell(row, column) for row in named}
-    cells = {row: cell for row, cell in cells.items() if not (is_missing(cell) or is_placeholder(cell))}
+    nobody = placeholders(cells.values())
+    cells = {row: cell for row, cell in cells.items() if not (is_missing(cell) or cell in nobody)}
     known = match_identifiers(cells.values(), id_of.values()).to
     plainly = {scan_id: without_damage(name).casefold() for scan_id, name in id_of.items()}
     found = Reconciled()

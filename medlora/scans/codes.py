@@ -67,7 +67,7 @@ class Code(Enum):
     )
     UnusedBitsSet = "Bits outside Bits Stored were set and have been ignored", "flag"
     ConflictingPolarity = (
-        "Photometric Interpretation and Presentation LUT Shape disagree; the former was followed",
+        "Photometric Interpretation disagrees with Presentation LUT Shape or with the VOI LUT, and was followed",
         "flag",
     )
     ForProcessing = "The radiograph is FOR PROCESSING: detector values, not made for reading", "flag"

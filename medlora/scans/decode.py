@@ -255,6 +255,8 @@ class Frames:
             frame = imagecodecs.jpeg2k_decode(encoded, numthreads=_THREADS)
             if frame.dtype.kind == "i" and not self._values.get("PixelRepresentation") and frame.min(initial=0) < 0:
                 raise ScanError(Issue(Code.DamagedPixelData, "signed samples under a header of unsigned ones"))
+            if photometric in ("YBR_RCT", "YBR_ICT") and stream.samples == 3 and stream.transformed is False:
+                raise ScanError(Issue(Code.UnknownPixelFormat, f"{photometric}, but the codestream is not transformed"))
             # OpenJPEG undoes the component transform (YBR_RCT, YBR_ICT) itself.
             photometric = "RGB" if photometric in ("YBR_RCT", "YBR_ICT") else photometric
         elif self._syntax in _JPEG_LS:

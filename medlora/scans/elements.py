@@ -68,7 +68,7 @@ PRESENT: dict[int, str] = {int(tag_for_keyword(keyword) or 0): keyword for keywo
 SINGLE = {keyword for tag, (keyword, _) in WANTED.items() if keyword != CSA and dictionary_VM(tag) == "1"}
 
 #: SOP classes with pixels that are no image of a patient: segmentations, and their label map form (PS3.4 B.5).
-NO_IMAGES = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
+NO_IMAGES = {f"1.2.840.10008.5.1.4.1.1.66.{n}" for n in ("4", "7", "8")}
 
 #: SOP classes of CT: single slices, enhanced, legacy converted enhanced (PS3.4 B.5).
 CT_IMAGES = {f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "2.1", "2.2")}

@@ -47,6 +47,7 @@ _GROUPS: dict[str, dict[str, str]] = {
     "CTImageFrameTypeSequence": {"FrameType": "ImageType"},
     "CTReconstructionSequence": {"ConvolutionKernel": "ConvolutionKernel"},
     "CTXRayDetailsSequence": {"KVP": "KVP"},
+    "FramePixelDataPropertiesSequence": {"ImagerPixelSpacing": "ImagerPixelSpacing"},
     "CardiacSynchronizationSequence": {"NominalCardiacTriggerDelayTime": "TriggerTime"},
     "MRTimingAndRelatedParametersSequence": {"RepetitionTime": "RepetitionTime", "FlipAngle": "FlipAngle"},
 }
@@ -87,6 +88,8 @@ def add(header: Header) -> None:
         _dose(header)
     elif values.get("DetectorInformationSequence") and {"RECON TOMO", "RECON GATED TOMO"} & set(image_type):
         _nuclear(header)
+    elif "VFRAME" in image_type:  # the mosaics of United Imaging, whose places lie in a private sequence
+        header.problem = (Code.UnknownMosaic.name, "")
     elif ("MOSAIC" in image_type or (values.get(CSA) or [0])[0] > 1) and values.get("NumberOfFrames", 1) == 1:
         _mosaic(header)
 
@@ -108,6 +111,8 @@ def _enhanced(header: Header) -> None:
         header.values.update(_real_world(shared_items[0]) if shared_items else {})
         for values, item in zip(header.frames, items, strict=True):
             values.update(_real_world(item))
+            if not values.keys() | header.values.keys() >= {"RescaleSlope"}:
+                values["UnclearMapping"] = True
 
 
 def _is_mosaic(header: Header, item: pydicom.Dataset) -> bool:

@@ -30,7 +30,7 @@ def load(path: Path) -> np.ndarray:
                 raise ScanError(Issue(Code.TooLarge, f"{image.width} × {image.height}"))
             if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
                 raise ScanError(Issue(Code.UnknownPixelFormat, f"an animation of {image.n_frames} pictures"))
-            is_jpeg = image.format == "JPEG"  # turning the image forgets it
+            is_jpeg = image.format in ("JPEG", "MPO")  # turning the image forgets it
             if _is_deep_colour(path):
                 pixels = _deep_colour(path, image)
             else:

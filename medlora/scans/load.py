@@ -21,7 +21,7 @@ from medlora.scans.geometry import affine as affine_of
 from medlora.scans.geometry import check_stack, flat_affine
 from medlora.scans.header import Header, Values
 from medlora.scans.plain import dataset
-from medlora.scans.plane import Plane, planes_of
+from medlora.scans.plane import PROJECTIONS, Plane, planes_of
 from medlora.scans.scan import ScanError
 from medlora.scans.values import Rescale, polarity, rescale_of
 
@@ -61,6 +61,8 @@ def load(planes: Sequence[tuple[Path, int]]) -> Voxels:
     matrix, positions = place(placed, array.shape[2])
     ends = rescale_of(first, _tables(placed[0].header)).ends if inverted else None
     windows = _windows(first, ends) or _window_of_table(placed[0].header, ends)
+    if first.get("Modality") in PROJECTIONS and _falls(placed[0].header) and conflict is None:
+        issues.append(Issue(Code.ConflictingPolarity, "the VOI LUT falls"))
     extra = {"slice_positions": positions, "windows": windows, "inverted": inverted}
     return array, matrix, issues, extra
 
@@ -246,6 +248,23 @@ def _window_of_table(header: Header, ends: float | None) -> tuple[tuple[float, f
     width = count or 1 << 16
     centre = first + width / 2
     return ((centre if ends is None else ends - centre, float(width)),)
+
+
+def _falls(header: Header) -> bool:
+    """Whether the file has a VOI LUT that makes high values dark (PS3.3 C.11.2.1.1)."""
+    if not header.values.get("VOILUTSequence"):
+        return False
+    try:
+        item = dataset(header.path).VOILUTSequence[0]
+        count = int(item.LUTDescriptor[0])
+        data = item.LUTData
+        if isinstance(data, bytes):
+            data = np.frombuffer(data, "<u2" if len(data) >= 2 * (count or 1 << 16) else "u1")
+        return bool(data[0] > data[-1])
+    except OSError:
+        raise
+    except Exception:  # a proposal for display only
+        return False
 
 
 def place(planes: list[Plane], depth: int) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:

@@ -188,7 +188,9 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
         data = file.read() if image.compressed else file.read(image.bytes)
     if image.compressed:
         try:
-            data = zlib.decompressobj(wbits=47).decompress(data, image.bytes)
+            inflating = zlib.decompressobj(wbits=47)
+            data = inflating.decompress(data, image.bytes)
+            inflating.decompress(inflating.unconsumed_tail, 1)  # the checksum lies behind the last byte
         except zlib.error as error:
             raise ScanError(Issue(Code.DamagedPixelData)) from error
     if len(data) != image.bytes:

@@ -40,12 +40,13 @@ def _unclear_units(values: Values, planes: list[Plane]) -> str:
     if values.get("PixelPresentation") in ("COLOR", "MIXED"):  # PS3.3 C.7.6.19
         return "stored values beyond those of the grey range stand for colours"
     if any(plane.values.get("UnclearMapping") for plane in planes):
-        return "a Real World Value Mapping by a table, or by several ranges"
+        return "no Real World Value Mapping, or one by a table or by several ranges"
     if values.get("Modality") == "RTDOSE":
         if values.get("DoseUnits") == "RELATIVE":  # PS3.3 C.8.8.3: to a value that the file need not say
             return "a dose in relative units, not in Gy"
         return "" if "DoseGridScaling" in values else "no DoseGridScaling"
-    measured = values.get("SOPClassUID") in CT_IMAGES | PET_IMAGES and not is_localizer(values)
+    quantitative = values.get("SOPClassUID") in CT_IMAGES | PET_IMAGES or values.get("Modality") in ("CT", "PT")
+    measured = quantitative and not is_localizer(values)
     for word in _RESCALE:
         without = sum(word not in plane.values for plane in planes)
         if without and (measured or without < len(planes)):

@@ -55,6 +55,9 @@ class Excluded:
         return f"{files}: {self.issue}"
 
 
+_MOST_SLICES = 10_000
+
+
 @dataclass(eq=False)
 class Scan:
     """One volume or image.
@@ -132,6 +135,11 @@ class Scan:
         old = self.slice_positions
         gaps = np.sort(np.diff(old))
         count = round((old[-1] - old[0]) / gaps[(len(gaps) - 1) // 2]) + 1
+        if count > _MOST_SLICES:
+            raise MedloraError(
+                f"scan {self.scan_id} cannot be made evenly spaced: it would have {count} slices of {len(old)}",
+                "leave it out, or use its slices one by one",
+            )
         new = np.linspace(old[0], old[-1], count)
         below = np.clip(np.searchsorted(old, new, side="right") - 1, 0, len(old) - 2)
         weight = ((new - old[below]) / (old[below + 1] - old[below])).astype(np.float32)

@@ -319,3 +319,36 @@ def test_signed_samples_under_an_unsigned_header_are_refused(tmp_path):
         scans.read(tmp_path / "-500")
     (scan,) = scans.read(tmp_path / "0")
     np.testing.assert_array_equal(scan.array[:, :, 0].T, cells - 1024.0)
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL_422"])
+def test_a_jpeg_of_subsampled_chroma_is_ycbcr_whatever_the_header(tmp_path, photometric):
+    """As libjpeg has it, without JFIF's and Adobe's marks: RGB has no chroma to leave out."""
+    shown = np.zeros((32, 48, 3), "u1") + np.array([200, 90, 20], "u1")
+    buffer = io.BytesIO()
+    Image.fromarray(shown).save(buffer, "JPEG", quality=95, subsampling=2)
+    stream = buffer.getvalue()
+    length = int.from_bytes(stream[4:6], "big")
+    assert stream[2:4] == b"\xff\xe0"
+    bare = stream[:2] + stream[4 + length :]
+    data = image(shown, SC, "1.2.840.10008.1.2.4.50", stored=8, SamplesPerPixel=3, PlanarConfiguration=0)
+    data.PhotometricInterpretation, data.PixelData = photometric, encapsulate([bare])
+    save(data, tmp_path / "a")
+    (scan,) = scans.read(tmp_path)
+    np.testing.assert_allclose(scan.array[:, :, 0], np.broadcast_to([200, 90, 20], (48, 32, 3)), atol=4)
+
+
+@pytest.mark.parametrize("transformed", [True, False])
+def test_a_component_transform_that_the_header_claims_is_looked_for(tmp_path, transformed):
+    """PS3.5 8.2.4; T.800 A.6.1."""
+    shown = np.random.default_rng(0).integers(0, 256, (32, 48, 3)).astype("u1")
+    encoded = imagecodecs.jpeg2k_encode(shown, level=0, reversible=True, codecformat="j2k", mct=transformed)
+    data = image(shown, SC, "1.2.840.10008.1.2.4.90", stored=8, SamplesPerPixel=3, PlanarConfiguration=0)
+    data.PhotometricInterpretation, data.PixelData = "YBR_RCT", encapsulate([bytes(encoded)])
+    save(data, tmp_path / "a")
+    if transformed:
+        (scan,) = scans.read(tmp_path)
+        np.testing.assert_array_equal(scan.array[:, :, 0], shown.swapaxes(0, 1))
+    else:
+        with pytest.raises(MedloraError, match="UnknownPixelFormat"):
+            scans.read(tmp_path)

@@ -305,3 +305,37 @@ def test_the_plane_of_a_stack_is_that_of_its_own_frames(tmp_path, plane, values)
     enhanced(frames, positions, tmp_path / "a", extra=extra, shared=shared)
     (scan,), _ = Selection.parse(f"plane={plane}").choose(scans.survey(tmp_path).scans)
     assert (scan.load().to_numpy("zyx")[:, 0, 0]).tolist() == values
+
+
+def test_enhanced_angiography_has_its_pixel_size_in_a_macro_of_its_own(tmp_path):
+    """PS3.3 C.8.19.6.4."""
+    shared = {"FramePixelDataPropertiesSequence": macro(ImagerPixelSpacing=[0.15, 0.2])}
+    path = enhanced(stack(3), [None] * 3, tmp_path / "a", shared=shared, sop_class="1.2.840.10008.5.1.4.1.1.12.1.1")
+    data = pydicom.dcmread(path)
+    data.Modality = "XA"
+    data.save_as(path)
+    (scan,) = scans.read(tmp_path)
+    assert scan.spacing[:2] == pytest.approx((0.2, 0.15))
+
+
+def test_a_parametric_map_without_a_mapping_has_no_known_units(tmp_path):
+    geometry = {
+        "PlaneOrientationSequence": macro(ImageOrientationPatient=list(AXIAL)),
+        "PixelMeasuresSequence": macro(PixelSpacing=[0.5, 0.75], SliceThickness=1.0),
+    }
+    mapped = {"RealWorldValueMappingSequence": macro(RealWorldValueSlope=0.5, RealWorldValueIntercept=2.0)}
+    for name, shared in (("with", geometry | mapped), ("without", geometry)):
+        path = tmp_path / name / "a"
+        enhanced(stack(3), axial(3), path, shared=shared, sop_class="1.2.840.10008.5.1.4.1.1.30")
+        data = pydicom.dcmread(path)
+        data.Modality = "MR"
+        data.save_as(path)
+        (scan,) = scans.read(tmp_path / name)
+        assert [issue.code for issue in scan.issues] == ([] if name == "with" else [Code.UnknownUnits])
+
+
+def test_a_united_imaging_mosaic_is_refused_by_name(tmp_path):
+    """As of the public dcm_qa_uih: VFRAME in Image Type, the tiles' places in a private sequence."""
+    data = image(picture(48, 64), "1.2.840.10008.5.1.4.1.1.4", ImageType=["ORIGINAL", "PRIMARY", "M", "VFRAME"])
+    save(data, tmp_path / "a")
+    assert [left.code for left in scans.survey(tmp_path).excluded] == [Code.UnknownMosaic]

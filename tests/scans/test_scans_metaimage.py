@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pytest
 
@@ -128,3 +130,14 @@ def test_what_cannot_be_taken_is_refused_by_name(tmp_path, changes, code):
             found.scans[0].load()
     else:
         assert code in named
+
+
+def test_the_checksum_of_compressed_voxels_is_looked_at(tmp_path):
+    voxels = zlib.compress(np.arange(60, dtype="<i2").tobytes(), level=0)  # stored: a flipped bit is no broken code
+    (tmp_path / "a.mhd").write_text(header(CompressedData="True"))
+    (tmp_path / "a.raw").write_bytes(voxels)
+    assert scans.read(tmp_path)[0].array[4, 3, 2] == 59
+    at = voxels.index(b"\x05\x00\x06\x00")
+    (tmp_path / "a.raw").write_bytes(voxels[:at] + b"\x04" + voxels[at + 1 :])
+    with pytest.raises(MedloraError, match="DamagedPixelData"):
+        scans.read(tmp_path)

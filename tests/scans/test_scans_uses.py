@@ -96,3 +96,9 @@ def test_importing_scans_imports_neither_monai_nor_torch():
         "import sys, medlora.scans; sys.exit(any(m in sys.modules for m in ('monai', 'torch', 'pandas', 'matplotlib')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_even_spacing_takes_no_more_memory_than_it_should(tmp_path):
+    series(tmp_path, [[0, 0, z] for z in (0.0, 0.011, 5000.0)], SliceThickness=0.01)
+    with pytest.raises(MedloraError, match="it would have 454546 slices of 3"):
+        scans.read(tmp_path)[0].evenly_spaced()

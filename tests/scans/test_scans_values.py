@@ -381,3 +381,18 @@ def test_a_slope_of_zero_is_that_of_an_empty_slice(tmp_path, empty):
     else:
         with pytest.raises(MedloraError, match=r"UnknownPixelFormat.*slice 3 of 4"):
             scans.read(tmp_path)
+
+
+@pytest.mark.parametrize("falls", [True, False])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_falling_voi_lut_is_said(tmp_path, falls, photometric):
+    """dcmj2pnm then shows high values dark (PS3.3 C.11.2.1.1)."""
+    data = image(picture(high=4096), DX, stored=12, PhotometricInterpretation=photometric)
+    table = np.arange(4096, dtype="<u2")
+    item = Dataset()
+    item.LUTDescriptor, item.LUTData = [4096, 0, 12], (table[::-1] if falls else table).tobytes()
+    data.VOILUTSequence = [item]
+    data.VOILUTSequence[0]["LUTData"].VR = "OW"
+    save(data, tmp_path / "a")
+    codes = [issue.code for issue in loaded(tmp_path).issues]
+    assert (Code.ConflictingPolarity in codes) is falls

@@ -88,8 +88,8 @@ def add(header: Header) -> None:
         _dose(header)
     elif values.get("DetectorInformationSequence") and {"RECON TOMO", "RECON GATED TOMO"} & set(image_type):
         _nuclear(header)
-    elif "VFRAME" in image_type:  # the mosaics of United Imaging, whose places lie in a private sequence
-        header.problem = (Code.UnknownMosaic.name, "")
+    elif "VFRAME" in image_type:
+        _vframe(header)
     elif ("MOSAIC" in image_type or (values.get(CSA) or [0])[0] > 1) and values.get("NumberOfFrames", 1) == 1:
         _mosaic(header)
 
@@ -263,8 +263,26 @@ def _mosaic(header: Header) -> None:
     corner = corner + directions[1] * between_rows * (values["Rows"] - rows) / 2
     # The private normal gives the side; its digits are fewer than those of the orientation.
     step = abs(spacing) * directions[2] * np.sign(directions[2] @ np.asarray(normal, float))
-    values["MosaicTiles"] = tiles
+    values["MosaicTiles"] = values["MosaicTilesDown"] = tiles
     header.frames = [{"ImagePositionPatient": (corner + k * step).tolist()} for k in range(count)]
+
+
+def _vframe(header: Header) -> None:
+    """United Imaging's mosaic: a private block gives the number and size of the tiles, and the place of each."""
+    values, data = header.values, dataset(header.path)
+    header.problem = (Code.UnknownMosaic.name, "")
+    try:
+        block = data.private_block(0x0065, "Image Private Header")
+        rows, columns = (int(n) for n in str(block[0x04].value).split("*"))
+        places = [list(map(float, item.ImagePositionPatient)) for item in block[0x51].value]
+        count = int(block[0x50].value)
+    except (KeyError, ValueError, AttributeError, TypeError):
+        return
+    down, across = values["Rows"] // max(rows, 1), values["Columns"] // max(columns, 1)
+    if (down * rows, across * columns) == (values["Rows"], values["Columns"]) and len(places) == count <= down * across:
+        header.problem = None
+        values["MosaicTiles"], values["MosaicTilesDown"] = across, down
+        header.frames = [{"ImagePositionPatient": place} for place in places]
 
 
 def _older_layout(header: Header) -> list[float]:

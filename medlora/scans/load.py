@@ -150,7 +150,7 @@ def _tile(stored: Frames, plane: Plane, frame: int) -> np.ndarray:
     if not tiles:
         return stored[frame]
     mosaic = stored[0]
-    rows, columns = mosaic.shape[0] // tiles, mosaic.shape[1] // tiles
+    rows, columns = mosaic.shape[0] // plane.values["MosaicTilesDown"], mosaic.shape[1] // tiles
     down, across = divmod(frame, tiles)
     return mosaic[down * rows : (down + 1) * rows, across * columns : (across + 1) * columns]
 

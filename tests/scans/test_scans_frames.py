@@ -339,3 +339,22 @@ def test_a_united_imaging_mosaic_is_refused_by_name(tmp_path):
     data = image(picture(48, 64), "1.2.840.10008.5.1.4.1.1.4", ImageType=["ORIGINAL", "PRIMARY", "M", "VFRAME"])
     save(data, tmp_path / "a")
     assert [left.code for left in scans.survey(tmp_path).excluded] == [Code.UnknownMosaic]
+
+
+def test_a_united_imaging_mosaic_is_parted_into_its_tiles(tmp_path):
+    """As in the public dcm_qa_uih, 5 tiles across and 4 down, of which dcm2niix makes the same voxels and affine."""
+    tiles = np.stack([picture(12, 16, seed=k) for k in range(5)])
+    montage = np.zeros((24, 48), int)  # 3 across, 2 down; the last is empty
+    for k, tile in enumerate(tiles):
+        montage[k // 3 * 12 :, k % 3 * 16 :][:12, :16] = tile
+    data = image(montage, "1.2.840.10008.5.1.4.1.1.4", ImageType=["ORIGINAL", "PRIMARY", "M", "VFRAME"])
+    data.ImageOrientationPatient, data.PixelSpacing, data.SliceThickness = list(AXIAL), [2.0, 3.0], 4.0
+    block = data.private_block(0x0065, "Image Private Header", create=True)
+    block.add_new(0x04, "SH", "12*16")
+    block.add_new(0x50, "DS", "5")
+    block.add_new(0x51, "SQ", Sequence([item(ImagePositionPatient=[10, 20, 30 + 4.5 * k]) for k in range(5)]))
+    save(data, tmp_path / "a")
+    (scan,) = scans.read(tmp_path)
+    np.testing.assert_array_equal(scan.to_numpy("zyx"), tiles)
+    np.testing.assert_allclose(scan.affine, [[-3, 0, 0, -10], [0, -2, 0, -20], [0, 0, 4.5, 30], [0, 0, 0, 1]])
+    assert scan.issues == ()

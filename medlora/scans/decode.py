@@ -175,7 +175,7 @@ class Frames:
         count = cells.rows * cells.columns * cells.samples
         if cells.bits == 1:
             first, last = index * count, (index + 1) * count
-            packed = np.frombuffer(self._read(first // 8, (last + 7) // 8 - first // 8), np.uint8)
+            packed = np.frombuffer(self._bytes(first // 8, (last + 7) // 8 - first // 8), np.uint8)
             unpacked = np.unpackbits(packed, bitorder="little")[first % 8 : first % 8 + count]
             return unpacked.reshape(cells.rows, cells.columns)
         if self._values.get("PhotometricInterpretation") == "YBR_FULL_422" and cells.samples == 3:
@@ -183,10 +183,7 @@ class Frames:
         order = ">" if self._syntax == ExplicitVRBigEndian else "<"
         kind = "f" if cells.keyword != "PixelData" else "u"
         size = count * cells.bits // 8
-        raw = self._read(index * size, size)
-        if order == ">" and cells.bits == 8:
-            raw = self._words_swapped(index * size, size, raw)
-        frame = np.frombuffer(raw, f"{order}{kind}{cells.bits // 8}")
+        frame = np.frombuffer(self._bytes(index * size, size), f"{order}{kind}{cells.bits // 8}")
         if cells.samples == 1:
             return frame.reshape(cells.rows, cells.columns)
         if self._values.get("PlanarConfiguration", 0) == 1:
@@ -195,11 +192,14 @@ class Frames:
             frame = frame.reshape(cells.rows, cells.columns, 3)
         return _to_rgb(frame, str(self._values.get("PhotometricInterpretation")))
 
-    def _words_swapped(self, start: int, size: int, raw: bytes) -> bytes:
-        """Eight-bit cells in a big-endian OW element lie in swapped pairs (PS3.5 A.3); those in OB do not."""
+    def _bytes(self, start: int, size: int) -> bytes:
+        """As `_read`; cells of eight bits or one in a big-endian OW element lie in swapped pairs of bytes (PS3.5 A.3),
+        those in OB do not."""
+        if self._syntax != ExplicitVRBigEndian or self.cells.bits > 8:
+            return self._read(start, size)
         self._file.seek(self._offset - 8)
         if self._file.read(2) != b"OW":
-            return raw
+            return self._read(start, size)
         first, last = start - start % 2, start + size + (start + size) % 2
         words = np.frombuffer(self._read(first, last - first), "<u2").byteswap().tobytes()
         return words[start - first : start - first + size]
@@ -210,7 +210,7 @@ class Frames:
         size = cells.rows * cells.columns * 2
         if cells.columns % 2 or cells.bits != 8:
             raise ScanError(Issue(Code.UnknownPixelFormat, "YBR_FULL_422 of odd width"))
-        pairs = np.frombuffer(self._read(index * size, size), np.uint8).reshape(cells.rows, cells.columns // 2, 4)
+        pairs = np.frombuffer(self._bytes(index * size, size), np.uint8).reshape(cells.rows, cells.columns // 2, 4)
         frame = np.empty((cells.rows, cells.columns, 3), np.uint8)
         frame[:, 0::2, 0], frame[:, 1::2, 0] = pairs[..., 0], pairs[..., 1]
         frame[..., 1], frame[..., 2] = np.repeat(pairs[..., 2], 2, axis=1), np.repeat(pairs[..., 3], 2, axis=1)

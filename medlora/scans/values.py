@@ -14,6 +14,8 @@ from medlora.scans.plane import PROJECTIONS
 from medlora.scans.scan import ScanError
 
 #: Modalities whose values are measured quantities: MONOCHROME1 only says how to show them, so they are never inverted.
+# JPEG baseline and extended, JPEG-LS near-lossless, JPEG 2000 and HTJ2K that may lose something (PS3.5 10).
+_LOSSY = {f"1.2.840.10008.1.2.4.{n}" for n in ("50", "51", "81", "91", "203")}
 _QUANTITATIVE = {"CT", "MR", "PT", "NM", "RTDOSE"}
 
 
@@ -26,6 +28,7 @@ class Rescale:
         table: modality LUT, which then replaces the two; with the first stored value it maps.
         stored: bits that count, the highest of them, and whether they are signed.
         inverted: dark and bright are exchanged within the range that the stored bits span, or the table.
+        lossy: whether the cells come from lossy compression, which may shoot over the range of the stored bits.
     """
 
     slope: float
@@ -33,6 +36,7 @@ class Rescale:
     table: tuple[NDArray[np.float32], int] | None
     stored: tuple[int, int, bool]
     inverted: bool
+    lossy: bool = False
 
     @property
     def ends(self) -> float:
@@ -89,6 +93,8 @@ class Rescale:
             return cells.view(kind), False
         if not signed and high == bits - 1 and cells.max(initial=0) >> bits == 0:
             return cells, False
+        if self.lossy and not signed and high == bits - 1:
+            return np.minimum(cells, cells.dtype.type((1 << bits) - 1)), True
         # Up to the top of the cell and down again drops what lies outside, and extends the sign of signed types.
         clean = (cells << cells.dtype.type(width - 1 - high)).view(kind) >> kind.type(width - bits)
         above = cells >> cells.dtype.type(high + 1) if high + 1 < width else np.zeros_like(cells)
@@ -120,7 +126,8 @@ def rescale_of(values: Values, table: tuple[NDArray[np.float32], int] | None = N
     if not all(isinstance(n, (int, float)) and np.isfinite(n) for n in (slope, intercept)):
         raise ScanError(Issue(Code.UnknownPixelFormat, "Rescale Slope or Intercept is not one usable number"))
     signed = values.get("PixelRepresentation", 0) == 1
-    return Rescale(float(slope), float(intercept), table, (stored, high, signed), inverted)
+    lossy = values.get("TransferSyntaxUID") in _LOSSY
+    return Rescale(float(slope), float(intercept), table, (stored, high, signed), inverted, lossy)
 
 
 def polarity(values: Values) -> tuple[bool, Issue | None]:

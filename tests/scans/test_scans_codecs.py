@@ -352,3 +352,18 @@ def test_a_component_transform_that_the_header_claims_is_looked_for(tmp_path, tr
     else:
         with pytest.raises(MedloraError, match="UnknownPixelFormat"):
             scans.read(tmp_path)
+
+
+def test_lossy_cells_that_shoot_over_their_bits_are_cut_off_there(tmp_path):
+    """A stream of 12 bits under ten: what is above them is no overlay, but the codec's error."""
+    stored = smooth(high=1100)
+    encoded = imagecodecs.jpeg2k_encode(
+        stored.astype("u2"), level=40, reversible=False, codecformat="j2k", bitspersample=12
+    )
+    decoded = imagecodecs.jpeg2k_decode(encoded).astype(int)
+    assert decoded.max() > 1023
+    data = image(stored, MR, "1.2.840.10008.1.2.4.91", stored=10, PixelData=encapsulate([bytes(encoded)]), **PLACE)
+    save(data, tmp_path / "a")
+    (scan,) = scans.read(tmp_path)
+    np.testing.assert_array_equal(scan.array[:, :, 0].T, np.minimum(decoded, 1023))
+    assert Code.UnusedBitsSet in [issue.code for issue in scan.issues]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import torch
 from make_dicom import AXIAL, CR, CT, DX, MR, PET, SC, axial, image, picture, save, series
@@ -396,3 +397,27 @@ def test_a_falling_voi_lut_is_said(tmp_path, falls, photometric):
     save(data, tmp_path / "a")
     codes = [issue.code for issue in loaded(tmp_path).issues]
     assert (Code.ConflictingPolarity in codes) is falls
+
+
+@pytest.mark.parametrize("kind", ["one bit", "YBR_FULL_422"])
+def test_bytes_of_big_endian_words_lie_in_swapped_pairs(tmp_path, kind):
+    """PS3.5 A.3: OW there; the same in OB does not. The little-endian twin says what is right."""
+    if kind == "one bit":
+        data = image(picture(12, 16, high=2), SC, stored=1, BitsAllocated=1, BitsStored=1, HighBit=0)
+        pixels = np.packbits(picture(12, 16, high=2).astype(bool).ravel(), bitorder="little").tobytes()
+    else:
+        data = image(picture(8, 8), SC, stored=8, SamplesPerPixel=3, PlanarConfiguration=0)
+        data.PhotometricInterpretation, pixels = kind, picture(8, 16, high=256).astype("u1").tobytes()
+    twins = []
+    for name, syntax, vr in (("little", "1.2.1", "OB"), ("ob", "1.2.2", "OB"), ("ow", "1.2.2", "OW")):
+        data.file_meta.TransferSyntaxUID = f"1.2.840.10008.{syntax}"
+        data.PixelData = np.frombuffer(pixels, "<u2").byteswap().tobytes() if vr == "OW" else pixels
+        data["PixelData"].VR = vr
+        (tmp_path / name).mkdir()
+        pydicom.dcmwrite(
+            tmp_path / name / "a", data, implicit_vr=False, little_endian=name == "little", enforce_file_format=True,
+            overwrite=True,
+        )  # fmt: skip
+        twins.append(loaded(tmp_path / name).array)
+    np.testing.assert_array_equal(twins[1], twins[0])
+    np.testing.assert_array_equal(twins[2], twins[0])

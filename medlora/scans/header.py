@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from copy import copy
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from medlora.scans.elements import ACQUISITION
 
 #: Plain values by DICOM keyword: str, int, float, or a list of them where there are several.
 Values = dict[str, Any]
@@ -78,3 +81,15 @@ def digest_of(*paths: str | os.PathLike[str]) -> str:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+def whitelisted(values: Values) -> Values:
+    """The acquisition fields among ``values`` (`elements.ACQUISITION`), and the transfer syntax.
+
+    Ages above 89 years are given as 090Y: HIPAA's Safe Harbor, 45 CFR 164.514(b)(2)(i)(C), counts them as identifiers.
+    """
+    header = {keyword: copy(values[keyword]) for keyword in (*ACQUISITION, "TransferSyntaxUID") if keyword in values}
+    age = str(header.get("PatientAge", ""))
+    if age.endswith("Y") and age[:-1].isdecimal() and int(age[:-1]) > 89:
+        header["PatientAge"] = "090Y"
+    return header

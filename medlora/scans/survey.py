@@ -7,7 +7,6 @@ import itertools
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from copy import copy
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
@@ -17,13 +16,13 @@ from typing import Any
 from medlora.scans import image, metaimage, nifti
 from medlora.scans.codes import Code, Issue, Severity, severity
 from medlora.scans.decode import check_pixels
-from medlora.scans.elements import ACQUISITION, NO_IMAGES, SLIDE_IMAGES
+from medlora.scans.elements import NO_IMAGES, SLIDE_IMAGES
 from medlora.scans.file import read_header
 from medlora.scans.finite import not_finite
 from medlora.scans.folder import list_files
 from medlora.scans.geometry import flat_affine
 from medlora.scans.grouping import acquisition_of, numbered_through, series_of, study_of
-from medlora.scans.header import Header, Values, stored_pixels
+from medlora.scans.header import Header, Values, stored_pixels, whitelisted
 from medlora.scans.load import load
 from medlora.scans.plane import PROJECTIONS, Plane, Refused, Volume, planes_of
 from medlora.scans.remarks import remarks
@@ -32,6 +31,7 @@ from medlora.scans.series import SLICES, assemble
 from medlora.scans.torn import say_torn
 
 _PAIRED = {"nifti": nifti.files_of, "metaimage": metaimage.files_of}
+_STANDARD = "1.2.840.10008."
 _IMAGE_SIGNS = ("Rows", "Columns", "PhotometricInterpretation", "SamplesPerPixel")
 
 Severities = Mapping[Code, Severity | str]
@@ -207,8 +207,10 @@ def _unusable(header: Header) -> Issue | None:
     if header.kind != "dicom":
         return None
     values = header.values
+    # What makers keep beside their images in classes of their own may well have the rows of an image.
+    own = not str(values.get("SOPClassUID", _STANDARD)).startswith(_STANDARD)
     if values.get("SOPClassUID") in NO_IMAGES or (
-        header.pixels is None and not any(word in values for word in _IMAGE_SIGNS)
+        header.pixels is None and (own or not any(word in values for word in _IMAGE_SIGNS))
     ):
         return Issue(Code.NotAnImage, str(values.get("Modality", "")))
     if values.get("SOPClassUID") == SLIDE_IMAGES and values.get("NumberOfFrames", 1) != 1:
@@ -369,18 +371,6 @@ def _common(planes: list[Plane]) -> Values:
             values[keyword] = Counter(map(repr, seen)).most_common(1)[0][0]
             values[keyword] = next(value for value in seen if repr(value) == values[keyword])
     return values
-
-
-def whitelisted(values: Values) -> Values:
-    """The acquisition fields among ``values`` (`elements.ACQUISITION`), and the transfer syntax.
-
-    Ages above 89 years are given as 090Y: HIPAA's Safe Harbor, 45 CFR 164.514(b)(2)(i)(C), counts them as identifiers.
-    """
-    header = {keyword: copy(values[keyword]) for keyword in (*ACQUISITION, "TransferSyntaxUID") if keyword in values}
-    age = str(header.get("PatientAge", ""))
-    if age.endswith("Y") and age[:-1].isdecimal() and int(age[:-1]) > 89:
-        header["PatientAge"] = "090Y"
-    return header
 
 
 def _identity(planes: list[Plane]) -> Identity:

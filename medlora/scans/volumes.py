@@ -65,7 +65,7 @@ def volumes_of(planes: list[Plane]) -> list[Volume | Refused]:
         return [*_with_short_ones_said(groups, slots, directions), *results]
     if ordered is not None:
         inferred = [_checked(group, directions) for group in ordered]
-        for volume in inferred:
+        for volume in inferred if not _are_foretold(ordered) else ():
             volume.issues.append(Issue(Code.InferredVolumes, f"{len(ordered)} volumes"))
         return [*inferred, *results]
     remaining, copies = _without_copies(slots, times=False)
@@ -160,6 +160,12 @@ def _by_order(slots: list[list[Plane]]) -> list[list[Plane]] | None:
             return None
         ordered.append([plane for _, plane in sorted(zip(keys, slot, strict=True), key=lambda pair: pair[0])])
     return [list(group) for group in zip(*ordered, strict=True)]
+
+
+def _are_foretold(groups: list[list[Plane]]) -> bool:
+    """Whether the header gives the number of these volumes, each of which is numbered through: GE's runs over time."""
+    said = {plane.values.get("NumberOfTemporalPositions") for group in groups for plane in group}
+    return said == {len(groups)} and all(_numbered_through(group) for group in groups)
 
 
 def _by_number(slots: list[list[Plane]]) -> list[list[Plane]] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from make_dicom import MR, PET, axial, series
+from make_dicom import MR, PET, axial, image, picture, save, series
 
 from medlora import scans
 from medlora.scans import Code
@@ -224,3 +224,21 @@ def test_patients_of_one_series_uid_whose_ranges_follow_each_other_by_chance(tmp
         about = {"PatientID": str(k), "StudyInstanceUID": f"1.2.7.{k}"}
         series(tmp_path / str(k), np.add(axial(6), [0, 0, 15.0 * k]), each=each, **about)
     assert [scan.issues for scan in scans.read(tmp_path)] == [()] * 2
+
+
+@pytest.mark.parametrize(("said", "found"), [(3, []), (None, [Code.InferredVolumes]), (5, [Code.InferredVolumes])])
+def test_a_run_whose_volumes_are_numbered_through_and_counted_in_the_header(tmp_path, said, found):
+    """GE's functional MR: no Temporal Position Identifier, but Number of Temporal Positions; as in dcm_qa_nih."""
+    series(tmp_path, np.concatenate([axial(4)] * 3), sop_class=MR, NumberOfTemporalPositions=said)
+    volumes = scans.read(tmp_path)
+    assert [scan.shape[2] for scan in volumes] == [4, 4, 4] and [codes(scan) for scan in volumes] == [found] * 3
+
+
+def test_what_a_maker_keeps_beside_the_images_is_no_lost_slice(tmp_path):
+    """Philips' own object in the series of its images, with Rows and without pixels; as in dcm_qa_philips_dwi."""
+    series(tmp_path, axial(4), sop_class=MR)
+    data = image(picture(), MR, PixelData=None, InstanceNumber=None)
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.3.46.670589.11.0.0.12.2"
+    save(data, tmp_path / "XX_0546")
+    found = scans.read(tmp_path)
+    assert [codes(scan) for scan in found] == [[]] and [left.code for left in found.excluded] == [Code.NotAnImage]

@@ -84,9 +84,6 @@ PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"
 #: SOP class of ultrasound volumes (PS3.4 B.5).
 ULTRASOUND_VOLUME = "1.2.840.10008.5.1.4.1.1.6.2"
 
-#: How the SOP classes of secondary captures begin (PS3.4 B.5).
-CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
-
 #: SOP class of whole slide images, whose frames are tiles of one plane (PS3.4 B.5).
 SLIDE_IMAGES = "1.2.840.10008.5.1.4.1.1.77.1.6"
 

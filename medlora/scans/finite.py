@@ -13,7 +13,9 @@ from medlora.scans.scan import Scan
 
 def not_finite(array: NDArray[np.float32]) -> list[Issue]:
     """The issue, where an array (x, y, z[, channel]) holds NaN, infinity, or what is too large for float32."""
-    if np.isfinite(np.sum(array, dtype=np.float64)):  # one pass and no copy, as nearly all arrays need
+    with np.errstate(invalid="ignore"):
+        total = np.sum(array, dtype=np.float64)  # one pass and no copy, as nearly all arrays need
+    if np.isfinite(total):
         return []
     count = sum(int(np.count_nonzero(~np.isfinite(array[:, :, z]))) for z in range(array.shape[2]))
     return [Issue(Code.NonFiniteValues, f"{count} of {array.size}")]

@@ -260,7 +260,7 @@ def _falls(header: Header) -> bool:
         data = item.LUTData
         if isinstance(data, bytes):
             data = np.frombuffer(data, "<u2" if len(data) >= 2 * (count or 1 << 16) else "u1")
-        return bool(data[0] > data[-1])
+        return bool(data[0] > data[: count or 1 << 16][-1])  # a byte may follow that makes their number even
     except OSError:
         raise
     except Exception:  # a proposal for display only

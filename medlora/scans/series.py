@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from medlora.scans.codes import Code, Issue
-from medlora.scans.elements import CAPTURES, ULTRASOUND_VOLUME
+from medlora.scans.elements import ULTRASOUND_VOLUME
 from medlora.scans.geometry import Array
 from medlora.scans.header import Header, Values
 from medlora.scans.plane import Plane, Refused, Volume, frame_count, grouped, is_localizer, listed, planes_of
@@ -90,9 +90,7 @@ def _without_place(alone: list[list[Plane]]) -> list[Volume | Refused]:
 
 
 def is_volumetric(values: Values) -> bool:
-    """Whether an image of this modality should have a place: not captures, nor the projections of nuclear medicine."""
-    if f"{values.get('SOPClassUID', '')}.".startswith(f"{CAPTURES}."):
-        return False
+    """Whether an image of this modality should have a place: not the projections of nuclear medicine."""
     if values.get("Modality") == "NM":
         return any("RECON" in str(word) for word in listed(values.get("ImageType")))
     return values.get("Modality") in ("CT", "MR", "PT", "RTDOSE")
@@ -189,6 +187,7 @@ def _check_counts(
     elif (
         len(expected) == 1
         and isinstance(total := expected.pop(), int)
+        and total > 0
         and (acquired < total or acquired % total)  # of several acquisitions of one number each has as many
         and _falls_short(len(headers), total, numbers)
     ):

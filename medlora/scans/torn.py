@@ -71,8 +71,9 @@ def _candidates(parts: Sequence[_Part]) -> Iterator[tuple[list[Volume], bool]]:
 
 
 def _are_strangers(one: _Part, other: _Part) -> bool:
-    """Whether both patient and study are others."""
-    return one[0][1] != other[0][1] and one[0][2] != other[0][2]
+    """Whether both patient and study are others, or the patient is and no frame of reference is given."""
+    patient, study = one[0][1] != other[0][1], one[0][2] != other[0][2]
+    return patient and (study or "FrameOfReferenceUID" not in one[2].planes[0].values)
 
 
 def _may_be_torn(one: _Part, other: _Part) -> bool:
@@ -92,9 +93,11 @@ def _are_one_stack(planes: list[Plane], numbered: bool) -> bool:
     if np.diff(along).min() < 0.01:
         return False
     codes = {issue.code for issue in check_stack(np.outer(along, directions[2]), directions)[1]}
+    numbers = [plane.values.get("InstanceNumber") for plane in planes]
+    if None not in numbers and len(set(numbers)) < len(numbers):
+        return False  # each part begins anew
     if Code.NonUniformSpacing not in codes and not numbered:
         return True
-    numbers = [plane.values.get("InstanceNumber") for plane in planes]
     if not all(isinstance(number, int) for number in numbers):
         return False
     steps = np.rint(np.diff(along) / np.diff(along).min())

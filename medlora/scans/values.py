@@ -93,8 +93,9 @@ class Rescale:
             return cells.view(kind), False
         if not signed and high == bits - 1 and cells.max(initial=0) >> bits == 0:
             return cells, False
-        if self.lossy and not signed and high == bits - 1:
-            return np.minimum(cells, cells.dtype.type((1 << bits) - 1)), True
+        if self.lossy and high == bits - 1 and signed == (frame.dtype.kind == "i"):
+            low = -(1 << (bits - 1)) if signed else 0
+            return np.clip(cells.view(kind), low, low + (1 << bits) - 1), True
         # Up to the top of the cell and down again drops what lies outside, and extends the sign of signed types.
         clean = (cells << cells.dtype.type(width - 1 - high)).view(kind) >> kind.type(width - bits)
         above = cells >> cells.dtype.type(high + 1) if high + 1 < width else np.zeros_like(cells)

@@ -213,8 +213,9 @@ def _parted_by_kind(planes: list[Plane], directions: Array) -> list[list[Plane]]
 
 
 def _slabs(parts: list[list[Plane]], directions: Array) -> list[list[Plane]]:
-    """Of even stacks side by side, of one step, those as one that are rotations of one: over whose gaps instance
-    numbers are skipped, or no more than a slice is lost; or, without numbers, half of what the shorter holds."""
+    """Of even stacks side by side, of one step, those as one that are rotations of one: that follow each other closely,
+    or lack a slice between them, or as many as instance numbers skip; or, without numbers, half of what the shorter
+    holds."""
     steps = [_step(part, directions) for part in parts]
     if max(steps) - min(steps) > 0.02 * max(steps):
         return parts
@@ -229,10 +230,14 @@ def _slabs(parts: list[list[Plane]], directions: Array) -> list[list[Plane]]:
             return parts
         numbers = [[plane.values.get("InstanceNumber") for plane in part] for part in (before, after)]
         known = [[number for number in part if isinstance(number, int)] for part in numbers]
-        if known == numbers:
-            lost = gap < 2.1 or min(abs(a - b) for a, b in itertools.product(*known)) > 1
+        on_grid = abs(gap - round(gap)) < 0.1
+        if 0.7 < gap < 1.4:
+            lost = True
+        elif known == numbers:
+            skipped = min(abs(a - b) for a, b in itertools.product(*known))
+            lost = on_grid and (round(gap) == 2 or (skipped > 1 and abs(skipped - round(gap)) <= 1))
         else:
-            lost = round(gap) - 1 <= min(len(before), len(after)) // 2
+            lost = on_grid and round(gap) - 1 <= min(len(before), len(after)) // 2
         if lost:
             before += after
         else:
@@ -315,7 +320,7 @@ def _checked(planes: list[Plane], directions: Array) -> Volume:
 
 def _differ(planes: list[Plane], word: str) -> bool:
     numbers = {number for plane in planes if isinstance(number := plane.values.get(word), (int, float))}
-    if word in _FITTED and len(numbers) > 2:
+    if word in _FITTED and len(numbers) > max(2, len(planes) // 2):
         return False
     return bool(numbers) and max(numbers) - min(numbers) > 0.01 * abs(max(numbers))
 

@@ -242,3 +242,23 @@ def test_what_a_maker_keeps_beside_the_images_is_no_lost_slice(tmp_path):
     save(data, tmp_path / "XX_0546")
     found = scans.read(tmp_path)
     assert [codes(scan) for scan in found] == [[]] and [left.code for left in found.excluded] == [Code.NotAnImage]
+
+
+def test_a_count_of_no_images_is_no_count(tmp_path):
+    series(tmp_path, axial(4), ImagesInAcquisition=0)
+    assert one(tmp_path).issues == ()
+
+
+@pytest.mark.parametrize(("gap", "skip"), [(39, 1), (5.6, 0), (7.5, 100)])
+def test_a_jump_of_numbers_that_the_gap_does_not_explain_is_no_loss(tmp_path, gap, skip):
+    positions = [[0, 0, 2.5 * (k + (gap - 1) * (k > 9))] for k in range(20)]
+    each = [{"AcquisitionNumber": 1 + (k > 9), "InstanceNumber": 1 + k + skip * (k > 9)} for k in range(20)]
+    series(tmp_path, positions, each=each)
+    assert [(scan.shape[2], scan.issues) for scan in scans.read(tmp_path)] == [(10, ()), (10, ())]
+
+
+def test_follow_ups_under_one_series_uid_that_are_numbered_anew_are_not_torn(tmp_path):
+    for k in range(2):
+        each = [{"SOPInstanceUID": f"1.2.{k}.{i}", "StudyInstanceUID": f"1.2.7.{k}"} for i in range(6)]
+        series(tmp_path / str(k), np.add(axial(6), [0, 0, 15.0 * k]), each=each)
+    assert [scan.issues for scan in scans.read(tmp_path)] == [()] * 2

@@ -431,7 +431,7 @@ def test_a_capture_beside_the_slices_is_no_slice(tmp_path):
     save(image(picture(50, 60), "1.2.840.10008.5.1.4.1.1.7", Modality="CT", InstanceNumber=5), tmp_path / "capture")
     by_depth = {scan.shape[2]: scan for scan in scans.read(tmp_path)}
     np.testing.assert_array_equal(by_depth[4].array, volume - 1024.0)
-    assert by_depth[4].issues == () and codes(by_depth[1]) == [Code.UnknownUnits]
+    assert by_depth[4].issues == () and codes(by_depth[1]) == [Code.NoGeometry, Code.UnknownUnits]
 
 
 def test_passes_half_a_step_apart_of_thick_slices_are_two_scans(tmp_path):
@@ -485,3 +485,10 @@ def test_planar_nuclear_medicine_has_no_place_to_miss(tmp_path):
     data.ImageType = ["ORIGINAL", "PRIMARY", "WHOLE BODY", "EMISSION"]
     save(data, tmp_path / "planar.dcm")
     assert codes(one(tmp_path)) in ([], [Code.UnknownSpacing])
+
+
+@pytest.mark.parametrize(("values", "mixed"), [((100, 600, 1100), True), (tuple(range(280, 340, 5)), False)])
+def test_several_inversion_times_are_mixed_unless_each_slice_has_its_own(tmp_path, values, mixed):
+    each = [{"InversionTime": values[k * len(values) // 12]} for k in range(12)]
+    series(tmp_path, axial(12), sop_class=MR, each=each)
+    assert codes(one(tmp_path)) == ([Code.MixedSlices] if mixed else [])

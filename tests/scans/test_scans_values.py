@@ -16,6 +16,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 from medlora import scans
 from medlora.errors import MedloraError
 from medlora.scans import Code, Issue
+from medlora.scans.values import Rescale
 from medlora.transforms import MR as PRESET
 
 PLACE = {"ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": list(AXIAL), "PixelSpacing": [1, 1]}
@@ -397,6 +398,22 @@ def test_a_falling_voi_lut_is_said(tmp_path, falls, photometric):
     save(data, tmp_path / "a")
     codes = [issue.code for issue in loaded(tmp_path).issues]
     assert (Code.ConflictingPolarity in codes) is falls
+
+
+def test_the_byte_that_makes_a_table_even_is_none_of_its_entries(tmp_path):
+    data = image(picture(high=256), DX, stored=8)
+    item = Dataset()
+    item.LUTDescriptor, item.LUTData = [255, 0, 8], bytes([*range(1, 256), 0])
+    data.VOILUTSequence = [item]
+    data.VOILUTSequence[0]["LUTData"].VR = "OW"
+    save(data, tmp_path / "a")
+    assert loaded(tmp_path).issues == ()
+
+
+def test_lossy_cells_are_cut_off_at_both_ends_of_signed_bits():
+    scale = Rescale(1.0, 0.0, None, (12, 11, True), False, lossy=True)
+    clean, stray = scale.integers(np.array([[2050, -2100, 7]], np.int16))
+    assert clean.tolist() == [[2047, -2048, 7]] and stray
 
 
 @pytest.mark.parametrize("kind", ["one bit", "YBR_FULL_422"])

@@ -219,6 +219,7 @@ def _join_by(
             rows_of[value].append(row)
     scans_of: dict[str, list[str]] = defaultdict(list)  # archive's identifier → scan_ids
     found: PathMatches | Matches
+    folders: set[str] = set()
     loose: set[str] = set(rows_of)  # what may mean another patient's scans, too
     if kind == "file":
         for scan in scans:
@@ -227,8 +228,8 @@ def _join_by(
         outside = [relative(path, archive) for path in left_out]
         same = {name: scan_ids[0] for name, scan_ids in scans_of.items() if len(scan_ids) == 1}
         found = match_paths(rows_of, [*scans_of, *outside], archive, table.path.parent, {**same, **copies})
-        meant = dict(found.to)
-        loose = found.folders.union(*found.repaired.values())
+        meant, folders = dict(found.to), found.folders
+        loose = folders.union(*found.repaired.values())
     else:
         for scan in scans:
             for name in identifiers(scan, kind):
@@ -238,7 +239,7 @@ def _join_by(
     _take(result, rows_of, meant, scans_of)
     if kind == "file":
         _take_copies(result, rows_of, meant, copies)
-        result.of_folders = _of_folders(result, rows_of, found.folders)  # type: ignore[union-attr]
+        result.of_folders = _of_folders(result, rows_of, folders)
     if kind != "patient":
         _hold_against_patients(result, {row for value in loose for row in rows_of[value]}, table, scans)
     for value in found.ambiguous:

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from scipy.cluster.hierarchy import DisjointSet
-
 from medlora.cohorts.identifiers import is_shortened, without_damage
 from medlora.cohorts.labels import is_missing, plain
 
@@ -95,6 +93,8 @@ _MOST_OF_A_ROW, _FEWEST_ROWS = 50, 10  # a row about more scans, or one of fewer
 
 def _by_row(scan_ids: Sequence[str], rows: Mapping[str, Sequence[int]]) -> dict[str, int]:
     """scan_id → the first of the rows that tie it to others, directly or through others."""
+    from scipy.cluster.hierarchy import DisjointSet
+
     of_row: dict[int, list[str]] = defaultdict(list)
     for scan_id in scan_ids:
         for row in rows.get(scan_id, ()):
@@ -102,10 +102,10 @@ def _by_row(scan_ids: Sequence[str], rows: Mapping[str, Sequence[int]]) -> dict[
     tying = {row: members for row, members in of_row.items() if 1 < len(members) <= _MOST_OF_A_ROW}
     if len(of_row) < _FEWEST_ROWS:
         return {}
-    groups = DisjointSet(of_row)
-    for members in tying.values():
-        for row in {row for scan_id in members for row in rows[scan_id] if row in tying}:
-            groups.merge(row, rows[members[0]][0])
+    groups = DisjointSet(tying)
+    for row, members in tying.items():
+        for other in {other for scan_id in members for other in rows[scan_id] if other in tying}:
+            groups.merge(row, other)
     first = {row: min(subset) for subset in groups.subsets() for row in subset}
     return {scan_id: first[row] for row, members in tying.items() for scan_id in members}
 

@@ -225,7 +225,8 @@ def _slabs(parts: list[list[Plane]], directions: Array) -> list[list[Plane]]:
             found.append(list(after))
             continue
         before = found[-1]
-        gap = float((after[0].position - before[-1].position) @ directions[2]) / max(steps)  # type: ignore[operator]
+        end, start = _positions([before[-1], after[0]]) @ directions[2]
+        gap = float(start - end) / max(steps)
         if gap <= 0:
             return parts
         numbers = [[plane.values.get("InstanceNumber") for plane in part] for part in (before, after)]

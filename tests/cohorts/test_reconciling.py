@@ -239,3 +239,20 @@ def test_rows_whose_scans_are_all_of_another_kind_are_said(tmp_path):
     cohort = cohort_of(tmp_path, ("patient", "label"), *((f"P{n}", "ab"[n % 2]) for n in range(8)))
     said = "2 rows give no case, since no scan of theirs meets the rule 'modality=DX view=frontal'"
     assert len(cohort) == 6 and said in cohort.warnings
+
+
+def test_a_row_for_a_class_ties_no_subjects_that_have_rows_of_their_own(tmp_path):
+    root = tmp_path / "archive"
+    for n in range(64):
+        path = root / "ab"[n % 2] / f"s{n // 4}{'ab'[n % 2]}" / f"{n}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((noise(n, (24, 24)) >> 4).astype("u1")).save(path)
+    subjects = [(f"{c}/s{n}{c}", c) for n in range(16) for c in "ab"]
+    from medlora.cohorts.patients import patients_of
+    from medlora.scans import survey
+
+    found = survey(root).scans
+    rows = {scan.scan_id: [2 + subjects.index((f"{c}/{scan.paths[0].parent.name}", c))]
+            for scan in found for c in [scan.paths[0].parent.parent.name]}  # fmt: skip
+    of_class = {scan_id: [1, *own] for scan_id, own in rows.items()}  # one row about all 64, before the subjects' own
+    assert len(set(patients_of(found, {}, of_class).key.values())) == 32

@@ -48,14 +48,7 @@ class Read:
     malignancy: int
 
 
-def read(
-    path: Path,
-    files: Sequence[Path],
-    scans: Sequence[ScanFiles],
-    archive: Path,
-    left_out: Sequence[Path] = (),
-    copies: Mapping[str, str] | None = None,
-) -> LabelTable:
+def read(path: Path, files: Sequence[Path], scans: Sequence[ScanFiles]) -> LabelTable:
     """The table of some files of reads: a row for each nodule.
 
     A file about a series that is not in the archive gives one row without a place, which then matches no scan.

@@ -30,10 +30,7 @@ _READERS: dict[str, Callable[[Path, Sequence[Path]], LabelTable]] = {
     "DICOM SEG": segmentation.read,
     "DICOM RTSTRUCT": rtstruct.read,
 }
-_OF_SCANS: dict[str, Callable[..., LabelTable]] = {
-    "LIDC-IDRI": lidc.read,
-    "COCO": coco.read,
-}
+_OF_SCANS = ("LIDC-IDRI", "COCO")
 """Formats whose coordinates mean nothing without the scans that they were drawn on."""
 
 
@@ -74,8 +71,10 @@ class LabelSource:
         Raises:
             MedloraError: the files are damaged, or do not follow their format.
         """
-        if self.format in _OF_SCANS:
-            return _OF_SCANS[self.format](self.path, self.files, scans, archive or Path(), left_out, copies or {})
+        if self.format == "LIDC-IDRI":
+            return lidc.read(self.path, self.files, scans)
+        if self.format == "COCO":
+            return coco.read(self.path, self.files, scans, archive or Path(), left_out, copies)
         if self.format in _READERS:
             return _READERS[self.format](self.path, self.files)
         return luna16.complete(read_labels(self.path))

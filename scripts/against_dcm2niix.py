@@ -7,7 +7,8 @@ turned to the nearest axes of RAS+, all voxels agree (1e-5 of their value) and a
 CT remains, whose affine dcm2niix writes without the tilt, and the copies that it makes of it.
 
 Tried on the public dcm_qa, dcm_qa_canon_61, _ct, _decubitus, _deident, _fmap, _ge, _me, _nih, _philips, _philips_asl,
-_philips_dwi, _philips_enh, _sag, _stc, _toshiba, _trt, _uih and _xa30 (neurolabusc on GitHub), unpacked where gzipped.
+_philips_dwi, _philips_enh, _polar, _sag, _stc, _toshiba, _trt, _uih and _xa30 (neurolabusc on GitHub), unpacked where
+gzipped.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from medlora.scans import frames
+from medlora.scans import frames, pepolar
 from medlora.scans.codes import Code
 from medlora.scans.elements import NO_IMAGES, PRESENT, SINGLE, STRUCTURAL, WANTED
 from medlora.scans.header import Header, Values, digest_of
@@ -74,6 +74,8 @@ def read(path: str, size: int, start: bytes) -> Header:
             del values["NumberOfFrames"]
         if values.get("SOPClassUID") not in NO_IMAGES:
             frames.add(header)
+        if pepolar.NAME in start:
+            pepolar.set_right(values, header.path)
         if "SOPInstanceUID" not in values:
             header.digest = digest_of(path)
     except OSError:

@@ -6,6 +6,7 @@ from medlora.scans.codes import Code, Issue
 from medlora.scans.elements import CLASSIC_PET, CT_IMAGES, FOR_PROCESSING, PET_IMAGES
 from medlora.scans.header import Values
 from medlora.scans.load import spacing_of
+from medlora.scans.pepolar import ROWS
 from medlora.scans.plane import Plane, is_localizer
 
 _RESCALE = ("RescaleSlope", "RescaleIntercept")
@@ -28,6 +29,8 @@ def remarks(values: Values, planes: list[Plane]) -> list[Issue]:
     volumetric = values.get("Modality") in ("CT", "MR", "PT", "NM", "RTDOSE")  # of radiographs few say it
     if volumetric and "ImagePositionPatient" in values and spacing_of(values) is None:
         issues.append(Issue(Code.UnknownSpacing))
+    if rows := next((plane.values[ROWS] for plane in planes if ROWS in plane.values), None):
+        issues.append(Issue(Code.ConflictingGeometry, rows))
     if unclear := _unclear_units(values, planes):
         issues.append(Issue(Code.UnknownUnits, unclear))
     return issues

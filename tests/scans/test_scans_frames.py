@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-from make_dicom import AXIAL, axial, image, picture, save
+from make_dicom import AXIAL, MR, axial, image, picture, save, series
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
@@ -358,3 +358,33 @@ def test_a_united_imaging_mosaic_is_parted_into_its_tiles(tmp_path):
     np.testing.assert_array_equal(scan.to_numpy("zyx"), tiles)
     np.testing.assert_allclose(scan.affine, [[-3, 0, 0, -10], [0, -2, 0, -20], [0, 0, 4.5, 30], [0, 0, 0, 1]])
     assert scan.issues == ()
+
+
+@pytest.mark.parametrize(
+    ("mode", "turned"), [(0, [False, False]), (1, [True, True]), (2, [True, False]), (3, [False, True])]
+)
+def test_rows_that_ge_stores_in_reverse_are_set_right(tmp_path, mode, turned):
+    """As of the public dcm_qa_polar, of which dcm2niix makes the same voxels and affines."""
+    each = [{"TemporalPositionIdentifier": time} for time in (1, 2) for _ in range(4)]
+    volume = series(tmp_path, [*axial(4), *axial(4)], sop_class=MR, each=each, InPlanePhaseEncodingDirection="COL")
+    for path in tmp_path.iterdir():
+        data = pydicom.dcmread(path)
+        block = data.private_block(0x0019, "GEMS_ACQU_01", create=True)
+        block.add_new(0x9C, "LO", "research/ABCD/epi_pepolar")
+        block.add_new(0xB3, "DS", str(mode))
+        data.save_as(path)
+    found = sorted(scans.read(tmp_path), key=lambda scan: scan.header["TemporalPositionIdentifier"])
+    for scan, upside_down, stored in zip(found, turned, np.split(volume, 2, axis=2), strict=True):
+        column, row, level = np.indices(stored.shape).reshape(3, -1)
+        y = -80 + 0.5 * (11 - row if upside_down else row)  # LPS; the last of 12 rows is where the header has the first
+        place = np.array([100 - 0.75 * column, -y, 30 + 2.5 * level, np.ones_like(y)])  # RAS
+        x, y, z, _ = np.linalg.solve(scan.affine, place).round().astype(int)
+        np.testing.assert_array_equal(scan.array[x, y, z], stored[column, row, level])
+        said = [issue.detail for issue in scan.issues if issue.code is Code.ConflictingGeometry]
+        assert bool(said) == upside_down
+
+
+def test_rows_that_may_be_in_reverse_are_said(tmp_path):
+    series(tmp_path, axial(3), sop_class=MR, SeriesDescription="epi_pepolar")  # the private elements are removed
+    (scan,) = scans.read(tmp_path)
+    assert [issue.code for issue in scan.issues] == [Code.ConflictingGeometry]

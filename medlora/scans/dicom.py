@@ -78,8 +78,10 @@ def read(path: str, size: int, start: bytes) -> Header:
             pepolar.set_right(values, header.path)
         if "SOPInstanceUID" not in values:
             header.digest = digest_of(path)
-    except OSError:
-        raise
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        header.problem = (Code.DamagedHeader.name, type(error).__name__)  # pydicom's own, where a sequence breaks off
     except frames.UnreadableError as error:
         header.problem = (Code.DamagedHeader.name, str(error))
     except Exception as error:  # pydicom raises whatever a damaged header leads to

@@ -14,7 +14,7 @@ import numpy as np
 import pydicom
 import pytest
 from make_dicom import AXIAL, CT, axial, image, picture, save
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from medlora import scans
 from medlora.scans import Code
@@ -159,3 +159,13 @@ def test_a_message_repeats_nothing_that_stands_in_a_file(tmp_path):
         (tmp_path / f"{key}.mhd").write_text(lines + "ElementDataFile = LOCAL\n")
     found = scans.survey(tmp_path)
     assert len(found.excluded) == 3 and "Yamada" not in " ".join(map(str, found.excluded))
+
+
+def test_a_sequence_that_breaks_off_is_damage_and_no_file_that_cannot_be_opened(tmp_path):
+    """Of undefined length, in an item of undefined length, big endian, with the file's end in the middle of a tag."""
+    path = save(image(picture(), syntax=ExplicitVRBigEndian), tmp_path / "a.dcm")
+    content = path.read_bytes()
+    start = content.index(b"\x00\x10\x00\x10")  # Patient's Name: what comes before is kept
+    unending = b"\x00\x08\x21\x12SQ\0\0\xff\xff\xff\xff" + b"\xff\xfe\xe0\x00\xff\xff\xff\xff"
+    path.write_bytes(content[:start] + unending + b"\x00\x08\x11")
+    assert [left.code for left in scans.survey(tmp_path).excluded] == [Code.DamagedHeader]

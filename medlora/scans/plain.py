@@ -70,7 +70,17 @@ def plain_of_raw(tag: int, vr: str, raw: bytes, charset: bytes) -> Any:
 
 
 def dataset(path: str | os.PathLike[str], pixels: bool = False) -> pydicom.Dataset:
-    """The whole data set as pydicom reads it, without its pixels unless asked for."""
+    """The whole data set as pydicom reads it, without its pixels unless asked for.
+
+    Raises:
+        OSError: the file can no longer be read.
+        Exception: whatever else pydicom raises of a damaged file.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return pydicom.dcmread(path, stop_before_pixels=not pixels, force=True)
+        try:
+            return pydicom.dcmread(path, stop_before_pixels=not pixels, force=True)
+        except OSError as error:
+            if error.errno is None:  # pydicom's own, where a sequence breaks off
+                raise ValueError(str(error)) from error
+            raise

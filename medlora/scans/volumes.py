@@ -218,6 +218,9 @@ def _slabs(parts: list[list[Plane]], directions: Array) -> list[list[Plane]]:
     holds."""
     steps = [_step(part, directions) for part in parts]
     if max(steps) - min(steps) > 0.02 * max(steps):
+        # Two slices some steps apart may have lost those between them; they are no stack of a step of its own.
+        if any(len(part) == 2 and _is_multiple(step, min(steps)) for part, step in zip(parts, steps, strict=True)):
+            return [sorted(itertools.chain(*parts), key=lambda plane: float(plane.position @ directions[2]))]
         return parts
     found: list[list[Plane]] = []
     for after in sorted(parts, key=lambda part: float(part[0].position @ directions[2])):
@@ -244,6 +247,11 @@ def _slabs(parts: list[list[Plane]], directions: Array) -> list[list[Plane]]:
         else:
             found.append(list(after))
     return found
+
+
+def _is_multiple(step: float, of: float) -> bool:
+    times = round(step / of)
+    return times > 1 and abs(step - times * of) < 0.1 * of
 
 
 def _woven(planes: list[Plane], directions: Array) -> list[list[Plane]] | None:

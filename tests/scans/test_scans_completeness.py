@@ -93,6 +93,13 @@ def test_a_gap_between_two_rotations_is_a_gap(tmp_path, word):
     assert scan.shape[2] == 7 and Code.MissingSlices in codes(scan) and "(1 " in str(scan.issues[0])
 
 
+def test_a_gap_within_a_rotation_of_two_slices_is_a_gap(tmp_path):
+    """As that of dicom2nifti's tests "sliceincrement": a rotation of three whose middle is lost is no stack by itself."""
+    series(tmp_path, axial(5)[[0, 1, 2, 4]], each=[{"AcquisitionNumber": 1 + (k > 1)} for k in range(4)])
+    scan = one(tmp_path)
+    assert scan.shape[2] == 4 and Code.MissingSlices in codes(scan) and "(1 " in str(scan.issues[0])
+
+
 @pytest.mark.parametrize("kept", [[0, 1, 2], [2, 3, 4], [1, 2, 3]])
 @pytest.mark.parametrize("word", ["TemporalPositionIdentifier", "EchoNumbers", "DiffusionBValue"])
 def test_a_run_cut_short_keeps_its_whole_volumes_and_says_which_is_not(tmp_path, kept, word):

@@ -51,7 +51,7 @@ TECHNICAL = (
 #: Sequences whose presence changes how the file is read.
 SEQUENCES = (
     "ModalityLUTSequence", "VOILUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-    "DetectorInformationSequence", "SequenceOfUltrasoundRegions",
+    "DetectorInformationSequence", "SequenceOfUltrasoundRegions", "RealWorldValueMappingSequence",
 )  # fmt: skip
 
 WANTED: dict[int, tuple[str, str]] = {}

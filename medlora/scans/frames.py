@@ -82,6 +82,9 @@ def add(header: Header) -> None:
     """
     values = header.values
     image_type = values.get("ImageType") or []
+    if values.get("RealWorldValueMappingSequence") and values.get("Modality") == "MR" and "RescaleSlope" not in values:
+        scale = _real_world(dataset(header.path))
+        values.update(scale if "UnclearMapping" not in scale else {})  # else stored values, which the standard allows
     if values.get("PerFrameFunctionalGroupsSequence"):
         _enhanced(header)
     elif "GridFrameOffsetVector" in values and values.get("NumberOfFrames", 1) > 1:

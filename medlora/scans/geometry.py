@@ -72,11 +72,16 @@ def flat_affine(spacing: Sequence[float], between_slices: float = 1.0) -> Array:
 
 
 def decimals(positions: Array) -> int:
-    """How many decimals the positions were written with, at most 6."""
-    for places in range(6):
-        if np.array_equal(positions, np.round(positions, places)):
-            return places
-    return 6
+    """How many decimals positions of shape (n, 3) were written with, at most 4, a fraction common to all apart.
+
+    The seventh figure of some is rounded, too, so 1e-4 mm more or less makes no decimal.
+    """
+    apart = positions - positions[0]
+    return next((places for places in range(4) if np.max(np.abs(apart - np.round(apart, places))) <= 1e-4), 4)
+
+
+def _rounding(places: int) -> float:
+    return min(0.6 * 10.0**-places, 0.06)
 
 
 def tolerance(step: float, places: int) -> float:
@@ -85,7 +90,7 @@ def tolerance(step: float, places: int) -> float:
     Scanners that write positions to 0.1 mm make steps of 1.2 and 1.3 mm of 1.25 mm; that is no varying spacing. More
     coarsely written positions get no more than this.
     """
-    return max(0.01 * abs(step), min(0.6 * 10.0**-places, 0.06)) + 1e-6
+    return max(0.01 * abs(step), _rounding(places)) + 1e-6
 
 
 def check_stack(positions: Array, directions: Array) -> tuple[Array, list[Issue]]:
@@ -103,14 +108,17 @@ def check_stack(positions: Array, directions: Array) -> tuple[Array, list[Issue]
     step = (positions[-1] - positions[0]) / (count - 1)
     normal = directions[2]
     along = positions @ normal
-    limit = tolerance(float(step @ normal), decimals(positions))
+    places = decimals(positions)
+    limit = tolerance(float(step @ normal), places)
+    # From a line between two positions one may lie as far as both are rounded.
+    limit_beside = max(limit, 2 * _rounding(places), 0.05)
     issues = []
     even = np.polynomial.Polynomial.fit(np.arange(count), along, 1)(np.arange(count))
     if np.max(np.abs(along - even)) > limit:
         gaps = np.diff(along)
         usual = float(np.sort(gaps)[(count - 2) // 2])  # a gap that occurs: the lower median
         multiples = np.round(gaps / usual)
-        slack = 2 * tolerance(usual, decimals(positions))
+        slack = 2 * tolerance(usual, places)
         missing = int(np.sum(multiples - 1))
         if missing and np.all(np.abs(gaps - multiples * usual) <= slack) and np.all(multiples >= 1):
             issues.append(Issue(Code.MissingSlices, f"{missing} between the {count} found, by position"))
@@ -118,10 +126,10 @@ def check_stack(positions: Array, directions: Array) -> tuple[Array, list[Issue]
     # Where the slices lie on a straight line, each is off it only as far as it is off along the normal.
     direction = step / np.linalg.norm(step)
     beside = (positions - positions[0]) - np.outer((positions - positions[0]) @ direction, direction)
-    if np.max(np.linalg.norm(beside, axis=1)) > max(limit, 0.05):
+    if np.max(np.linalg.norm(beside, axis=1)) > limit_beside:
         issues.append(Issue(Code.UnalignedSlices, f"up to {np.max(np.linalg.norm(beside, axis=1)):.3g} mm beside it"))
     shear = step - (step @ normal) * normal
-    if np.linalg.norm(shear) * (count - 1) > max(limit, 0.05) and np.linalg.norm(shear) > 1e-3 * np.linalg.norm(step):
+    if np.linalg.norm(shear) * (count - 1) > limit_beside and np.linalg.norm(shear) > 1e-3 * np.linalg.norm(step):
         angle = math.degrees(math.atan2(float(np.linalg.norm(shear)), float(step @ normal)))
         issues.append(Issue(Code.TiltedGantry, f"{angle:.1f} degrees"))
     return step, issues

@@ -20,7 +20,7 @@ from medlora.scans.finite import not_finite
 from medlora.scans.geometry import affine as affine_of
 from medlora.scans.geometry import check_stack, flat_affine
 from medlora.scans.header import Header, Values
-from medlora.scans.plain import dataset
+from medlora.scans.plain import dataset, holds_something
 from medlora.scans.plane import PROJECTIONS, Plane, planes_of
 from medlora.scans.scan import ScanError
 from medlora.scans.values import Rescale, polarity, rescale_of
@@ -161,6 +161,8 @@ def _tables(header: Header) -> tuple[NDArray[np.float32], int] | None:
         return None
     try:
         item = dataset(header.path).ModalityLUTSequence[0]
+        if not any(holds_something(item, word) for word in ("LUTDescriptor", "LUTData")):
+            return None  # a template that was never filled in
         count, first, bits = (int(n) for n in item.LUTDescriptor)
         data = item.LUTData
         if isinstance(data, bytes):

@@ -94,7 +94,7 @@ def test_a_gap_between_two_rotations_is_a_gap(tmp_path, word):
 
 
 def test_a_gap_within_a_rotation_of_two_slices_is_a_gap(tmp_path):
-    """As that of dicom2nifti's tests "sliceincrement": a rotation of three whose middle is lost is no stack by itself."""
+    """As in dicom2nifti's tests "sliceincrement": a rotation of three whose middle is lost is no stack by itself."""
     series(tmp_path, axial(5)[[0, 1, 2, 4]], each=[{"AcquisitionNumber": 1 + (k > 1)} for k in range(4)])
     scan = one(tmp_path)
     assert scan.shape[2] == 4 and Code.MissingSlices in codes(scan) and "(1 " in str(scan.issues[0])

@@ -334,6 +334,18 @@ def test_rounded_positions_and_cosines_are_clean(tmp_path, seed):
     assert scan.issues == () and scan.spacing[2] == pytest.approx(1.2, abs=1e-3)
 
 
+@pytest.mark.parametrize("count", [4, 20])
+def test_oblique_slices_that_lie_on_tenths_of_a_millimetre_are_clean(tmp_path, count):
+    """As GE's brain of Papaya's tests: steps of 7 mm to a tenth, from places of six figures."""
+    angle = math.radians(7.71)
+    steps = np.arange(count)[:, None] * 7 * np.array([0, -math.sin(angle), math.cos(angle)])
+    positions = np.array([-110.5, -78.3063, -72.75753]) + np.round(steps, 1)
+    positions = np.array([[float(f"{number:.6g}") for number in place] for place in positions])
+    series(tmp_path, positions, orientation=(1, 0, 0, 0, math.cos(angle), math.sin(angle)), sop_class=MR)
+    scan = one(tmp_path)
+    assert scan.issues == () and scan.spacing[2] == pytest.approx(7, abs=0.02)
+
+
 @pytest.mark.parametrize("tilt", [0.0, 12.0])
 def test_uneven_slices_made_even_on_request(tmp_path, tilt):
     angle = math.radians(tilt)

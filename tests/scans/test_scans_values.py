@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import nibabel
@@ -11,6 +12,7 @@ import pytest
 import torch
 from make_dicom import AXIAL, CR, CT, DX, MR, PET, SC, axial, image, picture, save, series
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from medlora import scans
@@ -438,3 +440,29 @@ def test_bytes_of_big_endian_words_lie_in_swapped_pairs(tmp_path, kind):
         twins.append(loaded(tmp_path / name).array)
     np.testing.assert_array_equal(twins[1], twins[0])
     np.testing.assert_array_equal(twins[2], twins[0])
+
+
+def test_an_mr_without_rescale_is_scaled_by_its_real_world_value_mapping(tmp_path):
+    """As the public example-dicom-functional (Philips), of which dcm2niix makes the same values."""
+    mapping = Dataset()
+    mapping.RealWorldValueFirstValueMapped, mapping.RealWorldValueLastValueMapped = 0, 4095
+    mapping.RealWorldValueIntercept, mapping.RealWorldValueSlope = 5.0, 4.25
+    stored = series(tmp_path / "a", axial(3), sop_class=MR, RealWorldValueMappingSequence=Sequence([mapping]))
+    (scan,) = scans.read(tmp_path / "a")
+    np.testing.assert_allclose(scan.array, stored * 4.25 + 5)
+    other = deepcopy(mapping)  # a second scale for other stored values: the standard's identity stays
+    other.RealWorldValueFirstValueMapped, other.RealWorldValueLastValueMapped = 4096, 65535
+    stored = series(tmp_path / "b", axial(3), sop_class=MR, RealWorldValueMappingSequence=Sequence([mapping, other]))
+    (scan,) = scans.read(tmp_path / "b")
+    np.testing.assert_array_equal(scan.array, stored)
+
+
+def test_a_modality_lut_that_was_never_filled_in_changes_nothing(tmp_path):
+    """As the public leadtools-flowers-8-mono2-rle of dwv's tests: a template, all of whose elements are empty."""
+    empty = Dataset()
+    for word in ("LUTDescriptor", "LUTData"):
+        empty.add_new(word, "US", None)
+    pixels = picture()
+    save(image(pixels, SC, ModalityLUTSequence=Sequence([empty])), tmp_path / "a")
+    (scan,) = scans.read(tmp_path)
+    np.testing.assert_array_equal(scan.to_numpy("zyx")[0], pixels)

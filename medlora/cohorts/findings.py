@@ -163,11 +163,6 @@ def _about_patients(cohort: Cohort) -> list[str]:
             f"{info['shortened']} patient IDs of the table are numbers that a spreadsheet has shortened (as in "
             "1.23E+08); scans that share one count as one patient"
         )
-    if info["disagree"]:
-        lines.append(
-            f"{_n(info['disagree'], 'patient of the table has', 'patients of the table have')} scans under several "
-            "DICOM Patient IDs; the Patient ID was followed"
-        )
     if info.get("tied"):  # these not in cohorts of older versions
         lines.append(
             f"{_n(info['tied'], 'patient of the table has', 'patients of the table have')} scans under several DICOM "

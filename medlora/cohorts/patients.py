@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -38,94 +38,150 @@ class Patients:
 def patients_of(
     scans: Sequence[ScanFiles], table: Mapping[str, str], rows: Mapping[str, Sequence[int]] | None = None
 ) -> Patients:
-    """The patient of each scan: DICOM's Patient ID unless it is empty or a placeholder, else the table's.
+    """The patient of each scan: whatever says that two scans are of one patient is believed.
 
-    A placeholder is a word such as "anonymous", or the one Patient ID of all scans where the table knows several. Where
-    the table's patients have several Patient IDs each, as where there is one per image, its patients are followed.
-    Where neither says the patient, the scans that one row is about are one.
+    That is DICOM's Patient ID, unless it is empty or a placeholder, and the table's patient. A scan without a Patient
+    ID is also of the patient of those that share its Study Instance UID, or a row of the table, where these are of one.
+    A placeholder is a word such as "anonymous", or the one Patient ID of all scans where the table knows several.
 
     Args:
         scans: the scans.
         table: scan_id → cell of the table's patient column.
         rows: scan_id → rows of the table about it.
     """
-    found = Patients()
     given = {scan.scan_id: (scan.identity.patient_id or "").strip() for scan in scans}
+    cells = {scan_id: cell for scan_id in given if not is_missing(cell := table.get(scan_id, ""))}
     no_names = placeholders(given.values())
-    cells = {table[scan_id] for scan_id in given if scan_id in table}  # others' scans may have been left out
-    if len(set(given.values())) == 1 and len(cells) > 1:
+    if len(set(given.values())) == 1 and len(set(cells.values())) > 1:
         no_names |= set(given.values())  # one Patient ID for all, whom the table tells apart
     known = {scan_id: name for scan_id, name in given.items() if name and name not in no_names}
-    several, together = _disagreements(known, table)
-    # Where an ID is of several of the table's patients, following the table would tear it.
-    tied = {name: patient for patient, names in several.items() for name in names} if not together else {}
-    by_row = _by_row([scan_id for scan_id in given if is_missing(table.get(scan_id, ""))], rows or {})
-    for scan_id, dicom in given.items():
-        cell = table.get(scan_id, "")
-        if scan_id in known and dicom not in tied:
-            found.key[scan_id], found.origin[scan_id] = dicom, "dicom"
-        elif scan_id in known:
-            found.key[scan_id], found.origin[scan_id] = tied[dicom], "table"
-        elif not is_missing(cell):
-            found.key[scan_id], found.origin[scan_id] = cell, "table"
-        elif scan_id in by_row:
-            found.key[scan_id], found.origin[scan_id] = f"row {by_row[scan_id]}", "table"
-        else:
-            found.key[scan_id], found.origin[scan_id] = f"scan {scan_id}", "none"
+    ties = _Ties(given, known, cells)
+    ties.by_name()
+    by_study = ties.by_group(_studies(scans, known))
+    by_row = ties.by_group(_rows(given, rows or {}))
+    found = Patients()
+    for scan_id in given:
+        names, written = ties.ids[ties.of(scan_id)], ties.cells[ties.of(scan_id)]
+        key = min(names if len(names) == 1 else written or names, default=f"scan {ties.of(scan_id)}")
+        origin = "none"
+        if scan_id in known:
+            origin = "dicom" if len(names) == 1 else "table"
+        elif scan_id in cells or scan_id in by_row:
+            origin = "table"
+        elif scan_id in by_study:
+            origin = "dicom"
+        found.key[scan_id], found.origin[scan_id] = key, origin
     alike: dict[str, set[str]] = defaultdict(set)
     for key in found.key.values():
-        alike[without_damage(key).casefold()].add(key)
-    tables = Counter(found.key[scan_id] for scan_id, origin in found.origin.items() if origin == "table")
+        alike[_canonical(key)].add(key)
+    several: dict[str, set[str]] = defaultdict(set)
+    for scan_id in known.keys() & ties.sure.keys():
+        several[known[scan_id]].add(ties.sure[scan_id])
     found.info = {
         "placeholders": sum(bool(name) and name in no_names for name in given.values()),
         "alike": sum(len(keys) for keys in alike.values() if len(keys) > 1),
-        "shortened": sum(is_shortened(key) for key in tables),
-        "disagree": 0 if tied else len(several),
-        "tied": len(set(tied.values())),
-        "together": together,
+        "shortened": len({key for s, key in found.key.items() if found.origin[s] == "table" and is_shortened(key)}),
+        "tied": len({ties.of(scan_id) for scan_id in known if len(ties.ids[ties.of(scan_id)]) > 1}),
+        "together": sum(len(patients) > 1 for patients in several.values()),
         "strangers": _strangers(scans, found),
     }
     return found
 
 
-_MOST_OF_A_ROW, _FEWEST_ROWS = 50, 10  # a row about more scans, or one of fewer rows, is about a class or a site
+_MOST_OF_A_GROUP, _FEWEST_ROWS = 50, 10  # a row about more scans, or one of fewer rows, is about a class or a site
 
 
-def _by_row(scan_ids: Sequence[str], rows: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """scan_id → the first of the rows that tie it to others, directly or through others."""
-    from scipy.cluster.hierarchy import DisjointSet
+class _Ties:
+    """Which scans are of one patient.
 
+    Args:
+        scan_ids: all of them.
+        known: scan_id → Patient ID that is a name.
+        cells: scan_id → the table's patient, as written.
+    """
+
+    def __init__(self, scan_ids: Iterable[str], known: Mapping[str, str], cells: Mapping[str, str]) -> None:
+        from scipy.cluster.hierarchy import DisjointSet
+
+        nobody = placeholders(cells.values())
+        self.known, self.written = known, cells
+        self.sure = {s: _canonical(cell) for s, cell in cells.items() if not (is_shortened(cell) or cell in nobody)}
+        self._sets = DisjointSet(scan_ids)
+        self.ids = {s: {known[s]} if s in known else set() for s in self._sets}  # of the patients so far
+        self.cells = {s: {cells[s]} if s in cells and (s in self.sure or s not in known) else set() for s in self._sets}
+
+    def of(self, scan_id: str) -> str:
+        """The scan that stands for all of its patient."""
+        return self._sets[scan_id]
+
+    def _merge(self, scan_ids: Sequence[str]) -> None:
+        for scan_id in scan_ids[1:]:
+            one, other = self.of(scan_ids[0]), self.of(scan_id)
+            if self._sets.merge(one, other):
+                ids, cells = self.ids[one] | self.ids[other], self.cells[one] | self.cells[other]
+                self.ids[self.of(one)], self.cells[self.of(one)] = ids, cells
+
+    def by_name(self) -> None:
+        """Scans of one Patient ID, and those of one patient of the table, are one patient's.
+
+        A Patient ID and a patient of the table of the same name are one where nothing says otherwise: the table may
+        number patients in its own way.
+        """
+        of_id, of_cell, of_other = _grouped(self.known), _grouped(self.sure), _grouped(self.written)
+        for scan_ids in (*of_id.values(), *of_cell.values()):
+            self._merge(scan_ids)
+        for scan_ids in of_other.values():
+            self._merge([s for s in scan_ids if s not in self.known and s not in self.sure])
+        for name, scan_ids in of_id.items():
+            namesakes = of_cell.get(_canonical(name), [])
+            if namesakes and self._agree([*scan_ids, *namesakes]):
+                self._merge([*scan_ids, *namesakes])
+
+    def by_group(self, groups: Iterable[Sequence[str]]) -> set[str]:
+        """Scans of one group are one patient's where one of them has no Patient ID and nothing tells them apart.
+
+        Returns:
+            Those that came to a patient so.
+        """
+        found: set[str] = set()
+        for scan_ids in groups:
+            unknown = [scan_id for scan_id in scan_ids if scan_id not in self.known]
+            if unknown and 1 < len(scan_ids) <= _MOST_OF_A_GROUP and self._agree(scan_ids):
+                self._merge(scan_ids)
+                found.update(unknown)
+        return found
+
+    def _agree(self, scan_ids: Sequence[str]) -> bool:
+        members = {self.of(scan_id) for scan_id in scan_ids}
+        ids = set().union(*(self.ids[one] for one in members))
+        cells = {_canonical(cell) for one in members for cell in self.cells[one]}
+        return len(ids) < 2 and len(cells) < 2
+
+
+def _canonical(name: str) -> str:
+    return without_damage(name).casefold()
+
+
+def _grouped(values: Mapping[str, str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for scan_id, value in values.items():
+        groups[value].append(scan_id)
+    return groups
+
+
+def _studies(scans: Sequence[ScanFiles], known: Mapping[str, str]) -> list[list[str]]:
+    """The scans of each study; of no study where one UID is that of all, as anonymisation may leave it."""
+    studies = _grouped({scan.scan_id: scan.identity.study_uid for scan in scans if scan.identity.study_uid})
+    return list(studies.values()) if known or len(studies) > 1 else []
+
+
+def _rows(scan_ids: Iterable[str], rows: Mapping[str, Sequence[int]]) -> list[list[str]]:
+    """The scans that each row is about; of no row where there are so few that they may be about classes or sites."""
     of_row: dict[int, list[str]] = defaultdict(list)
     for scan_id in scan_ids:
         for row in rows.get(scan_id, ()):
             of_row[row].append(scan_id)
-    tying = {row: members for row, members in of_row.items() if 1 < len(members) <= _MOST_OF_A_ROW}
-    if len(of_row) < _FEWEST_ROWS:
-        return {}
-    groups = DisjointSet(tying)
-    for row, members in tying.items():
-        for other in {other for scan_id in members for other in rows[scan_id] if other in tying}:
-            groups.merge(row, other)
-    first = {row: min(subset) for subset in groups.subsets() for row in subset}
-    return {scan_id: first[row] for row, members in tying.items() for scan_id in members}
-
-
-def _disagreements(given: Mapping[str, str], table: Mapping[str, str]) -> tuple[dict[str, set[str]], int]:
-    """The Patient IDs of each of the table's patients that has several, and how many Patient IDs are of several of the
-    table's patients."""
-    by_cell: dict[str, set[str]] = defaultdict(set)
-    by_id: dict[str, set[str]] = defaultdict(set)
-    written: dict[str, str] = {}
-    nobody = placeholders(table.values())
-    for scan_id, name in given.items():
-        cell = table.get(scan_id, "")
-        if not (is_missing(cell) or is_shortened(cell) or cell in nobody):
-            patient = without_damage(cell).casefold()
-            written[patient] = min(cell, written.get(patient, cell))
-            by_cell[patient].add(name)
-            by_id[name].add(patient)
-    several = {written[patient]: names for patient, names in by_cell.items() if len(names) > 1}
-    return several, sum(len(cells) > 1 for cells in by_id.values())
+    return [] if len(of_row) < _FEWEST_ROWS else [of_row[row] for row in sorted(of_row)]
 
 
 def _strangers(scans: Sequence[ScanFiles], found: Patients) -> int:

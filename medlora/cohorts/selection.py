@@ -237,11 +237,15 @@ def choose_for(
 
 def by_study(scans: Sequence[ScanFiles]) -> dict[tuple[str, str], list[ScanFiles]]:
     """Scans by patient and Study Instance UID, which careless anonymisation gives to several patients; a scan without
-    is a study of its own."""
+    is a study of its own, one without Patient ID is of the study's only patient."""
+    patients: dict[str, set[str]] = defaultdict(set)
+    named = [((scan.identity.patient_id or "").strip(), scan.identity.study_uid or "") for scan in scans]
+    for patient, study in named:
+        patients[study].add(patient)
     groups: dict[tuple[str, str], list[ScanFiles]] = defaultdict(list)
-    for scan in scans:
-        patient = (scan.identity.patient_id or "").strip()
-        groups[patient, scan.identity.study_uid or f"scan {scan.scan_id}"].append(scan)
+    for scan, (patient, study) in zip(scans, named, strict=True):
+        others = patients[study] - {""}
+        groups[patient or (min(others) if len(others) == 1 else ""), study or f"scan {scan.scan_id}"].append(scan)
     return groups
 
 

@@ -1,0 +1,122 @@
+"""Who is whose: scans of one patient whose files, or rows, each say only a part of it."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+
+import pytest
+from archives import noise, uid, write_csv, write_dicom
+from PIL import Image
+
+from medlora.cohorts import Cohort
+
+FRACTIONS = (0.4, 0.3, 0.3)
+
+
+def cohort_of(tmp_path, rows, **options):
+    table = write_csv(tmp_path / "labels.csv", rows)
+    return Cohort.from_archive(tmp_path / "archive", table, fractions=FRACTIONS, workers=1, **options)
+
+
+def untorn(cohort, patients):
+    """As many patients as there are; none of them, told by the start of the file's name, in two splits."""
+    paths = cohort._private.linkage.drop_duplicates("scan_id").set_index("scan_id")["path"]
+    person = cohort.table["scan_id"].map(paths).str.extract(r"(\d+)_")[0]
+    assert person.nunique() == patients == cohort.table["patient"].nunique()
+    assert cohort.table.groupby(person)["split"].nunique().max() == 1
+
+
+@pytest.mark.parametrize("other", ["empty", "placeholder", "png"])
+def test_some_scans_of_a_patient_have_a_patient_id_and_some_none(tmp_path, other):
+    rows = [("file", "patient_id", "label")]
+    for n in range(20):
+        write_dicom(tmp_path / "archive" / f"{n:02d}_a.dcm", noise(2 * n), f"{n}a", f"HOSP{9000 + n}")
+        if other == "png":
+            Image.fromarray((noise(2 * n + 1) >> 4).astype("u1")).save(tmp_path / "archive" / f"{n:02d}_b.png")
+        else:
+            name = "" if other == "empty" else "ANONYMOUS"
+            write_dicom(tmp_path / "archive" / f"{n:02d}_b.dcm", noise(2 * n + 1), f"{n}b", name)
+        rows += [(f"{n:02d}_{letter}", f"S{n}", "xy"[n % 2]) for letter in "ab"]
+    untorn(cohort_of(tmp_path, rows, modality="DX"), 20)
+
+
+@pytest.mark.parametrize("by", ["study", "row", "name"])
+def test_a_scan_without_patient_id_is_of_the_study_or_row_or_namesake(tmp_path, by):
+    rows = {"study": [("file", "label")], "row": [("file", "label")], "name": [("file", "patient", "label")]}[by]
+    for n in range(20):
+        same = {"StudyInstanceUID": uid(n, "study")} if by == "study" else {}
+        for letter, name in (("a", f"P{n}"), ("b", "")):
+            path = tmp_path / "archive" / f"{n:02d}_" / f"{letter}.dcm"
+            write_dicom(path, noise(2 * n + (letter == "b")), f"{n}{letter}", name, **same)
+            if by != "row":
+                cells = {"study": (), "name": (f"P{n}" if letter == "b" else "",)}[by]
+                rows.append((f"{n:02d}_/{letter}.dcm", *cells, "xy"[n % 2]))
+        if by == "row":
+            rows.append((f"{n:02d}_", "xy"[n % 2]))
+    options = {"select": None}
+    cohort = cohort_of(tmp_path, rows, **options)
+    untorn(cohort, 20)
+    assert not any("no patient ID" in line for line in cohort.warnings)
+
+
+def test_a_label_of_a_study_is_for_one_scan_though_a_patient_id_is_missing(tmp_path):
+    rows = [("study_uid", "label")]
+    for n in range(12):
+        for letter, name in (("a", f"P{n}"), ("b", "")):
+            path = tmp_path / "archive" / f"{n}_{letter}.dcm"
+            write_dicom(path, noise(2 * n + (letter == "b")), f"{n}{letter}", name, StudyInstanceUID=uid(n, "study"))
+        rows.append((uid(n, "study"), "xy"[n % 2]))
+    cohort = cohort_of(tmp_path, rows)
+    assert len(cohort) == 12 and cohort.table["patient"].nunique() == 12
+
+
+def test_one_patient_id_of_two_of_the_tables_patients_does_not_untie_the_others(tmp_path):
+    rows = [("file", "patient", "label")]
+    for n in range(20):
+        for letter in "ab":  # registered anew: a Patient ID for each visit, and one by mistake for two patients
+            name = "SHARED" if (n < 2 and letter == "a") else f"{letter}{n}"
+            write_dicom(
+                tmp_path / "archive" / f"{n}_{letter}.dcm", noise(2 * n + (letter == "b")), f"{n}{letter}", name
+            )
+            rows.append((f"{n}_{letter}.dcm", f"S{n}", "xy"[n % 2]))
+    cohort = cohort_of(tmp_path, rows)
+    assert cohort.table["patient"].nunique() == 19  # the two are one: which scans are whose is not known
+    assert [line for line in cohort.warnings if "of several patients of the table" in line]
+
+
+def test_running_numbers_of_the_table_are_no_namesakes(tmp_path):
+    """The table's patient 1 is not the hospital's: without that, a chain would make all of them one."""
+    rows = [("file", "patient", "label")]
+    for n in range(20):
+        write_dicom(tmp_path / "archive" / f"{n}_a.dcm", noise(2 * n), f"{n}a", str(n))
+        write_dicom(tmp_path / "archive" / f"{n}_b.dcm", noise(2 * n + 1), f"{n}b", "")
+        rows += [(f"{n}_{letter}.dcm", str((n + 7) % 20), "xy"[n % 2]) for letter in "ab"]
+    untorn(cohort_of(tmp_path, rows), 20)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_left_of_patients_none_is_torn_and_strangers_stay_apart(tmp_path, seed):
+    """Each scan of 15 patients loses its Patient ID or its cell, never both, and one scan keeps both."""
+    chance = random.Random(seed)
+    rows = [("file", "patient", "label")]
+    for n in range(15):
+        kept = chance.randrange(3)
+        for k in range(3):
+            lost = None if k == kept else chance.choice(["id", "cell"])
+            name = "" if lost == "id" else f"H{n}"
+            write_dicom(tmp_path / "archive" / f"{n:02d}_{k}.dcm", noise(3 * n + k), f"{n} {k}", name)
+            rows.append((f"{n:02d}_{k}.dcm", "" if lost == "cell" else f"S{n}", "xy"[n % 2]))
+    untorn(cohort_of(tmp_path, rows), 15)
+
+
+def test_a_study_uid_of_all_ties_nobody(tmp_path):
+    rows: list[tuple] = [("file", "label")]
+    of: dict[str, list] = defaultdict(list)
+    for n in range(12):
+        write_dicom(tmp_path / "archive" / f"{n}_.dcm", noise(n), str(n), "", StudyInstanceUID="1.2.3")
+        rows.append((f"{n}_.dcm", "xy"[n % 2]))
+        of["xy"[n % 2]].append(n)
+    cohort = cohort_of(tmp_path, rows)
+    assert cohort.table["patient"].nunique() == 12
+    assert any("no patient ID" in line for line in cohort.warnings)

@@ -16,12 +16,14 @@ from medlora._version import __version__
 from medlora.cohorts import folder as cohort_folder
 from medlora.cohorts import marks, readings
 from medlora.cohorts.assembling import cases_of, pictures, table_of
+from medlora.cohorts.choosing import of_several, selected
 from medlora.cohorts.copies import Copies, read_copies, same_images
 from medlora.cohorts.findings import with_findings
 from medlora.cohorts.formats import recognise
 from medlora.cohorts.headings import unused_splits
 from medlora.cohorts.index import Index, index_again
-from medlora.cohorts.joining import NAMES, Join, identifiers, join, relative
+from medlora.cohorts.joined import NAMES, Join
+from medlora.cohorts.joining import identifiers, join, relative
 from medlora.cohorts.labelling import FINDING
 from medlora.cohorts.labels import LabelTable
 from medlora.cohorts.left_out import Excluded
@@ -30,7 +32,7 @@ from medlora.cohorts.patients import Patients, patients_of
 from medlora.cohorts.pixels import Pixels, may_show, read_pixels
 from medlora.cohorts.places import Place, Places, read_places
 from medlora.cohorts.rows import Rows, read_rows
-from medlora.cohorts.selection import UNSETTLED, Selection, choose_for
+from medlora.cohorts.selection import UNSETTLED
 from medlora.cohorts.source import sources_of
 from medlora.errors import MedloraError
 from medlora.progress import say, track
@@ -101,7 +103,7 @@ def build(
         scans = _labelled(scans, joined, rows, excluded)
     elif site and site.startswith("="):
         rows.site = {scan.scan_id: site[1:] for scan in scans}
-    scans, rule, unchosen = _selected(scans, select, joined, excluded)
+    scans, rule, unchosen = selected(scans, select, joined, excluded)
     if joined is not None and places is not None:
         _one_scan_each(scans, rows, joined, places)
     patients = patients_of(scans, rows.patient, None if joined is None else joined.scans)
@@ -127,6 +129,7 @@ def build(
         "issues": Counter(issue.code.name for scan in scans for issue in scan.issues),
         "select": rule,
         "rows_without_choice": unchosen,
+        "rows_of_several": (0, 0) if joined is None or places is not None else of_several(scans, joined),
         "coordinates": None if places is None else places.system,
         "centres": readings.count(
             look.met for found in pixels.values() for look in found.places if look.met is not None
@@ -226,37 +229,6 @@ def _labelled(scans: list[ScanFiles], joined: Join, rows: Rows, excluded: Exclud
             f"none of the {len(joined.scans)} matched scans has a label", "check the label column (--label-column)"
         )
     return kept
-
-
-def _selected(
-    scans: list[ScanFiles], select: str | None, joined: Join | None, excluded: Excluded
-) -> tuple[list[ScanFiles], str | None, int]:
-    """One scan of each study, by the user's rule or, where labels are of studies or patients, by the default one.
-
-    Returns:
-        The scans, the rule, and of how many rows no scan meets it.
-    """
-    chosen, others, rule = choose_for(scans, joined, None if select is None else Selection.parse(select))
-    if rule is None:
-        return scans, None, 0
-    for scan, reason in others:
-        excluded.add(scan.scan_id, "NotSelected", reason, scan.paths)
-    if not chosen:
-        reasons = Counter(reason for _, reason in others)
-        meets = "can be chosen by" if any(reason.startswith(UNSETTLED) for reason in reasons) else "meets"
-        raise MedloraError(
-            f"no scan {meets} the rule {str(rule)!r}: "
-            + "; ".join(f"{reason} ({n})" for reason, n in reasons.most_common(3)),
-            "give another rule with --select",
-        )
-    if others:
-        say(f"{len(chosen)} scans were selected by the rule {str(rule)!r}; {len(others)} others are in excluded.csv")
-    of = {} if joined is None else joined.scans
-    kept = {row for scan in chosen for row in of.get(scan.scan_id, ())}
-    unsettled = {scan.scan_id for scan, reason in others if reason.startswith(UNSETTLED)}
-    lost = {row for scan, _ in others if scan.scan_id not in unsettled for row in of.get(scan.scan_id, ())}
-    lost -= kept | {row for scan_id in unsettled for row in of.get(scan_id, ())}
-    return chosen, str(rule), len(lost)
 
 
 def _one_scan_each(scans: list[ScanFiles], rows: Rows, joined: Join, places: Places) -> None:

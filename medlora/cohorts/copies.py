@@ -11,7 +11,7 @@ from medlora.cohorts.labels import LabelTable, is_missing
 if TYPE_CHECKING:
     import pandas as pd
 
-    from medlora.cohorts.joining import Join
+    from medlora.cohorts.joined import Join
     from medlora.cohorts.pixels import Pixels
 
 

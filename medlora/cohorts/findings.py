@@ -124,6 +124,14 @@ def _about_join(cohort: Cohort) -> list[str]:
     if unchosen := info.get("rows_without_choice"):
         rows = _n(unchosen, "row gives", "rows give")
         lines.append(f"{rows} no case, since no scan of theirs meets the rule {info['select']!r}")
+    several, scans = info.get("rows_of_several", (0, 0))
+    if several:
+        rows = _n(
+            several,
+            "row is about several studies, and gives its",
+            "rows are about several studies each, and give their",
+        )
+        lines.append(f"{rows} label to all: {scans} scans")
     if unused := info.get("unused_split"):
         lines.append(f"the splits of the column {unused!r} were not used; --split-column takes them")
     return lines

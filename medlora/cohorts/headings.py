@@ -11,7 +11,8 @@ from medlora.errors import MedloraError
 KEYS: dict[str, tuple[str, ...]] = {
     "file": (
         "file", "path", "filename", "filepath", "image", "imagepath", "imagefile", "imageindex", "imagename", "imageid",
-        "dicom", "dicompath", "dicomfile", "dcm", "dcmpath", "nifti", "niftipath", "ファイル", "ファイル名",
+        "dicom", "dicompath", "dicomfile", "dicomid", "dcm", "dcmpath", "nifti", "niftipath", "folder", "foldername",
+        "directory", "dir", "ファイル", "ファイル名",
     ),
     "sop": ("sopinstanceuid", "sopuid", "instanceuid", "imageuid"),
     "series": ("seriesinstanceuid", "seriesuid", "series"),
@@ -133,9 +134,10 @@ def has_no_heading(table: LabelTable) -> bool:
     return any(_DATA.search(heading) for heading in table.frame.columns)
 
 
+def columns_of(table: LabelTable, names: tuple[str, ...]) -> list[str]:
+    """The headings that are among the names, in the order of these."""
+    return [heading for name in names for heading in table.frame.columns if plain(heading) == name]
+
+
 def _first(table: LabelTable, names: tuple[str, ...]) -> str | None:
-    for name in names:
-        for heading in table.frame.columns:
-            if plain(heading) == name:
-                return heading
-    return None
+    return next(iter(columns_of(table, names)), None)

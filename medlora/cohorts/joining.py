@@ -4,134 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medlora.cohorts.headings import asked_key, has_no_heading, key_columns
+from medlora.cohorts.headings import KEYS, asked_key, columns_of, has_no_heading, key_columns
 from medlora.cohorts.identifiers import Matches, match_identifiers
+from medlora.cohorts.joined import NAMES, Join
 from medlora.cohorts.labels import LabelTable, is_missing
+from medlora.cohorts.narrowing import narrow
 from medlora.cohorts.paths import PathMatches, match_paths
 from medlora.cohorts.reconciling import reconcile
 from medlora.errors import MedloraError
 
 if TYPE_CHECKING:
     from medlora.scans import ScanFiles
-
-ONE_SCAN = ("file", "sop", "series")
-"""Keys that mean one scan; a row with another key is about all the scans of a study or patient."""
-
-NAMES = {
-    "file": "file path",
-    "sop": "SOP Instance UID",
-    "series": "Series Instance UID",
-    "study": "Study Instance UID",
-    "accession": "accession number",
-    "patient": "patient ID",
-}
-
-
-@dataclass
-class Join:
-    """What came of joining a table to an archive. Rows are numbered as a spreadsheet shows them.
-
-    Attributes:
-        key: the kind of key.
-        column: its heading.
-        rows: number of rows of the table.
-        scans: scan_id → rows that are about it.
-        unmatched: rows about no scan of the archive.
-        ambiguous: the rows among them whose identifier may mean several scans.
-        left_out: rows about files that could not be taken as a scan.
-        copies: scan_id → rows among them about files that are copies of the scan's, where it has rows of its own.
-        of_others: rows whose accession number, or end of a path, is that of another patient's scan, as the table's
-            patient column says.
-        repaired: how an identifier had to be read → rows.
-        contradicting: rows whose patient has scans elsewhere in the archive than where a path or UID leads.
-        contradicted: whether that is so of most rows, and of looser keys than those.
-        of_folders: scan_ids of each folder of several scans that rows name.
-        groups: rows of the same identifier (more than one).
-        better: a key further down in the order that would have matched more rows.
-    """
-
-    key: str
-    column: str
-    rows: int
-    scans: dict[str, list[int]] = field(default_factory=dict)
-    unmatched: list[int] = field(default_factory=list)
-    ambiguous: list[int] = field(default_factory=list)
-    left_out: list[int] = field(default_factory=list)
-    copies: dict[str, list[int]] = field(default_factory=dict)
-    of_others: list[int] = field(default_factory=list)
-    repaired: dict[str, list[int]] = field(default_factory=dict)
-    contradicting: list[int] = field(default_factory=list)
-    contradicted: bool = False
-    of_folders: list[list[str]] = field(default_factory=list)
-    groups: list[list[int]] = field(default_factory=list)
-    better: Join | None = None
-
-    @property
-    def matched(self) -> int:
-        """How many rows are about a scan of the archive."""
-        return len({row for rows in self.scans.values() for row in rows})
-
-    @property
-    def whole_study(self) -> bool:
-        """Whether a row is about a study or patient, not one scan."""
-        return self.key not in ONE_SCAN
-
-    def messages(self) -> list[str]:
-        """One sentence each: what matched, what did not, what had to be repaired."""
-        name = NAMES[self.key]
-        lines = [
-            f"{self.matched} of {self.rows} rows matched {len(self.scans)} scans by {name} (column {self.column!r})"
-        ]
-        if self.unmatched:
-            why = " (its value may mean several)" if self.unmatched[0] in self.ambiguous else ""
-            lines.append(
-                f"{_rows(self.unmatched)} matched no scan: {_named(self.unmatched)}, column {self.column!r}{why}"
-            )
-        if self.left_out:
-            lines.append(
-                f"{_rows(self.left_out)} matched files that were left out (see excluded.csv): {_named(self.left_out)}"
-            )
-        if self.of_others:
-            lines.append(
-                f"{_rows(self.of_others)} would have matched a scan of another patient than the table says, which was "
-                f"not taken: {_named(self.of_others)}, column {self.column!r}"
-            )
-        if self.contradicting:
-            lines.append(
-                f"{_rows(self.contradicting)} matched a scan of another patient of the archive than the table says, "
-                f"which was believed: {_named(self.contradicting)}, column {self.column!r}"
-            )
-        lines += [
-            f"{_rows(rows)} matched {how}; the first is row {rows[0]}, column {self.column!r}"
-            for how, rows in self.repaired.items()
-        ]
-        if self.better is not None:
-            lines.append(
-                f"{self.better.matched} rows would match by {NAMES[self.better.key]} (column {self.better.column!r}): "
-                f"--key {self.better.key}"
-            )
-        return lines
-
-
-def _named(rows: Sequence[int], most: int = 20) -> str:
-    """Row numbers, in runs: "rows 3, 7 to 12 and 4 more"."""
-    runs: list[list[int]] = []
-    for row in sorted(rows):
-        if runs and row == runs[-1][-1] + 1:
-            runs[-1].append(row)
-        else:
-            runs.append([row])
-    said = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs[:most])
-    rest = sum(map(len, runs[most:]))
-    return f"row{'s' if len(rows) > 1 else ''} {said}" + (f" and {rest} more" if rest else "")
-
-
-def _rows(rows: Sequence[int]) -> str:
-    return f"{len(rows)} row{'s' if len(rows) != 1 else ''}"
 
 
 def join(
@@ -174,7 +60,11 @@ def join(
             "'patient_id', or name it with --key, e.g. --key patient=COLUMN",
         )
     tried = [_join_by(kind, column, table, scans, left_out, archive, copies or {}) for kind, column in columns.items()]
-    for joined in tried:
+    if not key and tried[0].key == "file":  # a folder and a name may have columns of their own
+        others = [column for column in columns_of(table, KEYS["file"]) if column not in columns.values()]
+        files = [tried[0], *(_join_by("file", column, table, scans, left_out, archive, {}) for column in others)]
+        tried[:1] = sorted(files, key=lambda joined: -joined.matched)
+    for number, joined in enumerate(tried):
         if joined.contradicted and joined.column == columns.get("patient"):
             continue  # the name of a folder, of another patient's
         if joined.contradicted and not key:
@@ -187,6 +77,8 @@ def join(
         if joined.scans:
             best = max(tried, key=lambda other: other.matched)
             joined.better = best if best.matched > joined.matched and not joined.contradicting else None
+            joined.passed = [other for other in tried[:number] if other.column != joined.column]
+            _narrow(joined, table, scans, archive)
             return joined
     met = max(len(joined.left_out) for joined in tried)
     doubtful = max(len(joined.ambiguous) for joined in tried)
@@ -239,6 +131,7 @@ def _join_by(
     _take(result, rows_of, meant, scans_of)
     if kind == "file":
         _take_copies(result, rows_of, meant, copies)
+        result.folder_rows = {row for value in folders for row in rows_of[value]}
         result.of_folders = _of_folders(result, rows_of, folders)
     if kind != "patient":
         _hold_against_patients(result, {row for value in loose for row in rows_of[value]}, table, scans)
@@ -331,6 +224,30 @@ def _hold_against_patients(result: Join, loose: set[int], table: LabelTable, sca
     still = {row for rows in result.scans.values() for row in rows}
     result.unmatched += [row for row in result.of_others if row not in still]
     result.of_folders = [[s for s in scan_ids if s in result.scans] for scan_ids in result.of_folders]
+
+
+def _narrow(result: Join, table: LabelTable, scans: Sequence[ScanFiles], archive: Path) -> None:
+    """Leave each row the scans that its other columns fit (see `medlora.cohorts.narrowing`)."""
+    named: dict[int, list[str]] = defaultdict(list)
+    for scan_id, rows in result.scans.items():
+        for row in rows:
+            if result.whole_study or row in result.folder_rows:
+                named[row].append(scan_id)
+    by_id = {scan.scan_id: scan for scan in scans}
+    paths = {s: [relative(path, archive) for path in by_id[s].paths] for ids in named.values() for s in ids}
+    found = narrow(named, table, [result.column], by_id, paths, all_rows=result.key == "patient")
+    kept: dict[str, list[int]] = {}
+    for scan_id, rows in result.scans.items():
+        if meant := [row for row in rows if row not in named or scan_id in found.scans[row]]:
+            kept[scan_id] = meant
+    result.scans, result.told_by, result.lost = kept, found.used, found.lost
+    parted: dict[tuple[int, tuple[str, ...]], list[int]] = defaultdict(list)
+    for number, group in enumerate(result.groups):
+        for row in group:
+            if row not in named or found.scans[row]:
+                parted[number, tuple(found.scans.get(row, ()))].append(row)
+    result.groups = sorted(group for group in parted.values() if len(group) > 1)
+    result.of_folders = [[s for s in scan_ids if s in kept] for scan_ids in result.of_folders]
 
 
 def identifiers(scan: ScanFiles, kind: str) -> list[str]:

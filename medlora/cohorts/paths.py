@@ -95,7 +95,7 @@ def _by_ending(
     """Take the matches of what is ``left`` with the ends of paths, whole or without extension, folded or not."""
 
     def canonical(path: str) -> str:
-        path = path if whole else _EXTENSION.sub("", path)
+        path = path if whole else without_extension(path)
         return path.casefold() if fold else path
 
     entire: dict[str, list[str]] = defaultdict(list)
@@ -126,6 +126,11 @@ def _by_ending(
         elif names:
             found.ambiguous.add(value)
             del left[value]
+
+
+def without_extension(path: str) -> str:
+    """``path`` without the extension of a kind of file that holds images."""
+    return _EXTENSION.sub("", path)
 
 
 def _ends(path: str) -> Iterator[str]:

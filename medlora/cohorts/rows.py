@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medlora.cohorts import headings, marks
-from medlora.cohorts.joining import Join
+from medlora.cohorts.joined import NAMES, Join
 from medlora.cohorts.labels import LabelTable, is_missing, plain
 from medlora.cohorts.places import Place, Places
 from medlora.cohorts.splits import split_name
@@ -110,7 +110,9 @@ def read_rows(
     elif isinstance(label_column, str) and label_column:
         columns["label"] = table.column(label_column, "--label-column")
     else:
-        taken = {*keys.values(), joined.column, *columns.values(), *(places.columns if places else ())}
+        taken = {*keys.values(), joined.column, *joined.told_by, *columns.values()} | {
+            *(places.columns if places else ())
+        }
         columns["label"] = headings.label_column(table, taken)
     if split_column:
         _check_splits(table, columns["split"])
@@ -118,16 +120,17 @@ def read_rows(
     told = findings or [columns["label"]]
     for scan_id, numbers in sorted(joined.scans.items()):
         for what, cells in (("site", rows.site), ("patient", rows.patient)):
-            if what in columns and (cell := _one_cell(table, joined, numbers, columns[what], what)):
+            if what in columns and (cell := _one_cell(table, numbers, columns[what])):
                 cells[scan_id] = cell
     if places is not None:
         rows.cases = _cases_of_rows(table, joined, columns, places, rows)
     else:
         _no_repeated_rows(table, joined, told)
         for scan_id, numbers in sorted(joined.scans.items()):
-            label = [_one_cell(table, joined, numbers, column, "label") for column in told]
+            _labels_agree(table, joined, numbers, told)
+            label = [_one_cell(table, numbers, column) for column in told]
             if _tells(rows, label):
-                split = _one_cell(table, joined, numbers, columns["split"], "split") if split_column else ""
+                split = _one_cell(table, numbers, columns["split"]) if split_column else ""
                 rows.cases.append(_case(rows, scan_id, label, split, None))
             elif findings:
                 rows.unknown[scan_id] = _nothing_known(numbers[0], label)
@@ -209,19 +212,32 @@ def _no_repeated_rows(table: LabelTable, joined: Join, told: Sequence[str]) -> N
             )
 
 
-def _one_cell(table: LabelTable, joined: Join, numbers: Sequence[int], column: str, what: str) -> str:
+def _labels_agree(table: LabelTable, joined: Join, numbers: Sequence[int], told: Sequence[str]) -> None:
+    """Refuse rows about one patient or study that say different things, one of them nothing, of its scans."""
+    if not (joined.whole_study or joined.folder_rows.intersection(numbers)):
+        return
+    of_one = {"patient": "patient", "file": "folder"}.get(joined.key, "study")
+    for column in told:
+        cells = {row: "" if is_missing(cell := table.cell(row, column)) else cell for row in numbers}
+        first, *others = cells
+        other = next((row for row in others if cells[row] != cells[first]), None)
+        if other is not None:
+            what = "two labels" if cells[first] and cells[other] else "a label and none"
+            raise MedloraError(
+                f"{table.path.name}: rows {first} and {other} give one {of_one} {what} (column {column!r}), and rows "
+                f"are joined by {NAMES[joined.key]}, so it is not known which scan has which",
+                "add a column that tells the scans apart (file, series_uid, study_uid, study_date, laterality), or "
+                "correct one of the rows, or remove it",
+            )
+
+
+def _one_cell(table: LabelTable, numbers: Sequence[int], column: str) -> str:
     """The cell that the rows about one scan share; "" where all are missing."""
     cells = {row: cell for row in numbers if not is_missing(cell := table.cell(row, column))}
     if len(set(cells.values())) <= 1:
         return next(iter(cells.values()), "")
     first, *others = cells
     other = next(row for row in others if cells[row] != cells[first])
-    if joined.key == "patient" and what == "label":
-        raise MedloraError(
-            f"{table.path.name}: rows {first} and {other} give one patient two labels (column {column!r}), and rows "
-            "are joined by patient, so it is not known which scan has which",
-            "add a column that tells the scans apart (file, series_uid, study_uid or accession_number)",
-        )
     raise MedloraError(
         f"{table.path.name}: rows {first} and {other} are about the same scan, but their {column!r} differs",
         "correct one of the rows, or remove it",

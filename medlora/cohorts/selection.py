@@ -33,7 +33,7 @@ import itertools
 import re
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,6 @@ import numpy as np
 from medlora.errors import MedloraError
 
 if TYPE_CHECKING:
-    from medlora.cohorts.joining import Join
     from medlora.scans import ScanFiles
 
 FLAT = frozenset({"DX", "CR", "MG", "RG", "PX", "IO"})
@@ -111,17 +110,20 @@ class Selection:
     def __str__(self) -> str:
         return " ".join(_quoted(f"{name}={value}") for name, value in self.words)
 
-    def choose(self, scans: Sequence[ScanFiles]) -> tuple[list[ScanFiles], list[tuple[ScanFiles, str]]]:
+    def choose(
+        self, scans: Sequence[ScanFiles], apart: Mapping[str, Hashable] | None = None
+    ) -> tuple[list[ScanFiles], list[tuple[ScanFiles, str]]]:
         """One scan of each study.
 
         Args:
             scans: of any number of studies; a scan that belongs to none is one of its own.
+            apart: scan_id → what must be the same of scans for one to be taken instead of another.
 
         Returns:
             The chosen, and the others with the reason.
         """
         chosen, others = [], []
-        for group in by_study(scans).values():
+        for group in by_study(scans, apart).values():
             meeting = []
             for scan in group:
                 reason = self.misses(scan)
@@ -200,52 +202,20 @@ def _differ(name: str, values: set[str], example: str) -> str:
     return f"{UNSETTLED}{name} ({said}), and the rule does not say which, e.g. {_quoted(f'{name}={example}')}"
 
 
-def choose_for(
-    scans: Sequence[ScanFiles], joined: Join | None, rule: Selection | None
-) -> tuple[list[ScanFiles], list[tuple[ScanFiles, str]], Selection | None]:
-    """One scan of each study, where rows are about studies, patients or folders, or a rule was given.
-
-    Args:
-        scans: of any number of studies.
-        joined: what rows are about.
-        rule: the user's, which is for all scans; else the default one, for those that a row has several of.
-
-    Returns:
-        The chosen, the others with the reason, and the rule; None where nothing was to be chosen.
-    """
-    if joined is not None and not joined.whole_study and joined.of_folders:
-        folders = [set(scan_ids) for scan_ids in joined.of_folders]
-        among = set().union(*folders)
-        others = [scan for scan in scans if scan.scan_id not in among]
-        if rule is not None:
-            folders.append({scan.scan_id for scan in others})
-        rule = rule or Selection.default([scan for scan in scans if scan.scan_id in among])
-        if rule is not None:
-            by_id = {scan.scan_id: scan for scan in scans}
-            parts = [rule.choose([by_id[s] for s in sorted(folder) if s in by_id]) for folder in folders]
-            looked = among if len(parts) == len(joined.of_folders) else {scan.scan_id for scan in scans}
-            taken = {scan.scan_id for chosen, _ in parts for scan in chosen}
-            reasons = {scan.scan_id: (scan, why) for _, rest in parts for scan, why in rest}
-            kept = [scan for scan in scans if scan.scan_id not in looked or scan.scan_id in taken]
-            return kept, [other for scan_id, other in sorted(reasons.items()) if scan_id not in taken], rule
-    elif rule is not None or (joined is not None and joined.whole_study):
-        rule = rule or Selection.default(scans)
-        if rule is not None:
-            return *rule.choose(scans), rule
-    return list(scans), [], None
-
-
-def by_study(scans: Sequence[ScanFiles]) -> dict[tuple[str, str], list[ScanFiles]]:
-    """Scans by patient and Study Instance UID, which careless anonymisation gives to several patients; a scan without
-    is a study of its own, one without Patient ID is of the study's only patient."""
+def by_study(
+    scans: Sequence[ScanFiles], apart: Mapping[str, Hashable] | None = None
+) -> dict[Hashable, list[ScanFiles]]:
+    """Scans by what sets them apart, patient and Study Instance UID, which careless anonymisation gives to several
+    patients; a scan without is a study of its own, one without Patient ID is of the study's only patient."""
     patients: dict[str, set[str]] = defaultdict(set)
     named = [((scan.identity.patient_id or "").strip(), scan.identity.study_uid or "") for scan in scans]
     for patient, study in named:
         patients[study].add(patient)
-    groups: dict[tuple[str, str], list[ScanFiles]] = defaultdict(list)
+    groups: dict[Hashable, list[ScanFiles]] = defaultdict(list)
     for scan, (patient, study) in zip(scans, named, strict=True):
         others = patients[study] - {""}
-        groups[patient or (min(others) if len(others) == 1 else ""), study or f"scan {scan.scan_id}"].append(scan)
+        owner = patient or (min(others) if len(others) == 1 else "")
+        groups[(apart or {}).get(scan.scan_id), owner, study or f"scan {scan.scan_id}"].append(scan)
     return groups
 
 

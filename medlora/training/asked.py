@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medlora.cohorts.choosing import choose_for
 from medlora.cohorts.joining import join
 from medlora.cohorts.labels import read_labels
 from medlora.cohorts.places import Place, located, read_places
-from medlora.cohorts.selection import Selection, choose_for
+from medlora.cohorts.selection import Selection
 from medlora.errors import MedloraError
 
 if TYPE_CHECKING:

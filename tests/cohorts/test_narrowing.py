@@ -1,0 +1,120 @@
+"""Rows whose key leads to several scans, and whose other columns say which: files, dates, sides, sessions."""
+
+from __future__ import annotations
+
+import nibabel
+import numpy as np
+import pytest
+from archives import noise, uid, write_csv, write_dicom
+
+from medlora.cohorts import Cohort
+from medlora.errors import MedloraError
+
+MG = "1.2.840.10008.5.1.4.1.1.1.2"
+
+
+def cohort_of(tmp_path, *rows, **options):
+    table = write_csv(tmp_path / "labels.csv", rows)
+    return Cohort.from_archive(tmp_path / "archive", table, fractions=None, workers=1, **options)
+
+
+def labels(cohort):
+    """Path in the archive → label."""
+    paths = cohort._private.linkage.drop_duplicates("scan_id").set_index("scan_id")["path"]
+    return {paths[row.scan_id]: row.label for row in cohort.table.itertuples()}
+
+
+@pytest.fixture
+def visits(tmp_path):
+    """Six patients, with a study in each of three years; every file is called as those of the others."""
+    for n in range(6):
+        for year in (2021, 2022, 2023):
+            path = tmp_path / "archive" / f"P{n}" / f"{year - 2020}.dcm"
+            write_dicom(path, noise(10 * n + year), f"{n} {year}", f"P{n}", StudyDate=f"{year}0{n + 1}13")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "written", ["{y}-{m:02d}-13", "{y}{m:02d}13", "13.{m}.{y}", "{m}/13/{y}", "13/{m:02d}/{y} 08:15", "{y}/{m}/13 0:00"]
+)
+def test_a_row_for_a_visit_is_about_the_study_of_that_day(visits, written):
+    rows = [
+        (f"P{n}", written.format(y=year, m=n + 1), {2021: "a", 2022: "", 2023: "b"}[year])
+        for n in range(6)
+        for year in (2021, 2022, 2023)
+    ]
+    cohort = cohort_of(visits, ("patient_id", "study_date", "label"), *rows)
+    assert labels(cohort) == {f"P{n}/{k}.dcm": label for n in range(6) for k, label in ((1, "a"), (3, "b"))}
+
+
+def test_a_visit_without_a_study_takes_none_of_another(visits):
+    rows = [(f"P{n}", f"{year}-0{n + 1}-13", "ab"[year % 2]) for n in range(6) for year in (2020, 2021)]
+    cohort = cohort_of(visits, ("patient_id", "study_date", "label"), *rows)
+    assert labels(cohort) == {f"P{n}/1.dcm": "b" for n in range(6)}
+    said = "6 rows matched no scan, since their 'study_date' is that of none: rows 2, 4, 6, 8, 10, 12"
+    assert said in cohort.warnings
+
+
+def test_dates_that_were_shifted_tell_nothing_and_their_rows_must_agree(visits):
+    rows = [(f"P{n}", f"{1950 + k}-01-01", "ab"[n % 2]) for n in range(6) for k in range(2)]
+    cohort = cohort_of(visits, ("patient_id", "study_date", "label"), *rows)
+    assert len(cohort) == 18
+    assert "12 rows are about several studies each, and give their label to all: 18 scans" in cohort.warnings
+    for label, what in (("", "a label and none"), ("c", "two labels")):
+        with pytest.raises(MedloraError, match=f"rows 2 and 3 give one patient {what}"):
+            cohort_of(visits, ("patient_id", "study_date", "label"), rows[0], (*rows[1][:2], label), *rows[2:])
+
+
+@pytest.mark.parametrize("second", ["filename", "dicom_id", "series"])
+def test_files_called_alike_are_told_apart_by_the_patient(visits, second):
+    name = "{}.dcm" if second == "filename" else "{}"
+    rows = [(f"P{n}", name.format(k), "abc"[k - 1]) for n in range(6) for k in (1, 3)]
+    cohort = cohort_of(visits, ("patient_id", second, "label"), *rows)
+    assert labels(cohort) == {f"P{n}/{k}.dcm": "abc"[k - 1] for n in range(6) for k in (1, 3)}
+
+
+@pytest.mark.parametrize("first", ["path", "folder"])
+def test_a_folder_and_a_name_in_two_columns(visits, first):
+    rows = [(f"P{n}", "2.dcm", "ab"[n % 2]) for n in range(6)]
+    cohort = cohort_of(visits, (first, "filename", "label"), *rows)
+    assert labels(cohort) == {f"P{n}/2.dcm": "ab"[n % 2] for n in range(6)}
+
+
+def test_a_running_number_tells_nothing_though_some_files_are_called_so(visits):
+    rows = [(f"P{n}", n + 1, "ab"[n % 2]) for n in range(6)]  # 1 to 3 are files of each patient, 4 to 6 of none
+    cohort = cohort_of(visits, ("patient_id", "image", "label"), *rows)
+    assert len(cohort) == 18
+    assert "the column 'image' (file path) was not used: its values may mean several scans" in cohort.warnings
+
+
+@pytest.mark.parametrize("blank", [False, True])
+def test_a_row_for_each_breast_of_one_accession_number(tmp_path, blank):
+    for n in range(6):
+        same = {"StudyInstanceUID": uid(n), "AccessionNumber": f"A{n}", "SOPClassUID": MG, "Modality": "MG"}
+        for k, side in enumerate("LR"):
+            for j, view in enumerate(("CC", "MLO")):
+                more = {"ImageLaterality": side, "ViewPosition": view}
+                write_dicom(tmp_path / "archive" / f"{n}{side}{view}.dcm", noise(8 * n + 2 * k + j),
+                            f"{n}{side}{view}", f"P{n}", **same, **more)  # fmt: skip
+    rows = []
+    for n in range(6):
+        right = "" if blank else "healthy" if n else "cancer"  # of the first both have one label
+        rows += [(f"A{n}", "L", "cancer"), (f"A{n}", "right", right)]
+    cohort = cohort_of(tmp_path, ("accession", "laterality", "label"), *rows, select="modality=MG ViewPosition=MLO")
+    expected = {f"{n}LMLO.dcm": "cancer" for n in range(6)}
+    if not blank:
+        expected |= {f"{n}RMLO.dcm": "healthy" if n else "cancer" for n in range(6)}
+    assert labels(cohort) == expected
+
+
+def test_sessions_of_bids(tmp_path):
+    chance = np.random.default_rng(0)
+    for n in range(6):
+        for session in ("ses-01", "ses-02"):
+            path = tmp_path / "archive" / f"sub-{n}" / session / "anat" / f"sub-{n}_{session}_T1w.nii.gz"
+            path.parent.mkdir(parents=True)
+            nibabel.save(nibabel.Nifti1Image(chance.integers(0, 99, (20, 20, 3)).astype("i2"), np.eye(4)), path)
+    rows = [(f"sub-{n}", "ses-02" if n else "02", "ab"[n % 2]) for n in range(6)]
+    cohort = cohort_of(tmp_path, ("participant_id", "session_id", "label"), *rows, modality="MR")
+    found = {f"sub-{n}/ses-02/anat/sub-{n}_ses-02_T1w.nii.gz": "ab"[n % 2] for n in range(6)}
+    assert labels(cohort) == found and not any("several studies" in line for line in cohort.warnings)

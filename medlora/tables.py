@@ -127,6 +127,11 @@ def _is_strict(lines: list[str], delimiter: str) -> bool:
         return False
 
 
+def _plainly(cell: str) -> str:
+    """A cell without what keeps a spreadsheet from reading it as a number: ``="00123"``, ``'00123``."""
+    return re.sub(r'^="(.*)"$|^\'(?=\d+$)', r"\1", cell)
+
+
 def _frame(path: Path, text: str, delimiter: str) -> pd.DataFrame:
     rows: list[list[str]] = []
     numbers: list[int] = []
@@ -143,7 +148,7 @@ def _frame(path: Path, text: str, delimiter: str) -> pd.DataFrame:
                     'remove the mark, or double those within a cell (")',
                 )
             begins = reader.line_num
-            cells = [cell.strip().strip("\ufeff\u200b") for cell in record]
+            cells = [_plainly(cell.strip().strip("\ufeff\u200b")) for cell in record]
             if not any(cells):
                 continue
             if heading is None:
@@ -152,7 +157,9 @@ def _frame(path: Path, text: str, delimiter: str) -> pd.DataFrame:
             if any(cells[len(heading) :]):
                 raise MedloraError(
                     f"{path.name} row {number}: {len(cells)} cells, but the heading has {len(heading)}",
-                    f"quote the cell that holds a {delimiter!r}, or complete the heading",
+                    f"quote the cell that holds a {delimiter!r}, or complete the heading"
+                    if len(heading) > 1
+                    else "remove the lines above the row of headings",
                 )
             rows.append((cells + [""] * len(heading))[: len(heading)])
             numbers.append(number)

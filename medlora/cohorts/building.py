@@ -87,7 +87,7 @@ def build(
     scans = [with_modality(scan, modality) for scan in scans]
 
     joined: Join | None = None
-    rows, copies = Rows(), Copies()
+    rows, copies, unlabelled = Rows(), Copies(), 0
     asked: dict[str, Any] = {"key": key, "label_column": None, "site": site, "split_column": split_column}
     if table is not None:
         joined = join(table, scans, excluded.paths, archive, key, copied)
@@ -99,7 +99,7 @@ def build(
         )  # fmt: skip
         told = [] if places is not None else rows.findings or [asked["label_column"]]
         copies = read_copies(table, joined, asked["patient_column"], told)
-        _without_label(table, joined, excluded)
+        unlabelled = _without_label(table, joined, rows, excluded) if places is not None else 0
         scans = _labelled(scans, joined, rows, excluded)
     elif site and site.startswith("="):
         rows.site = {scan.scan_id: site[1:] for scan in scans}
@@ -129,6 +129,7 @@ def build(
         "issues": Counter(issue.code.name for scan in scans for issue in scan.issues),
         "select": rule,
         "rows_without_choice": unchosen,
+        "places_without_label": unlabelled,
         "rows_of_several": (0, 0) if joined is None or places is not None else of_several(scans, joined),
         "coordinates": None if places is None else places.system,
         "centres": readings.count(
@@ -205,12 +206,19 @@ def _sentence(code: Any, detail: str) -> str:
     return f"{code.sentence}{f' ({detail})' if detail else ''}"
 
 
-def _without_label(table: LabelTable, joined: Join, excluded: Excluded) -> None:
-    """Name the places that the rule of a format leaves without a label."""
+def _without_label(table: LabelTable, joined: Join, rows: Rows, excluded: Excluded) -> int:
+    """Name the places without a label in scans that have others with one; how many of them no format's rule left so."""
+    labelled = {case.scan_id for case in rows.cases}
+    answered = {case.place.row for case in rows.cases if case.place is not None}
+    missing = 0
     for scan_id, numbers in joined.scans.items():
         for row in numbers:
             if row in table.reasons:
                 excluded.add(scan_id, "NoLabel", f"{table.name(row)}: {table.reasons[row]}", ())
+            elif scan_id in labelled and row not in answered:
+                excluded.add(scan_id, "NoLabel", f"{table.name(row)} gives a centre and no label", ())
+                missing += 1
+    return missing
 
 
 def _labelled(scans: list[ScanFiles], joined: Join, rows: Rows, excluded: Excluded) -> list[ScanFiles]:

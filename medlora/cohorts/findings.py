@@ -124,6 +124,8 @@ def _about_join(cohort: Cohort) -> list[str]:
     if unchosen := info.get("rows_without_choice"):
         rows = _n(unchosen, "row gives", "rows give")
         lines.append(f"{rows} no case, since no scan of theirs meets the rule {info['select']!r}")
+    if missing := info.get("places_without_label"):
+        lines.append(f"{_n(missing, 'place has', 'places have')} a centre but no label; see excluded.csv")
     several, scans = info.get("rows_of_several", (0, 0))
     if several:
         rows = _n(

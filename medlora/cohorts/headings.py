@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from medlora.cohorts.labels import LabelTable, is_missing, plain
 from medlora.cohorts.splits import split_name
@@ -38,12 +39,12 @@ _PERSONAL = re.compile(
     r"|氏名|名前|生年月日|日付",
     re.IGNORECASE,
 )
-_OF_CLASSES = re.compile("|".join((*LABELS, "disease", "病")), re.IGNORECASE)
+_OF_OTHERS = re.compile("|".join((*LABELS, *SITES, "disease", "病")), re.IGNORECASE)
 
 SPLITS = ("split", "fold", "set", "subset", "partition")
 
 
-_DATA = re.compile(r"\.(dcm|dicom|nii|nii\.gz|mh[ad]|png|jpe?g)$|^[\d.,/-]+$", re.IGNORECASE)
+_DATA = re.compile(r"\.(dcm|dicom|nii|nii\.gz|mh[ad]|png|jpe?g)$|^[\d.,/-]+$|\^", re.IGNORECASE)
 
 
 def key_columns(table: LabelTable) -> dict[str, str]:
@@ -104,7 +105,7 @@ def label_column(table: LabelTable, taken: set[str]) -> str:
     """
     found = [heading for heading in table.frame.columns if plain(heading) in LABELS and heading not in taken]
     rest = [heading for heading in table.frame.columns if heading not in taken]
-    if len(found) != 1 and len(rest) == 1 and not _is_personal(rest[0]):
+    if len(found) != 1 and len(rest) == 1 and not is_personal(rest[0]):
         found = rest
     if len(found) != 1:
         raise MedloraError(
@@ -115,9 +116,9 @@ def label_column(table: LabelTable, taken: set[str]) -> str:
     return found[0]
 
 
-def _is_personal(heading: str) -> bool:
-    """Whether a heading says who a patient is, or when: such a column is never taken for the labels by itself."""
-    return bool(_PERSONAL.search(heading.replace("'", ""))) and not _OF_CLASSES.search(heading)
+def is_personal(heading: str) -> bool:
+    """Whether a heading says who a patient is, or when: such a column is never taken for labels, or as sites."""
+    return bool(_PERSONAL.search(heading.replace("'", ""))) and not _OF_OTHERS.search(heading)
 
 
 def unused_splits(table: LabelTable) -> str | None:
@@ -130,8 +131,14 @@ def unused_splits(table: LabelTable) -> str | None:
 
 
 def has_no_heading(table: LabelTable) -> bool:
-    """Whether the first row looks like those below it: it names a file, or holds a number or a date."""
-    return any(_DATA.search(heading) for heading in table.frame.columns)
+    """Whether the first row looks like those below it: it names a file, or a person as DICOM does, or holds a number or
+    a date, or digits where the cells below have them."""
+    return any(_DATA.search(heading) or _is_like(heading, table.frame[heading]) for heading in table.frame.columns)
+
+
+def _is_like(heading: str, cells: Iterable[str]) -> bool:
+    forms = [re.sub(r"\d", "0", cell) for cell in cells]
+    return any(map(str.isdigit, heading)) and forms.count(re.sub(r"\d", "0", heading)) > len(forms) / 2
 
 
 def columns_of(table: LabelTable, names: tuple[str, ...]) -> list[str]:

@@ -42,7 +42,8 @@ def match_identifiers(values: Iterable[str], known: Iterable[str]) -> Matches:
 
     First exactly; then those left over without regard to lost leading zeros and an added ``.0``, then to upper and
     lower case, then by the digits that a shortened number (``1.23E+08``) still shows. A match is only taken when
-    neither side has a second candidate.
+    neither side has a second candidate; of shortened numbers none is taken where any of them may mean several, since
+    then as many may mean one that is not there.
 
     Args:
         values: the table's identifiers.
@@ -64,12 +65,19 @@ def match_identifiers(values: Iterable[str], known: Iterable[str]) -> Matches:
         found, "with leading zeros or a trailing .0 disregarded", values, lambda v: stripped.get(without_damage(v), [])
     )
     _take(found, "with upper and lower case disregarded", values, lambda v: folded.get(v.casefold(), []))
+    shortened = {value for value in values if is_shortened(value)}
+    shown = Matches(dict(found.to))
     _take(
-        found,
+        shown,
         "by the leading digits of a shortened number",
-        {value for value in values if is_shortened(value)},
+        shortened,
         lambda value: [name for name in digits if _shows(value, name)],
     )
+    if shown.ambiguous:
+        found.ambiguous |= shortened - found.to.keys()
+    else:
+        found.to |= shown.to
+        found.repaired |= shown.repaired
     return found
 
 

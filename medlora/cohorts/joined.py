@@ -18,6 +18,9 @@ NAMES = {
 }
 
 
+SHORTENED = "a number that a spreadsheet has shortened (as 1.23E+09): export the column as text"
+
+
 @dataclass
 class Join:
     """What came of joining a table to an archive. Rows are numbered as a spreadsheet shows them.
@@ -29,6 +32,7 @@ class Join:
         scans: scan_id → rows that are about it.
         unmatched: rows about no scan of the archive.
         ambiguous: the rows among them whose identifier may mean several scans.
+        shortened: the rows without a scan whose identifier is a number that a spreadsheet has shortened.
         left_out: rows about files that could not be taken as a scan.
         copies: scan_id → rows among them about files that are copies of the scan's, where it has rows of its own.
         of_others: rows whose accession number, or end of a path, is that of another patient's scan, as the table's
@@ -51,6 +55,7 @@ class Join:
     scans: dict[str, list[int]] = field(default_factory=dict)
     unmatched: list[int] = field(default_factory=list)
     ambiguous: list[int] = field(default_factory=list)
+    shortened: list[int] = field(default_factory=list)
     left_out: list[int] = field(default_factory=list)
     copies: dict[str, list[int]] = field(default_factory=dict)
     of_others: list[int] = field(default_factory=list)
@@ -91,6 +96,8 @@ class Join:
         ]
         if self.unmatched:
             why = " (its value may mean several)" if self.unmatched[0] in self.ambiguous else ""
+            if self.shortened:
+                why = f"; {_rows(self.shortened)} hold {SHORTENED}"
             lines.append(
                 f"{_rows(self.unmatched)} matched no scan: {_named(self.unmatched)}, column {self.column!r}{why}"
             )

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medlora.cohorts.headings import KEYS, asked_key, columns_of, has_no_heading, key_columns
-from medlora.cohorts.identifiers import Matches, match_identifiers
-from medlora.cohorts.joined import NAMES, Join
+from medlora.cohorts.identifiers import Matches, is_shortened, match_identifiers
+from medlora.cohorts.joined import NAMES, SHORTENED, Join
 from medlora.cohorts.labels import LabelTable, is_missing
 from medlora.cohorts.narrowing import narrow
 from medlora.cohorts.paths import PathMatches, match_paths
@@ -82,13 +82,16 @@ def join(
             return joined
     met = max(len(joined.left_out) for joined in tried)
     doubtful = max(len(joined.ambiguous) for joined in tried)
+    shortened = max(len(joined.shortened) for joined in tried)
     raise MedloraError(
         f"none of the {len(table.frame)} rows of {table.path.name} matched one of the {len(scans)} scans; compared: "
         + "; ".join(f"column {joined.column!r} as {NAMES[joined.key]}" for joined in tried)
         + (f"; {met} rows are about files that were left out" if met else "")
         + (f"; {doubtful} rows may mean several scans, or scans of several patients" if doubtful else "")
+        + (f"; {shortened} rows hold {SHORTENED}" if shortened else "")
         + f". The first row is row {table.frame.index[0]}",
-        "check that the table belongs to this archive, or name the right column with --key",
+        "check that the table belongs to this archive, or name the right column with --key"
+        + ("; write paths from the archive's folder on, with the file's extension" if tried[0].ambiguous else ""),
     )
 
 
@@ -137,6 +140,9 @@ def _join_by(
         _hold_against_patients(result, {row for value in loose for row in rows_of[value]}, table, scans)
     for value in found.ambiguous:
         result.ambiguous.extend(rows_of[value])
+    result.shortened = [
+        row for value in rows_of if is_shortened(value) and value not in meant for row in rows_of[value]
+    ]
     result.repaired = {
         how: sorted(row for value in values for row in rows_of[value]) for how, values in found.repaired.items()
     }

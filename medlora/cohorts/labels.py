@@ -12,8 +12,10 @@ from pathlib import Path
 from medlora.errors import MedloraError
 from medlora.tables import Table, read_table
 
-MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "<na>", "null", "#value!", "#ref!"})
-"""Cells that mean "no value" (compared in lower case): what spreadsheets, pandas, R and SQL write for it."""
+MISSING = frozenset(
+    {"", "na", "n/a", "#n/a", "nan", "<na>", "null", ".", "#value!", "#ref!", "#div/0!", "#name?", "#num!", "#null!"}
+)
+"""Cells that mean "no value" (compared in lower case): what spreadsheets, pandas, R, SAS and SQL write for it."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ TAKEN_AS = {"unknown": UNKNOWN, "absent": ABSENT, "present": PRESENT}
 """What an uncertain finding may be taken as: U-Ignore, U-Zeroes and U-Ones of Irvin et al. 2019 (arXiv 1901.07031)."""
 USUAL = "unknown"
 _NUMBERS = {1.0: PRESENT, 0.0: ABSENT, -1.0: UNCERTAIN}
+_WORDS = {"true": PRESENT, "false": ABSENT}  # as pandas writes what it calls dummies
 
 
 def finding_columns(table: LabelTable, asked: str | Sequence[str] | None) -> list[str] | None:
@@ -73,8 +74,10 @@ def with_marks(table: LabelTable, columns: Sequence[str]) -> LabelTable:
 def _mark(table: LabelTable, row: int, column: str, cell: str) -> str:
     if is_missing(cell):
         return UNKNOWN
+    if cell.casefold() in _WORDS:
+        return _WORDS[cell.casefold()]
     try:
-        number = float(cell.replace("−", "-"))
+        number = float(cell.replace("−", "-").replace(",", "."))
     except ValueError:
         number = None
     if number in _NUMBERS:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _PICTURE = re.compile(r'<img src="data:image/png;base64,([A-Za-z0-9+/=]+)" alt="(scan|place) ([0-9a-f:]+)"')
 MOST_VALUES = 6
+NOT_GIVEN = "(not given)"
 MOST_EXCLUDED = 200
 
 
@@ -87,7 +88,8 @@ def _quantiles(name: str, groups: list[tuple[str, pd.DataFrame]]) -> list[dict[s
 
 
 def _shares(name: str, values: pd.Series, groups: list[tuple[str, pd.DataFrame]]) -> list[dict[str, Any]]:
-    text = values.astype("string").fillna("(not given)").map(uid_name if name.endswith("UID") else str)
+    said = values.map("{:g}".format, na_action="ignore") if pd.api.types.is_numeric_dtype(values) else values
+    text = said.astype("string").map(uid_name if name.endswith("UID") else str, na_action="ignore").fillna(NOT_GIVEN)
     common = list(text.value_counts().index[:MOST_VALUES])
     rows = []
     for value in common:
@@ -96,7 +98,9 @@ def _shares(name: str, values: pd.Series, groups: list[tuple[str, pd.DataFrame]]
     rest = text.nunique() - len(common)
     if rest > 0:
         parts = [(~text.loc[part.index].isin(common)).mean() for _, part in groups]
-        rows.append({"value": f"{rest} other values", "cells": [f"{part:.0%}" for part in parts]})
+        rows.append(
+            {"value": f"{rest} other value{'s' if rest > 1 else ''}", "cells": [f"{part:.0%}" for part in parts]}
+        )
     return rows
 
 

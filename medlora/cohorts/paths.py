@@ -39,7 +39,8 @@ def match_paths(
     In this order, each over what is left: relative to the archive, or to the table's folder, or absolute; a folder
     of the archive, for all files below it; the end of one file's path, or a path that ends in one file's path; the same
     without a file's extension; the same without regard to upper and lower case; the end of a folder's path. Either
-    slash is understood. Apart from the first two a match is only taken when neither side has a second candidate.
+    slash is understood. A match is only taken when neither side has a second candidate: of the first two, where the
+    archive and the table's folder hold the same, or a folder is called as a file beside it without its extension.
 
     Args:
         values: the table's paths.
@@ -57,16 +58,20 @@ def match_paths(
         for parent in PurePosixPath(clean).parents:
             folders[str(parent)].append(name)
     folders.pop(".", None)  # all of the archive
+    stems = {without_extension(clean) for clean in exact}
     for value, clean in list(left.items()):
-        for place in (clean, _within(archive, beside, clean)):
-            if place in exact:
-                found.to[value] = [exact[place]]
-            elif place in folders:
-                found.to[value] = folders[place]
-                found.folders.add(value)
-            if value in found.to:
-                del left[value]
-                break
+        places = {place for place in (clean, _within(archive, beside, clean)) if place in exact or place in folders}
+        if not places:
+            continue
+        del left[value]
+        (place, *more) = places
+        if more or (place in folders and place in stems):
+            found.ambiguous.add(value)
+        elif place in exact:
+            found.to[value] = [exact[place]]
+        else:
+            found.to[value] = folders[place]
+            found.folders.add(value)
     for how, whole, fold in (
         ("by the end of the path", True, False),
         ("without the file's extension", False, False),

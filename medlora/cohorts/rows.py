@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medlora.cohorts import headings, marks
-from medlora.cohorts.joined import NAMES, Join
+from medlora.cohorts.identifiers import is_shortened
+from medlora.cohorts.joined import NAMES, SHORTENED, Join
 from medlora.cohorts.labels import LabelTable, is_missing, plain
 from medlora.cohorts.places import Place, Places
 from medlora.cohorts.splits import split_name
@@ -136,6 +137,8 @@ def read_rows(
                 rows.unknown[scan_id] = _nothing_known(numbers[0], label)
     if findings is None:
         _are_classes(table, columns["label"], rows)
+    if "site" in columns:
+        _are_sites(table, columns["site"], rows, keys)
     if site and site.startswith("="):
         rows.site = dict.fromkeys(joined.scans, site[1:])
     named: dict[str, Any] = {f"{what}_column": columns.get(what) for what in ("label", "site", "patient", "split")}
@@ -165,11 +168,23 @@ def _nothing_known(row: int, cells: Sequence[str]) -> str:
 def _are_classes(table: LabelTable, column: str, rows: Rows) -> None:
     """Refuse a column of names, numbers or remarks before one of its values is shown anywhere."""
     classes, n = len({case.label for case in rows.cases}), len(rows.cases)
-    if classes > 2 and (classes == n or (classes > 20 and classes > n / 4)):
+    if classes > 2 and (classes == n or classes > max(5, n / 3) or (classes > 20 and classes > n / 4)):
         raise MedloraError(
             f"{table.path.name}: the column {column!r} holds {classes} different values for {n} cases, "
             "so they cannot be classes",
             "name the column of the labels with --label-column",
+        )
+
+
+def _are_sites(table: LabelTable, column: str, rows: Rows, keys: Mapping[str, str]) -> None:
+    """Refuse a column of names or numbers before one of its values gets into the cohort as a site."""
+    sites, n = len(set(rows.site.values())), len(rows.site)
+    personal = column in keys.values() or headings.is_personal(column)
+    if personal or (sites > 2 and (sites == n or sites > max(20, n / 2))):
+        raise MedloraError(
+            f"{table.path.name}: the column {column!r} holds {sites} different values for {n} scans, so they cannot be "
+            "sites",
+            "name the column of the sites with --site, or give one for all: --site =NAME",
         )
 
 
@@ -206,9 +221,11 @@ def _no_repeated_rows(table: LabelTable, joined: Join, told: Sequence[str]) -> N
             continue  # a row per visit is usual; rows that disagree are found below
         labels = {tuple(table.cell(row, column) for column in told) for row in numbers}
         if len(labels) == 1:
+            short = is_shortened(table.cell(numbers[0], joined.column))
             raise MedloraError(
-                f"{table.path.name}: rows {_list(numbers)} are about the same case (column {joined.column!r})",
-                "keep one of these rows",
+                f"{table.path.name}: rows {_list(numbers)} are about the same case (column {joined.column!r})"
+                + (f", or seem so: they hold {SHORTENED}" if short else ""),
+                "export it again" if short else "keep one of these rows",
             )
 
 

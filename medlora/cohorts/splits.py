@@ -128,6 +128,7 @@ def _enough(cases: Mapping[Hashable, Counter[str]], wanted: Mapping[str, float])
     if few:
         raise MedloraError(
             f"too few patients for {len(wanted)} splits, each of which needs a patient of every class: "
-            + "; ".join(few),
+            + "; ".join(few[:5])
+            + (f"; and {len(few) - 5} more" if len(few) > 5 else ""),
             "add patients, leave the class out, or give the splits in a column of the CSV (--split-column)",
         )

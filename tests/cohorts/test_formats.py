@@ -232,3 +232,16 @@ def test_a_box_of_an_unreadable_image_is_put_on_no_other(tmp_path):
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
     cohort = Cohort.from_archive(root, tmp_path / "boxes.json", fractions=None)
     assert len(cohort) == 2 and any("its value may mean several" in line for line in cohort.warnings)
+
+
+@pytest.mark.parametrize(("twice", "label"), [(False, "RADS"), (True, "RADS-3")])
+def test_numbers_of_slicer_are_taken_off_and_those_of_a_class_are_not(archive, tmp_path, twice, label):
+    """Slicer numbers the points of a file: a name that is there twice in one has no number of Slicer's."""
+    folder = write_slicer(tmp_path / "marks", BALLS)
+    for number, path in enumerate(sorted(folder.iterdir())):
+        marks = json.loads(path.read_text())
+        for k, point in enumerate(marks["markups"][0]["controlPoints"]):
+            point["label"] = "BIRADS4" if number % 2 else f"RADS-{3 if twice else k + 3}"
+        path.write_text(json.dumps(marks))
+    cohort = Cohort.from_archive(archive, folder, fractions=None)
+    assert set(cohort.table["label"]) == {"BIRADS4", label}

@@ -104,3 +104,23 @@ def test_two_paths_with_the_same_end_claim_nothing():
 def test_three_zeros_behind_a_separator_are_thousands_and_no_decimals():
     found = match_identifiers(["1.000", "2,000", "30.0"], ["1", "1000", "2", "30"])
     assert found.to == {"30.0": "30"}
+
+
+def test_a_folder_and_a_file_of_one_name_are_told_by_the_extension_alone():
+    files = ["case1/mask.dcm", "case1.dcm", "case2/mask.dcm"]
+    found = match_paths(["case1", "case2"], files, Path("/r"), Path("/r"))
+    assert found.to == {"case2": ["case2/mask.dcm"]} and found.ambiguous == {"case1"}
+    assert match_paths(["case1.dcm"], files, Path("/r"), Path("/r")).to == {"case1.dcm": ["case1.dcm"]}
+
+
+def test_a_path_that_holds_from_the_archive_and_from_the_tables_folder_is_neither():
+    files = ["1.dcm", "b/1.dcm", "b/2.dcm"]
+    found = match_paths(["1.dcm", "2.dcm"], files, Path("/r"), Path("/r/b"))
+    assert found.to == {"2.dcm": ["b/2.dcm"]} and found.ambiguous == {"1.dcm"}
+    assert match_paths(["1.dcm"], files, Path("/r"), Path("/r")).to == {"1.dcm": ["1.dcm"]}
+
+
+def test_of_shortened_numbers_none_is_taken_where_one_may_mean_several():
+    """Numbers that lie so close will also be those of scans that are not there."""
+    found = match_identifiers(["2.02E+09", "3.03E+09"], ["2020000001", "2020000002", "3030000001"])
+    assert found.to == {} and found.ambiguous == {"2.02E+09", "3.03E+09"}

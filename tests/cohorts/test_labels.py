@@ -70,6 +70,7 @@ def test_excel_hint_line_and_trailing_delimiters(tmp_path):
         (b"PK\x03\x04rest", "spreadsheet workbook"),
         (b"file,label\0\na,b\n", "not a text file"),
         (b"file,label,label\na,b,c\n", "column 'label' twice"),
+        (b"Export of 1 May\nfile,label\na,b\n", "row 2: 2 cells, but the heading has 1(.|\n)*remove the lines above"),
     ],
 )
 def test_what_is_no_table_is_refused(tmp_path, data, message):
@@ -122,3 +123,20 @@ def test_an_unclosed_quotation_mark_swallows_no_rows(tmp_path, closed):
         read_labels(path)
     path.write_text('file,remark\n1.dcm,6" tube\n2.dcm,"two lines,\nwith commas, and a ""word""" \n3.dcm,fine\n')
     assert read_labels(path).frame["remark"].tolist() == ['6" tube', 'two lines,\nwith commas, and a "word"', "fine"]
+
+
+def test_numbers_that_are_kept_as_text_lose_what_keeps_them(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text('patient,label\n"=""00123""",\'it\n\'00124,x\n="00125",y\n')
+    table = read_labels(path)
+    assert list(table.frame["patient"]) == ["00123", "00124", "00125"]
+    assert list(table.frame["label"]) == ["'it", "x", "y"]
+
+
+@pytest.mark.parametrize("first", ["P00,x", "A,Doe^Jane", "7,x"])
+def test_a_first_row_like_the_others_is_no_heading(tmp_path, first):
+    path = tmp_path / "labels.csv"
+    path.write_text("\n".join([first, *(f"P{n:02d},x" for n in range(1, 9))]))
+    assert headings.has_no_heading(read_labels(path))
+    path.write_text("\n".join(["patient1,class", *(f"P{n:02d},x" for n in range(1, 9))]))
+    assert not headings.has_no_heading(read_labels(path))

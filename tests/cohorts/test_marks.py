@@ -172,3 +172,13 @@ def test_parts_have_their_share_of_every_finding():
             shares_of = pd.Series(parts[group.index]).value_counts(normalize=True)
             for part, share in (("a", 0.5), ("b", 0.3), ("c", 0.2)):
                 assert abs(shares_of[part] - share) < max(0.02, 2 / len(group)), (name, part)
+
+
+def test_true_false_and_decimal_commas_are_marks(archive, tmp_path):
+    root = archive(n=6)
+    rows = [("patient_id", "a", "b")]
+    rows += [(f"PAT{n:03d}", ("True", "False")[n % 2], ("1,0", "0,0", "-1,0")[n % 3]) for n in range(6)]
+    table = write_csv(tmp_path / "marks.csv", rows, delimiter=";")
+    cohort = Cohort.from_archive(root, table, label_column="a,b", fractions=None)
+    marks = cohort.table.sort_values("scan_id")[["y_a", "y_b"]]
+    assert sorted(marks["y_a"]) == [0, 0, 0, 1, 1, 1] and sorted(marks["y_b"].dropna()) == [0, 0, 1, 1]

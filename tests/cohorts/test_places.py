@@ -146,3 +146,14 @@ def test_a_centre_is_not_put_into_every_study_of_its_patient(root, tmp_path):
     rows = [("study_uid", *rows[0][1:]), *((uid(name), *rest) for name, *rest in rows[1:])]
     by_study = write_csv(tmp_path / "studies.csv", rows)
     assert len(Cohort.from_archive(root, by_study, coordinates="lps")) == 6
+
+
+def test_a_place_without_a_label_beside_others_is_left_out_by_name(root, tmp_path):
+    labels = table(tmp_path, LPS)
+    with labels.open("a") as file:
+        file.write(f"{uid('N0', 's')},0,0,{ORIGIN[2]},5,\n")
+    cohort = Cohort.from_archive(root, labels, coordinates="lps", fractions=None)
+    assert len(cohort) == 6
+    (left,) = cohort.excluded.itertuples()
+    assert left.code == "NoLabel" and left.reason == "row 8 of the table gives a centre and no label"
+    assert "1 place has a centre but no label; see excluded.csv" in cohort.warnings

@@ -256,3 +256,12 @@ def test_a_row_for_a_class_ties_no_subjects_that_have_rows_of_their_own(tmp_path
             for scan in found for c in [scan.paths[0].parent.parent.name]}  # fmt: skip
     of_class = {scan_id: [1, *own] for scan_id, own in rows.items()}  # one row about all 64, before the subjects' own
     assert len(set(patients_of(found, {}, of_class).key.values())) == 32
+
+
+@pytest.mark.parametrize("column", ["patient_id", "Patient name", "number"])
+def test_names_and_numbers_are_no_sites(tmp_path, column):
+    for n in range(12):
+        write_dicom(tmp_path / "archive" / f"{n}.dcm", noise(n), str(n), f"P{n}")
+    rows = [(f"{n}.dcm", f"P{n}", "ab"[n % 2]) for n in range(12)]
+    with pytest.raises(MedloraError, match="cannot be sites"):
+        cohort_of(tmp_path, ("file", column, "label"), *rows, site=column)

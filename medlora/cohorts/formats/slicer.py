@@ -5,9 +5,9 @@ and gives millimetres. It does not say which scan it was drawn on: its name does
 Study Instance UID, the accession number, the Patient ID or the path of the scan in the archive, whichever the archive
 knows: ``1.2.840….mrk.json``, ``PAT001.mrk.json``.
 
-A control point is a place; its label without the number that Slicer adds ("malignant-2") is the class. A line is a
-place too, its middle, with its length as diameter; an ROI is, with its centre and its longest side. Sources: the
-schema
+A control point is a place; its label without the number that Slicer adds ("malignant-2") is the class. Where a file has
+the same name twice, the numbers are none that Slicer added, and belong to the class. A line is a place too, its middle,
+with its length as diameter; an ROI is, with its centre and its longest side. Sources: the schema
 Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json of Slicer's source
 and the page "Markups" of Slicer's user guide.
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ import numpy as np
 from medlora.cohorts.formats.made import Record, content, named, table
 from medlora.cohorts.labels import LabelTable
 from medlora.errors import MedloraError
+from medlora.progress import say
 
-_NUMBER = re.compile(r"[-_ ]*\d+$")
+_NUMBER = re.compile(r"-\d+$")
 _ENDING = re.compile(r"(\.mrk)?\.json$|\.fcsv$", re.IGNORECASE)
 _KEYS = ("series", "study", "accession", "patient", "file")
 _SYSTEMS = {"LPS": "lps", "1": "lps", "RAS": "ras", "0": "ras"}
@@ -47,6 +49,7 @@ def read(path: Path, files: Sequence[Path]) -> LabelTable:
         for record in _of_json(data, key, name) if data.lstrip().startswith("{") else _of_fcsv(data, key, name):
             record.item = item + record.item
             records.append(record)
+    _without_numbers(records)
     return table(path, files, records, format="3D Slicer markups", system="lps", keys=_KEYS)
 
 
@@ -68,20 +71,20 @@ def _of_markup(markup: dict[str, Any], key: str, name: str, item: str) -> Iterat
     signs = _TO_LPS[_system(markup.get("coordinateSystem"), name)]
     if markup["type"] == "ROI":
         centre = signs * _three(markup["center"])
-        label = _class(str(markup.get("name", "")) or _first_label(markup))
+        label = str(markup.get("name", "")) or _first_label(markup)
         yield Record(key, label, centre, float(_three(markup["size"]).max()), item)
         return
     points = [point for point in markup["controlPoints"] if point.get("positionStatus", "defined") == "defined"]
     if markup["type"] == "Line":
         ends = [signs * _three(point["position"]) for point in points]
-        labels = {_class(str(point.get("label", ""))) for point in points}
+        labels = {_NUMBER.sub("", str(point.get("label", "")).strip()) for point in points}
         if len(ends) != 2 or len(labels) != 1:
             raise MedloraError(f"{name}: a line needs two points with one name")
         yield Record(key, labels.pop(), (ends[0] + ends[1]) / 2, float(np.linalg.norm(ends[0] - ends[1])), item)
     elif markup["type"] == "Fiducial":
         for number, point in enumerate(points, 1):
             more = {"description": str(point.get("description", ""))}
-            label = _class(str(point.get("label", "")))
+            label = str(point.get("label", ""))
             yield Record(key, label, signs * _three(point["position"]), item=f"{item}, point {number}", more=more)
     else:
         raise MedloraError(f"{name}: a markup of type {str(markup['type'])[:40]!r} is no place", "remove it")
@@ -100,7 +103,7 @@ def _of_fcsv(text: str, key: str, name: str) -> Iterator[Record]:
         except (KeyError, ValueError):
             raise MedloraError(f"{name} point {number} cannot be read", "save the file again") from None
         more = {"description": point.get("desc", "")}
-        yield Record(key, _class(label), centre, item=f"point {number}", more=more)
+        yield Record(key, label, centre, item=f"point {number}", more=more)
 
 
 def _system(said: object, name: str) -> str:
@@ -119,8 +122,15 @@ def _three(values: Sequence[float]) -> np.ndarray:
     return point
 
 
-def _class(label: str) -> str:
-    return _NUMBER.sub("", label.strip())
+def _without_numbers(records: Sequence[Record]) -> None:
+    """Take off the numbers that Slicer adds, which are each there once in a file."""
+    for record in records:
+        record.label = record.label.strip()
+    numbered = Counter((record.key, record.label) for record in records if _NUMBER.search(record.label))
+    if numbered and max(numbered.values()) == 1:
+        for record in records:
+            record.label = _NUMBER.sub("", record.label)
+        say(f"{len(numbered)} names of places were read without the number at their end, which 3D Slicer adds")
 
 
 def _first_label(markup: dict[str, Any]) -> str:

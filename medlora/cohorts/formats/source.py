@@ -132,7 +132,7 @@ def _json(path: Path) -> str | None:
 
     try:
         names = json.loads(content(path, "the file of labels"))
-    except ValueError:  # MedloraError is one too: the reader of the whole would say it again
+    except (ValueError, RecursionError):  # MedloraError is one too: the reader of the whole would say it again
         return None
     if "markups" in names:
         return "3D Slicer"

@@ -25,6 +25,7 @@ from pydicom.uid import (
 
 from medlora.scans.codes import Code, Issue
 from medlora.scans.codestream import Codestream
+from medlora.scans.elements import COLOUR, GREY, QUANTITATIVE
 from medlora.scans.entropy import lost
 from medlora.scans.header import Header, Values
 from medlora.scans.plain import dataset
@@ -91,6 +92,8 @@ def check_pixels(header: Header) -> Issue | None:
     cells = cells_of(header.values, keyword)
     if cells is None:
         return Issue(Code.UnknownPixelFormat)
+    if keyword == "PixelData" and (unknown := _unknown(header.values, cells)):
+        return Issue(Code.UnknownPixelFormat, unknown)
     syntax = header.values["TransferSyntaxUID"]
     if syntax not in _NATIVE and syntax not in _JPEG | _JPEG_LS | _JPEG_2000 and syntax != RLELossless:
         return Issue(Code.UnsupportedTransferSyntax, syntax if syntax.startswith("1.2.840.10008.") else "a private one")
@@ -111,6 +114,21 @@ def check_pixels(header: Header) -> Issue | None:
     if length - needed > 1 and header.values.get("PhotometricInterpretation") == "YBR_FULL_422":
         return Issue(Code.DamagedHeader, "YBR_FULL_422, but more bytes than of halved colour")
     return None
+
+
+def _unknown(values: Values, cells: Cells) -> str:
+    """What is not said of integer cells of one sample, without which their values would be guessed (type 1, PS3.3
+    C.7.6.3); empty where all is. Of measured quantities the photometric interpretation changes nothing."""
+    if cells.samples != 1:
+        return ""
+    photometric = values.get("PhotometricInterpretation")
+    if photometric in COLOUR:
+        return f"{photometric} of one sample per pixel"
+    if photometric not in GREY and values.get("Modality") not in QUANTITATIVE:
+        return "no Photometric Interpretation, or none that the standard defines"
+    if cells.bits > 1 and values.get("PixelRepresentation") not in (0, 1):
+        return "no Pixel Representation, or neither 0 nor 1"
+    return "" if cells.bits == 1 or "BitsStored" in values else "no Bits Stored"
 
 
 def _native_size(cells: Cells, values: Values) -> int:

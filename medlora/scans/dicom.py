@@ -7,6 +7,7 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pydicom
 from pydicom.filereader import read_partial
@@ -20,13 +21,14 @@ from pydicom.uid import (
 
 from medlora.scans import frames, pepolar
 from medlora.scans.codes import Code
-from medlora.scans.elements import NO_IMAGES, PRESENT, SINGLE, STRUCTURAL, WANTED
+from medlora.scans.elements import COLOUR, GREY, MODALITIES, NO_IMAGES, PRESENT, SINGLE, STRUCTURAL, WANTED
 from medlora.scans.header import Header, Values, digest_of
-from medlora.scans.plain import holds_something, plain_of
+from medlora.scans.plain import NUMBERS, holds_something, plain, plain_of
 from medlora.scans.walk import LONG, PIXELS, SHORT, UNDEFINED, Pixels, Unusual, meta, walk
 
 _MOST_INFLATED = 100  # times its size a deflated data set may grow; blank images of one size reach 1000
 _ALWAYS_INFLATED = 256 << 20  # bytes it may have whatever its size
+_PHOTOMETRIC = {term.replace(" ", "").replace("_", ""): term for term in GREY | COLOUR}
 
 
 def looks_like_dicom(start: bytes) -> bool:
@@ -67,6 +69,7 @@ def read(path: str, size: int, start: bytes) -> Header:
             values, header.pixels = by_pydicom(path)
         header.values = values
         _single_valued(values)
+        _standard(values)
         if "Unreadable" in values:
             header.problem = (Code.DamagedHeader.name, values.pop("Unreadable"))
             return header
@@ -118,6 +121,16 @@ def _single_valued(values: Values) -> None:
             values["Unreadable"] = keyword
 
 
+def _standard(values: Values) -> None:
+    """Photometric Interpretation as the standard writes it, whatever its case and spaces; a lost Modality by class."""
+    kind = values.get("PhotometricInterpretation")
+    if kind is not None and kind not in GREY and kind not in COLOUR:
+        letters = str(kind).upper().replace(" ", "").replace("_", "")
+        values["PhotometricInterpretation"] = _PHOTOMETRIC.get(letters, kind)
+    if "Modality" not in values and values.get("SOPClassUID") in MODALITIES:
+        values["Modality"] = MODALITIES[values["SOPClassUID"]]
+
+
 def by_pydicom(path: str | os.PathLike[str]) -> tuple[Values, Pixels]:
     """What `walk.walk` gives, of any file that pydicom can read."""
     pixels: list[tuple[str, int]] = []
@@ -136,10 +149,10 @@ def by_pydicom(path: str | os.PathLike[str]) -> tuple[Values, Pixels]:
         # Some files are written in another VR encoding than they name, so the pixel element itself is asked.
         explicit = file.read(6)[4:] in LONG
         values: Values = {keyword: bool(data[tag].value) for tag, keyword in PRESENT.items() if tag in data}
-        for tag, (keyword, _) in WANTED.items():
+        for tag, (keyword, vr) in WANTED.items():
             if tag not in data:
                 continue
-            if (value := plain_of(data, tag)) is not None:
+            if (value := _number_of(plain_of(data, tag), vr)) is not None:
                 values[keyword] = value
             elif keyword in STRUCTURAL and holds_something(data, tag):
                 values["Unreadable"] = min(keyword, values.get("Unreadable", keyword))
@@ -152,6 +165,21 @@ def by_pydicom(path: str | os.PathLike[str]) -> tuple[Values, Pixels]:
     keyword, length = pixels[-1]
     inside = values["TransferSyntaxUID"] == DeflatedExplicitVRLittleEndian
     return values, (keyword, -1 if inside else position + (12 if explicit else 8), length)
+
+
+def _number_of(value: Any, vr: str) -> Any:
+    """The value; as numbers where the dictionary has numbers but the file another VR, of text; None if it is none."""
+    if vr not in NUMBERS or value is None:
+        return value
+    items = value if isinstance(value, list) else str(value).split("\\") if isinstance(value, str) else [value]
+    if not any(isinstance(item, str) for item in items):
+        return value
+    try:
+        numbers = [float(item) for item in items]
+    except ValueError:
+        return None
+    whole = vr not in ("DS", "FL", "FD") and all(number.is_integer() for number in numbers)
+    return plain(vr, [int(number) for number in numbers] if whole else numbers)
 
 
 def _guessed_syntax(data: pydicom.Dataset) -> str:

@@ -45,7 +45,7 @@ TECHNICAL = (
     "ContentTime", "AcquisitionDate", "ContentDate", "FrameReferenceTime", "DiffusionGradientOrientation", "StackID",
     "InStackPositionNumber", "ConcatenationUID", "InConcatenationNumber", "InConcatenationTotalNumber",
     "ConcatenationFrameOffsetNumber", "SeriesNumber", "ImagePlanePixelSpacing", "DoseUnits",
-    "PixelPresentation",
+    "PixelPresentation", "CardiacNumberOfImages",
 )  # fmt: skip
 
 #: Sequences whose presence changes how the file is read.
@@ -67,8 +67,9 @@ PRESENT: dict[int, str] = {int(tag_for_keyword(keyword) or 0): keyword for keywo
 #: Keywords whose elements hold one value at most.
 SINGLE = {keyword for tag, (keyword, _) in WANTED.items() if keyword != CSA and dictionary_VM(tag) == "1"}
 
-#: SOP classes with pixels that are no image of a patient: segmentations, and their label map form (PS3.4 B.5).
-NO_IMAGES = {f"1.2.840.10008.5.1.4.1.1.66.{n}" for n in ("4", "7", "8")}
+#: SOP classes that are no image of a patient, whatever of one they have: segmentations, and their label map form, with
+#: pixels; MR spectroscopy, with rows and columns (PS3.4 B.5).
+NO_IMAGES = {f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("66.4", "66.7", "66.8", "4.2")}
 
 #: SOP classes of CT: single slices, enhanced, legacy converted enhanced (PS3.4 B.5).
 CT_IMAGES = {f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "2.1", "2.2")}
@@ -86,6 +87,21 @@ ULTRASOUND_VOLUME = "1.2.840.10008.5.1.4.1.1.6.2"
 
 #: SOP class of whole slide images, whose frames are tiles of one plane (PS3.4 B.5).
 SLIDE_IMAGES = "1.2.840.10008.5.1.4.1.1.77.1.6"
+
+#: The modality of SOP classes whose values have units of their own, for files that lost theirs (type 1, PS3.3 C.7.3.1).
+MODALITIES = {
+    **dict.fromkeys(CT_IMAGES, "CT"),
+    **dict.fromkeys(PET_IMAGES, "PT"),
+    **{f"1.2.840.10008.5.1.4.1.1.{n}": "MR" for n in ("4", "4.1", "4.4")},
+    "1.2.840.10008.5.1.4.1.1.481.2": "RTDOSE",
+}
+
+#: Modalities whose values are measured quantities: MONOCHROME1 only says how to show them, so they are never inverted.
+QUANTITATIVE = {"CT", "MR", "PT", "NM", "RTDOSE"}
+
+#: Photometric Interpretations (PS3.3 C.7.6.3.1.2) of one sample per pixel, and of three.
+GREY = {"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"}
+COLOUR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT", "XYB"}
 
 #: SOP classes of digital radiographs FOR PROCESSING: DX, mammography, intra-oral (PS3.4 B.5).
 FOR_PROCESSING = {f"1.2.840.10008.5.1.4.1.1.1.{n}" for n in ("1.1", "2.1", "3.1")}

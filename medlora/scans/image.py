@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 
 from medlora.scans.codes import Code, Issue
 from medlora.scans.entropy import lost
+from medlora.scans.png import damage
 from medlora.scans.scan import ScanError
 
 _MOST_PIXELS = 1 << 28
@@ -46,7 +47,8 @@ def load(path: Path) -> np.ndarray:
         raise ScanError(Issue(Code.TooLarge)) from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and others, by plugin
         raise ScanError(Issue(Code.DamagedPixelData, type(error).__name__)) from error
-    missing = lost(path.read_bytes(), pixels) if is_jpeg else None
+    content = path.read_bytes()
+    missing = lost(content, pixels) if is_jpeg else damage(content)
     if missing is not None:
         raise ScanError(Issue(Code.DamagedPixelData, missing))
     if (

@@ -192,10 +192,13 @@ def _coloured(cells: np.ndarray, header: Header, scale: Rescale) -> tuple[np.nda
         if header.values["TransferSyntaxUID"] == ExplicitVRBigEndian:
             _palette_to_little_endian(data)
         _palette_without_padding(data)
+        _check_palette(data)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             indices, dirty = scale.integers(cells)
             return apply_color_lut(indices, data)[..., :3], dirty
+    except ScanError:
+        raise
     except Exception as error:
         raise ScanError(Issue(Code.UnknownPixelFormat, "the colour palette cannot be read")) from error
 
@@ -220,6 +223,16 @@ def _palette_without_padding(data: Dataset) -> None:
             data[keyword].value = data[keyword].value[:count]
 
 
+def _check_palette(data: Dataset) -> None:
+    """Refuse a palette that lacks entries of a colour, which pydicom takes for black (PS3.3 C.7.6.3.1.5 and .6)."""
+    for colour in ("Red", "Green", "Blue"):
+        keyword = f"{colour}PaletteColorLookupTableData"
+        count, _, bits = data[f"{colour}PaletteColorLookupTableDescriptor"].value
+        needed = (count or 1 << 16) * (2 if bits > 8 else 1)
+        if not data.get(f"Segmented{keyword}") and len(data.get(keyword) or b"") < needed:
+            raise ScanError(Issue(Code.UnknownPixelFormat, f"the colour palette lacks entries of {colour.lower()}"))
+
+
 def _windows(values: Values, ends: float | None) -> tuple[tuple[float, float], ...]:
     """Window centres and widths in the units of the array (PS3.3 C.11.2.1.2).
 
@@ -229,8 +242,11 @@ def _windows(values: Values, ends: float | None) -> tuple[tuple[float, float], .
     """
     centres, widths = (values.get(word, []) for word in ("WindowCenter", "WindowWidth"))
     centres, widths = (v if isinstance(v, list) else [v] for v in (centres, widths))
+    numbers = (int, float)
     pairs = [
-        (c, w) for c, w in zip(centres, widths, strict=False) if isinstance(c, float) and isinstance(w, float) and w > 0
+        (float(c), float(w))
+        for c, w in zip(centres, widths, strict=False)
+        if isinstance(c, numbers) and isinstance(w, numbers) and w > 0
     ]
     return tuple((c if ends is None else ends - c, w) for c, w in pairs)
 

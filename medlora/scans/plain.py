@@ -18,13 +18,14 @@ from medlora.scans.csa import CSA_TAG, layout
 #: VRs of numbers in binary, and the format of one of them.
 BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
 PADDING = " \0"
-_NUMBERS = {*BINARY, "DS", "IS"}
+#: VRs of numbers, as the dictionary names them.
+NUMBERS = {*BINARY, "DS", "IS", "US or SS"}
 
 
 def plain(vr: str, value: Any) -> Any:
     """str, int, float or a list of them; None where there is nothing, or a number that is none."""
     items = list(value) if isinstance(value, (list, tuple, MultiValue)) else [value]
-    if vr in _NUMBERS:
+    if vr in NUMBERS:
         if not items or not all(isinstance(item, (int, float)) and math.isfinite(item) for item in items):
             return None
         # pydicom's own classes of numbers lose their type here, so that values pickle small and compare plainly.

@@ -16,6 +16,10 @@ from medlora.scans.header import Header, Values
 #: Modalities whose images are projections, photographs or captures: each instance is a scan of its own.
 PROJECTIONS = {"CR", "DX", "MG", "RG", "RF", "XA", "PX", "IO", "RTIMAGE", "XC", "ES", "GM", "OP", "SM", "US", "IVUS"}
 
+# What makers write into Image Type, without spaces and underscores.
+_CAPTURES = {"SCREENSAVE", "SCREENSHOT", "SCREENCAPTURE"}
+_REFORMATTED = {"REFORMATTED", "REFORMAT", "MPR", "MPR2D", "CSAMPR", "CPR"}
+
 
 @dataclass(slots=True)
 class Plane:
@@ -72,6 +76,21 @@ def planes_of(header: Header) -> list[Plane]:
 def is_localizer(values: Values) -> bool:
     """Whether Image Type calls the image a scout (PS3.3 C.8.2.1.1.1, value 3)."""
     return any(word in ("LOCALIZER", "SCOUT") for word in listed(values.get("ImageType")))
+
+
+def is_capture(values: Values) -> bool:
+    """Whether Image Type calls the image a picture of a screen, as some write them into the classes of their slices."""
+    return any(_letters(word) in _CAPTURES for word in listed(values.get("ImageType")))
+
+
+def is_reformatted(values: Values) -> bool:
+    """Whether the image was computed from others in another plane (PS3.3 C.7.6.1.1.2), whose counts it may repeat."""
+    kind = listed(values.get("ImageType"))
+    return kind[:1] == ["DERIVED"] and any(_letters(word) in _REFORMATTED for word in kind)
+
+
+def _letters(word: Any) -> str:
+    return "".join(character for character in str(word).upper() if character.isalnum())
 
 
 def frame_count(header: Header) -> int:

@@ -12,7 +12,19 @@ from medlora.scans.codes import Code, Issue
 from medlora.scans.elements import ULTRASOUND_VOLUME
 from medlora.scans.geometry import Array
 from medlora.scans.header import Header, Values
-from medlora.scans.plane import Plane, Refused, Volume, frame_count, grouped, is_localizer, listed, planes_of
+from medlora.scans.plane import (
+    Plane,
+    Refused,
+    Volume,
+    frame_count,
+    grouped,
+    is_capture,
+    is_localizer,
+    is_reformatted,
+    listed,
+    planes_of,
+)
+from medlora.scans.runs import say_of_files
 from medlora.scans.volumes import volumes_of
 
 #: Image objects whose single images make up volumes (PS3.4 B.5): CT, MR, PET, and their enhanced and legacy forms.
@@ -63,6 +75,7 @@ def assemble(headers: Sequence[Header], acquired: int = 0, numbered_through: boo
     _check_places(results, alone)
     _check_times(headers, results)
     _check_concatenations(headers, results)
+    say_of_files(result for result in results if isinstance(result, Volume))
     return results
 
 
@@ -98,8 +111,9 @@ def is_volumetric(values: Values) -> bool:
 
 def _is_slice(plane: Plane) -> bool:
     """Whether the image is one of those that only together make a volume."""
-    single = frame_count(plane.header) == 1
-    return single and plane.values.get("SOPClassUID") in SLICES and not is_localizer(plane.values)
+    values = plane.values
+    sliced = frame_count(plane.header) == 1 and values.get("SOPClassUID") in SLICES
+    return sliced and not is_localizer(values) and not (is_capture(values) and "ImagePositionPatient" not in values)
 
 
 def _is_skewed(plane: Plane) -> bool:
@@ -188,6 +202,7 @@ def _check_counts(
         len(expected) == 1
         and isinstance(total := expected.pop(), int)
         and total > 0
+        and not all(is_reformatted(header.values) for header in headers)
         and (acquired < total or acquired % total)  # of several acquisitions of one number each has as many
         and _falls_short(len(headers), total, numbers)
     ):

@@ -15,6 +15,7 @@ from typing import Any
 
 from medlora.scans import image, metaimage, nifti
 from medlora.scans.codes import Code, Issue, Severity, severity
+from medlora.scans.copies import one_of_each
 from medlora.scans.decode import check_pixels
 from medlora.scans.elements import NO_IMAGES, SLIDE_IMAGES
 from medlora.scans.file import read_header
@@ -22,7 +23,7 @@ from medlora.scans.finite import not_finite
 from medlora.scans.folder import list_files
 from medlora.scans.geometry import flat_affine
 from medlora.scans.grouping import acquisition_of, numbered_through, series_of, study_of
-from medlora.scans.header import Header, Values, stored_pixels, whitelisted
+from medlora.scans.header import Header, Values, whitelisted
 from medlora.scans.load import load
 from medlora.scans.plane import PROJECTIONS, Plane, Refused, Volume, planes_of
 from medlora.scans.remarks import remarks
@@ -252,7 +253,10 @@ def _assembled(
     members: list[Header], lost: int, about: tuple[int, bool], found: Survey, severities: Severities | None
 ) -> list[Volume | Refused]:
     """What the files of one series make."""
-    members = _one_of_each(sorted(members, key=lambda header: str(header.path)), found)
+    members, left_out = one_of_each(sorted(members, key=lambda header: str(header.path)))
+    for headers, issue in left_out:
+        scan_id = scan_id_of([planes_of(headers[0])[0].uid]) if _is_projection(headers[0]) else None
+        found.excluded.append(Excluded(tuple(h.path for h in headers), issue.code, issue.detail, scan_id))
     results: list[Volume | Refused] = [Volume(planes_of(h)) for h in members if _is_projection(h)]
     results += assemble([h for h in members if not _is_projection(h)], *about)
     results = [
@@ -319,42 +323,6 @@ def _keep(scan: ScanFiles, found: Survey, severities: Severities | None) -> None
             found.excluded.append(Excluded(scan.paths, issue.code, issue.detail, scan.scan_id))
             return
     found.scans.append(replace(scan, severities=dict(severities or {})))
-
-
-def _one_of_each(members: list[Header], found: Survey) -> list[Header]:
-    """Headers of different images: a copied file counts once, different images under one UID not at all."""
-    by_uid: dict[str, list[Header]] = defaultdict(list)
-    for header in members:
-        by_uid[header.values.get("SOPInstanceUID") or header.digest].append(header)
-    kept = []
-    for uid, same in by_uid.items():
-        scan_id = scan_id_of([uid]) if _is_projection(same[0]) else None
-        if all(_same_image(same[0], other) for other in same[1:]):
-            kept.append(same[0])
-            if len(same) > 1:
-                copies = tuple(header.path for header in same[1:])
-                found.excluded.append(Excluded(copies, Code.DuplicateFile, "", scan_id))
-        else:
-            paths = tuple(header.path for header in same)
-            found.excluded.append(Excluded(paths, Code.RepeatedInstance, f"{len(same)} files", scan_id))
-    return kept
-
-
-def _same_image(one: Header, other: Header) -> bool:
-    """Whether two files of one SOP Instance UID hold the same image, perhaps in another transfer syntax."""
-    # Besides what another transfer syntax changes, what is corrected or added without another UID.
-    loose = ("TransferSyntaxUID", "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
-             "PhotometricInterpretation", "PlanarConfiguration", "PatientName", "PatientSex", "PatientAge",
-             "AccessionNumber", "WindowCenter", "WindowWidth", "VOILUTFunction")  # fmt: skip
-    left, right = ({k: v for k, v in h.values.items() if k not in loose} for h in (one, other))
-    if left != right or one.frames != other.frames:
-        return False
-    if one.values["TransferSyntaxUID"] != other.values["TransferSyntaxUID"]:
-        return True  # to compare the pixels they would have to be decoded
-    try:
-        return stored_pixels(one) == stored_pixels(other)
-    except OSError:
-        return False
 
 
 def _common(planes: list[Plane]) -> Values:

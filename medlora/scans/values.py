@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medlora.scans.codes import Code, Issue
+from medlora.scans.elements import QUANTITATIVE
 from medlora.scans.header import Values
 from medlora.scans.plane import PROJECTIONS
 from medlora.scans.scan import ScanError
 
-#: Modalities whose values are measured quantities: MONOCHROME1 only says how to show them, so they are never inverted.
-# JPEG baseline and extended, JPEG-LS near-lossless, JPEG 2000 and HTJ2K that may lose something (PS3.5 10).
-_LOSSY = {f"1.2.840.10008.1.2.4.{n}" for n in ("50", "51", "81", "91", "203")}
-_QUANTITATIVE = {"CT", "MR", "PT", "NM", "RTDOSE"}
+#: JPEG baseline and extended, JPEG-LS near-lossless, JPEG 2000 and HTJ2K that may lose something (PS3.5 10).
+LOSSY = {f"1.2.840.10008.1.2.4.{n}" for n in ("50", "51", "81", "91", "203")}
 
 
 @dataclass
@@ -127,7 +126,7 @@ def rescale_of(values: Values, table: tuple[NDArray[np.float32], int] | None = N
     if not all(isinstance(n, (int, float)) and np.isfinite(n) for n in (slope, intercept)):
         raise ScanError(Issue(Code.UnknownPixelFormat, "Rescale Slope or Intercept is not one usable number"))
     signed = values.get("PixelRepresentation", 0) == 1
-    lossy = values.get("TransferSyntaxUID") in _LOSSY
+    lossy = values.get("TransferSyntaxUID") in LOSSY
     return Rescale(float(slope), float(intercept), table, (stored, high, signed), inverted, lossy)
 
 
@@ -138,7 +137,7 @@ def polarity(values: Values) -> tuple[bool, Issue | None]:
     (C.8.11.3.1.2: INVERSE with MONOCHROME1, IDENTITY with MONOCHROME2). Detector values that are FOR PROCESSING say
     it by Pixel Intensity Relationship Sign (C.8.11.3.1.2): 1 where less intensity, so more tissue, gives lower values.
     """
-    if values.get("Modality") in _QUANTITATIVE or values.get("SamplesPerPixel", 1) != 1:
+    if values.get("Modality") in QUANTITATIVE or values.get("SamplesPerPixel", 1) != 1:
         return False, None
     first = values.get("PhotometricInterpretation") == "MONOCHROME1"
     shape, sign = values.get("PresentationLUTShape"), values.get("PixelIntensityRelationshipSign")

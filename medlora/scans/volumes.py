@@ -11,13 +11,14 @@ from medlora.scans.codes import Code, Issue
 from medlora.scans.frames import DIMENSIONS
 from medlora.scans.geometry import Array, check_stack
 from medlora.scans.header import stored_pixels
-from medlora.scans.plane import Plane, Refused, Volume, by_words, grouped, listed
+from medlora.scans.plane import Plane, Refused, Volume, by_words, grouped
+from medlora.scans.runs import say_short
 
 # What names a kind of image, or a volume of a run: may tell images at the same position apart, most telling first.
 _KINDS = (
-    "TemporalPositionIdentifier", "EchoNumbers", "EchoTime", "DiffusionBValue", "InversionTime", "TriggerTime",
-    "ComplexImageComponent", "ImageType", "ConvolutionKernel", "KVP", "SliceThickness", "AcquisitionNumber",
-    "FlipAngle", "StackID", "FrameOfReferenceUID", "DiffusionGradientOrientation",
+    "TemporalPositionIdentifier", "EchoNumbers", "EchoTime", "DiffusionBValue", "SequenceName", "InversionTime",
+    "TriggerTime", "ComplexImageComponent", "ImageType", "ConvolutionKernel", "KVP", "SliceThickness",
+    "AcquisitionNumber", "FlipAngle", "StackID", "FrameOfReferenceUID", "DiffusionGradientOrientation",
 )  # fmt: skip
 _DIFFUSION = ("DiffusionBValue", "DiffusionGradientOrientation")
 # Times, and dimensions of a file, do so only where all slices of a volume share them.
@@ -31,15 +32,13 @@ _SCALES = ("RescaleSlope", "RescaleIntercept")
 # Slices that differ in these make no clean volume, even where each position is there once.
 _NEVER_MIXED = (
     "FrameOfReferenceUID", "EchoNumbers", "DiffusionBValue", "ConvolutionKernel", "ComplexImageComponent", "Units",
-    "RescaleType", "TemporalPositionIdentifier", "DiffusionGradientOrientation",
+    "RescaleType", "TemporalPositionIdentifier", "DiffusionGradientOrientation", "SequenceName", "ImageType",
 )  # fmt: skip
 # Nor do those in which these numbers differ by more than rounding; but an inversion time may be fitted to each slice.
 _NEVER_APART = ("EchoTime", "InversionTime", "FlipAngle", "KVP", "SliceThickness")
 _FITTED = ("InversionTime",)
 # Counters of the acquisition: they rise from rotation to rotation of one volume as well, so a gap may be a loss.
 _COUNTERS = ("AcquisitionNumber", "TriggerTime")
-# What two volumes of one run have in common.
-_RUN = ("ConvolutionKernel", "SliceThickness", "ImageType")
 
 
 def volumes_of(planes: list[Plane]) -> list[Volume | Refused]:
@@ -48,35 +47,43 @@ def volumes_of(planes: list[Plane]) -> list[Volume | Refused]:
     assert directions is not None
     planes = sorted(planes, key=lambda plane: (float(plane.position @ directions[2]), plane.uid, plane.frame))
     slots = _slots(planes, directions)
-    if len(slots) == len(planes):
-        parted = _parted_by_kind(planes, directions)
-        return [_checked(part, directions) for part in parted]
-    groups = _separated(slots, whole=True)
+    groups = [planes] if len(slots) == len(planes) else _separated(slots, whole=True)
     if groups is not None:
-        return [_checked(group, directions) for group in groups]
+        return [*_checked_parts(groups, directions)]
     planes, copies = _without_copies(slots)
     slots = _slots(planes, directions)
     results: list[Volume | Refused] = [Refused([copy], Issue(Code.DuplicateFile)) for copy in copies]
-    if len(slots) == len(planes):
-        return [_checked(planes, directions), *results]
+    groups = [planes] if len(slots) == len(planes) else _separated(slots, whole=True) if copies else None
+    if groups is not None:
+        return [*_checked_parts(groups, directions), *results]
     groups, ordered = _separated(slots, whole=False), _by_order(slots)
     # Where each position is there equally often, more parts than that are pieces: slabs with trigger times of their own
     if groups is not None and (ordered is None or len(groups) <= len(ordered)):
-        return [*_with_short_ones_said(groups, slots, directions), *results]
+        return [*say_short(_checked_parts(groups, directions)), *results]
     if ordered is not None:
-        inferred = [_checked(group, directions) for group in ordered]
+        inferred = _checked_parts(ordered, directions)
         for volume in inferred if not _are_foretold(ordered) else ():
             volume.issues.append(Issue(Code.InferredVolumes, f"{len(ordered)} volumes"))
         return [*inferred, *results]
     remaining, copies = _without_copies(slots, times=False)
     if len(remaining) == len(slots):
-        return [
-            _checked(remaining, directions),
-            *(Refused([copy], Issue(Code.DuplicateFile)) for copy in copies),
-            *results,
-        ]
+        results = [*(Refused([copy], Issue(Code.DuplicateFile)) for copy in copies), *results]
+        return [*_checked_parts([remaining], directions), *results]
     crowded = sum(len(slot) > 1 for slot in slots)
     return [Refused(planes, Issue(Code.DuplicatePosition, f"{crowded} of {len(slots)} positions")), *results]
+
+
+def _checked_parts(groups: list[list[Plane]], directions: Array) -> list[Volume]:
+    """A volume of each group, no two planes of which lie at one position, or of each even stack woven into it.
+
+    Of several groups two slices make no stack, whose step is even whatever it is: there they are what is left of one.
+    """
+    found: list[Volume] = []
+    for group in groups:
+        parts = _parted_by_kind(group, directions)
+        parts = [group] if len(groups) > 1 and min(map(len, parts)) == 2 else parts
+        found += (_checked(part, directions) for part in parts)
+    return found
 
 
 def _slots(planes: list[Plane], directions: Array) -> list[list[Plane]]:
@@ -131,7 +138,7 @@ def _separated(slots: list[list[Plane]], whole: bool) -> list[list[Plane]] | Non
     varying = tuple(word for word in _KINDS if len(grouped(planes, by_words((word,)))) > 1)
     times = _MOMENTS if whole else _REFERENCE if of_pet else ()
     separators = (*((word,) for word in _KINDS), _DIFFUSION, *times, varying)
-    for words in itertools.chain(separators, _with_dimensions(varying, slots) if whole else ()):
+    for words in itertools.chain(separators, _together(varying, slots) if whole else ()):
         parts = list(grouped(planes, by_words(words)).values())
         places = [{place[id(plane)] for plane in part} for part in parts]
         if len(parts) == 1 or any(len(where) < len(part) for where, part in zip(places, parts, strict=True)):
@@ -141,9 +148,19 @@ def _separated(slots: list[list[Plane]], whole: bool) -> list[list[Plane]] | Non
     return None
 
 
-def _with_dimensions(kinds: tuple[str, ...], slots: list[list[Plane]]) -> Iterator[tuple[str, ...]]:
-    """The kinds, and all dimensions but those of space: velocity and phase, say. Looked for only where it is needed."""
-    yield *kinds, *(word for word in DIMENSIONS if any(len(grouped(slot, by_words((word,)))) > 1 for slot in slots))
+def _together(kinds: tuple[str, ...], slots: list[list[Plane]]) -> Iterator[tuple[str, ...]]:
+    """What tells volumes apart only together: kinds, and a time or all dimensions of a file but those of space (water
+    and fat over time, velocity and phase). Looked for only where it is needed."""
+    telling = tuple(word for word in kinds if _tells(word, slots))  # others may rise from slice to slice
+    yield telling
+    yield *kinds, *(word for word in DIMENSIONS if _tells(word, slots))
+    for words in (telling, *((word,) for word in telling)):
+        yield from ((*words, *moment) for moment in _MOMENTS)
+
+
+def _tells(word: str, slots: list[list[Plane]]) -> bool:
+    """Whether images at one position differ in what this element says."""
+    return any(len(grouped(slot, by_words((word,)))) > 1 for slot in slots)
 
 
 def _by_order(slots: list[list[Plane]]) -> list[list[Plane]] | None:
@@ -163,9 +180,24 @@ def _by_order(slots: list[list[Plane]]) -> list[list[Plane]] | None:
 
 
 def _are_foretold(groups: list[list[Plane]]) -> bool:
-    """Whether the header gives the number of these volumes, each of which is numbered through: GE's runs over time."""
-    said = {plane.values.get("NumberOfTemporalPositions") for group in groups for plane in group}
-    return said == {len(groups)} and all(_numbered_through(group) for group in groups)
+    """Whether the header gives the number of these volumes: of a run over time, each of which is numbered through
+    (GE's); of phases of the heart (PS3.3 C.8.3.1), which follow each other in time at each position."""
+    said, phases = (
+        {plane.values.get(word) for group in groups for plane in group}
+        for word in ("NumberOfTemporalPositions", "CardiacNumberOfImages")
+    )
+    if said == {len(groups)} and all(_numbered_through(group) for group in groups):
+        return True
+    return phases == {len(groups)} and all(_rise(slot) for slot in zip(*groups, strict=True))
+
+
+def _rise(slot: tuple[Plane, ...]) -> bool:
+    """Whether each image at one position was triggered later than the one before, and has a higher number."""
+    triggers = [plane.values.get("TriggerTime") for plane in slot]
+    times = [time for time in triggers if isinstance(time, (int, float))]
+    numbers = [n for plane in slot if isinstance(n := plane.values.get("InstanceNumber"), int)]
+    later = len(times) == len(slot) and all(a < b for a, b in itertools.pairwise(times))
+    return later and (not numbers or (len(numbers) == len(slot) and all(a < b for a, b in itertools.pairwise(numbers))))
 
 
 def _by_number(slots: list[list[Plane]]) -> list[list[Plane]] | None:
@@ -296,20 +328,6 @@ def _issues_of_uneven(planes: list[Plane], directions: Array) -> list[Issue]:
     return issues if any(issue.code in (Code.NonUniformSpacing, Code.UnalignedSlices) for issue in issues) else []
 
 
-def _with_short_ones_said(groups: list[list[Plane]], slots: list[list[Plane]], directions: Array) -> list[Volume]:
-    """The volumes of a run, of which those that hold a part of another's positions lack slices."""
-    place = {id(plane): i for i, slot in enumerate(slots) for plane in slot}
-    places = [[place[id(plane)] for plane in group] for group in groups]
-    volumes = [_checked(group, directions) for group in groups]
-    for group, where, volume in zip(groups, places, volumes, strict=True):
-        for other, there in zip(groups, places, strict=True):
-            if set(where) < set(there) and by_words(_RUN)(group[0]) == by_words(_RUN)(other[0]):
-                detail = f"{len(there) - len(where)} of the {len(there)} that another volume has"
-                volume.issues.append(Issue(Code.MissingSlices, detail))
-                break
-    return volumes
-
-
 def _checked(planes: list[Plane], directions: Array) -> Volume:
     """The volume, with what is odd about it."""
     if len(planes) == 1:
@@ -320,8 +338,6 @@ def _checked(planes: list[Plane], directions: Array) -> Volume:
         issues.append(Issue(Code.ConflictingGeometry, f"slices {thick:g} mm thick, {step:.2g} mm apart"))
     mixed = [word for word in _NEVER_MIXED if len(grouped(planes, by_words((word,)))) > 1]
     mixed += [word for word in _NEVER_APART if _differ(planes, word)]
-    if len({tuple(listed(plane.values.get("ImageType"))[:3]) for plane in planes}) > 1:
-        mixed.append("ImageType")
     if mixed:
         issues.append(Issue(Code.MixedSlices, ", ".join(mixed)))
     return Volume(planes, issues)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import shutil
 import sys
+import zlib
 from pathlib import Path
 
 import nibabel
@@ -17,7 +19,7 @@ from pydicom.data import get_testdata_file
 
 from medlora import scans
 from medlora.errors import MedloraError
-from medlora.scans import Code
+from medlora.scans import Code, png
 
 SHEARED = np.array([[2.0, 0.5, 0, -10], [0, 3, 0.25, 20], [0, 0, 4, 5], [0, 0, 0, 1]])
 
@@ -325,3 +327,27 @@ def test_a_dicom_that_is_gzipped_is_no_image(tmp_path):
     path = save(image(picture()), tmp_path / "a.dcm")
     (tmp_path / "b.gz").write_bytes(gzip.compress(path.read_bytes()))
     assert [e.code for e in scans.survey(tmp_path).excluded] == [Code.NotAnImage]
+
+
+def test_any_flipped_bit_of_the_pixels_of_a_png_is_noticed(tmp_path):
+    """PNG 5.3 and 10.1: each chunk ends with its CRC, and the compressed pixels with the Adler-32 of them all."""
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
+    packed = io.BytesIO()
+    Image.fromarray(pixels).save(packed, "PNG")
+    whole = packed.getvalue()
+    path = tmp_path / "a.png"
+    path.write_bytes(whole)
+    np.testing.assert_array_equal(scans.read(path)[0].array[..., 0], pixels.T)
+    start = whole.index(b"IDAT") + 4
+    length = int.from_bytes(whole[start - 8 : start - 4], "big")
+    for position in [*range(start, start + length, 97), *range(start + length - 8, start + length + 4)]:
+        damaged = bytearray(whole)
+        damaged[position] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(MedloraError):
+            scans.read(path)
+    # With a CRC that was made anew only the checksum of the pixels is left.
+    damaged = bytearray(whole)
+    damaged[start + length - 1] ^= 1
+    damaged[start + length : start + length + 4] = zlib.crc32(damaged[start - 4 : start + length]).to_bytes(4, "big")
+    assert png.damage(whole) is None and "checksum" in str(png.damage(bytes(damaged)))

@@ -504,3 +504,33 @@ def test_several_inversion_times_are_mixed_unless_each_slice_has_its_own(tmp_pat
     each = [{"InversionTime": values[k * len(values) // 12]} for k in range(12)]
     series(tmp_path, axial(12), sop_class=MR, each=each)
     assert codes(one(tmp_path)) == ([Code.MixedSlices] if mixed else [])
+
+
+def test_what_lies_beside_the_slices_is_no_slice_that_lost_its_place(tmp_path):
+    """A picture of the screen in the class of the slices, and a spectrum (PS3.4 B.5), which has rows but no pixels."""
+    volume = series(tmp_path / "a", axial(5))
+    kind = ["DERIVED", "SECONDARY", "SCREEN SAVE"]
+    save(image(picture(20, 30), ImageType=kind, InstanceNumber=99), tmp_path / "a" / "screen")
+    spectrum = image(picture(), "1.2.840.10008.5.1.4.1.1.4.2", Modality="MR", SOPInstanceUID="1.2.9", PixelData=None)
+    save(spectrum, tmp_path / "a" / "spectrum")
+    found = scans.read(tmp_path / "a")
+    slices, screen = sorted(found, key=lambda scan: -scan.shape[2])
+    np.testing.assert_array_equal(slices.array, volume - 1024.0)
+    assert slices.issues == () and codes(screen) == [Code.NoGeometry]
+    assert [e.code for e in found.excluded] == [Code.NotAnImage]
+    for k in range(3):
+        save(image(picture(20, 30, seed=k), ImageType=kind, SOPInstanceUID=f"1.2.8.{k}"), tmp_path / "b" / f"{k}")
+    assert [codes(scan) for scan in scans.read(tmp_path / "b")] == [[Code.NoGeometry]] * 3
+
+
+@pytest.mark.parametrize("kind", [["DERIVED", "SECONDARY", "REFORMATTED"], ["ORIGINAL", "PRIMARY", "AXIAL"]])
+def test_a_reformatted_series_has_no_count_of_its_own(tmp_path, kind):
+    """As GE writes them: with the Images in Acquisition (PS3.3 C.7.6.1) of the slices they were computed from."""
+    series(tmp_path / "a", axial(30, 1.25), ImagesInAcquisition=30, AcquisitionNumber=1, SeriesInstanceUID="1.2.3.1")
+    positions = [(-100.0, -80.0 + 2 * k, 30.0) for k in range(13)]
+    series(
+        tmp_path / "b", positions, (1, 0, 0, 0, 0, -1), ImageType=kind, ImagesInAcquisition=30, AcquisitionNumber=1,
+        SeriesInstanceUID="1.2.3.2", each=[{"SOPInstanceUID": f"1.2.6.{k}"} for k in range(13)],
+    )  # fmt: skip
+    found = {scan.shape[2]: codes(scan) for scan in scans.read(tmp_path)}
+    assert found == {30: [], 13: [] if kind[0] == "DERIVED" else [Code.MissingSlices]}

@@ -1,0 +1,110 @@
+"""Several files under one SOP Instance UID: sent again, corrected, compressed otherwise, damaged on the way."""
+
+from __future__ import annotations
+
+import copy
+
+import imagecodecs
+import numpy as np
+import pydicom
+import pytest
+from make_dicom import CR, axial, image, picture, save, series
+from pydicom.encaps import encapsulate
+from pydicom.uid import UID, RLELossless
+
+from medlora import scans
+from medlora.scans import Code
+
+
+@pytest.mark.parametrize(
+    ("word", "before", "after"),
+    [
+        ("SpecificCharacterSet", "ISO_IR 100", "ISO_IR 192"),
+        ("BodyPartExamined", "CHEST", "THORAX"),
+        ("StudyDate", "20200101", None),
+        ("SeriesNumber", 3, 4),
+        ("Manufacturer", "GE", "GE MEDICAL"),
+        ("Laterality", None, "L"),
+        ("PatientPosition", "HFS", None),
+        ("FrameOfReferenceUID", "1.2.3", "1.2.4"),
+        ("BurnedInAnnotation", "NO", None),
+        ("RescaleType", "HU", None),
+        ("ImagesInAcquisition", 5, None),
+        ("PixelPaddingValue", 0, None),
+    ],
+)
+def test_a_series_sent_again_after_its_header_was_corrected_counts_once(tmp_path, word, before, after):
+    """PS3.3 C.12.1: one SOP Instance UID is one image; cells, scale, place and kind are the same."""
+    volume = series(tmp_path / "a", axial(5), **{word: before})
+    series(tmp_path / "b", axial(5), **{word: after})
+    found = scans.read(tmp_path)
+    (scan,) = found
+    np.testing.assert_array_equal(scan.array, volume - 1024.0)
+    assert scan.issues == () and [e.code for e in found.excluded] == [Code.DuplicateFile] * 5
+    assert word != "Laterality" or scan.header["Laterality"] == "L"  # the copy that says it
+
+
+@pytest.mark.parametrize(
+    ("word", "before", "after"),
+    [
+        ("Laterality", "L", "R"),
+        ("PhotometricInterpretation", "MONOCHROME1", "MONOCHROME2"),
+        ("PixelSpacing", [0.5, 0.5], [0.7, 0.7]),
+        ("PixelRepresentation", 0, 1),
+        ("EchoNumbers", 1, 2),
+    ],
+)
+def test_copies_that_contradict_each_other_are_not_chosen_between(tmp_path, word, before, after):
+    for name, value in (("a", before), ("b", after)):
+        save(image(picture(), CR, SOPInstanceUID="1.2.3.9", **{word: value}), tmp_path / name)
+    found = scans.survey(tmp_path)
+    assert found.scans == [] and [e.code for e in found.excluded] == [Code.RepeatedInstance]
+
+
+@pytest.mark.parametrize("name", ["aa", "zz"])
+def test_a_damaged_copy_costs_no_slice(tmp_path, name):
+    """PS3.5 G.5: the header of an RLE frame gives the number of its segments, two of 16 bits."""
+    volume = series(tmp_path, axial(5))
+    for path in tmp_path.iterdir():
+        data = pydicom.dcmread(path)
+        data.compress(RLELossless, generate_instance_uid=False)
+        data.save_as(path)
+    damaged = bytearray((tmp_path / "0002.dcm").read_bytes())
+    damaged[damaged.rfind(b"\xfe\xff\x00\xe0") + 8] = 9
+    (tmp_path / name).write_bytes(damaged)
+    found = scans.read(tmp_path)
+    np.testing.assert_array_equal(found[0].array, volume - 1024.0)
+    assert found[0].issues == () and [e.code for e in found.excluded] == [Code.DamagedPixelData]
+
+
+def _compressed(data, encoded, syntax, **elements):
+    other = copy.deepcopy(data)
+    other.PixelData = encapsulate([encoded])
+    other["PixelData"].is_undefined_length = True
+    other.file_meta.TransferSyntaxUID = UID(syntax)
+    for word, value in elements.items():
+        setattr(other, word, value)
+    return other
+
+
+def test_of_a_lossy_and_an_exact_copy_the_exact_one_is_kept(tmp_path):
+    pixels = picture(64, 64, high=255)
+    data = image(pixels, CR, stored=8, SOPInstanceUID="1.2.3.77")
+    lossy = imagecodecs.jpeg8_encode(pixels.astype("u1"), level=30)
+    save(_compressed(data, lossy, "1.2.840.10008.1.2.4.50", LossyImageCompression="01"), tmp_path / "a")
+    save(data, tmp_path / "b")
+    found = scans.read(tmp_path)
+    np.testing.assert_array_equal(found[0].array[..., 0], pixels.T)
+    assert "LossyImageCompression" not in found[0].header and found.excluded[0].code is Code.DuplicateFile
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_losslessly_compressed_copies_are_those_of_equal_cells(tmp_path, seed):
+    """Signed cells of 12 bits: JPEG-LS gives those alone, native ones carry their sign through 16 (PS3.5 8.1.1)."""
+    pixels, other = (picture(64, 64, seed=k, low=-900) for k in (0, seed))
+    data = image(pixels, CR, stored=12, allocated=16, signed=True, SOPInstanceUID="1.2.3.77")
+    save(data, tmp_path / "a")
+    encoded = imagecodecs.jpegls_encode((other & 0xFFF).astype("u2"))
+    save(_compressed(data, encoded, "1.2.840.10008.1.2.4.80"), tmp_path / "b")
+    found = scans.survey(tmp_path)
+    assert [e.code for e in found.excluded] == [Code.RepeatedInstance if seed else Code.DuplicateFile]

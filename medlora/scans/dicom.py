@@ -147,7 +147,7 @@ def by_pydicom(path: str | os.PathLike[str]) -> tuple[Values, Pixels]:
         data = read_partial(file, stop, force=True, specific_tags=tags)  # type: ignore[arg-type]
         position = file.tell()
         # Some files are written in another VR encoding than they name, so the pixel element itself is asked.
-        explicit = file.read(6)[4:] in LONG
+        explicit = bool(pixels) and _names_its_vr(file.read(12), pixels[-1][1] % (1 << 32))
         values: Values = {keyword: bool(data[tag].value) for tag, keyword in PRESENT.items() if tag in data}
         for tag, (keyword, vr) in WANTED.items():
             if tag not in data:
@@ -165,6 +165,13 @@ def by_pydicom(path: str | os.PathLike[str]) -> tuple[Values, Pixels]:
     keyword, length = pixels[-1]
     inside = values["TransferSyntaxUID"] == DeflatedExplicitVRLittleEndian
     return values, (keyword, -1 if inside else position + (12 if explicit else 8), length)
+
+
+def _names_its_vr(element: bytes, length: int) -> bool:
+    """Whether an element of ``length`` bytes begins with tag, VR and length: in implicit data its length may look like
+    a VR."""
+    order = ">I" if element.startswith(b"\x7f\xe0") else "<I"
+    return len(element) == 12 and element[4:6] in LONG and struct.unpack(order, element[8:])[0] == length
 
 
 def _number_of(value: Any, vr: str) -> Any:

@@ -73,6 +73,12 @@ def is_adapted(module: nn.Module) -> bool:
     return any(_derivation(module)[1:4])
 
 
+def fast_forward(module: nn.Module) -> Forward | None:
+    """The forward that ``module`` was given instead of its user's class's, or None."""
+    forward: Forward | None = _derivation(module)[2]
+    return forward
+
+
 def holder(module: nn.Module, name: str) -> dict[str, Any]:
     """The dictionary of ``module`` that holds its parameter or buffer ``name``."""
     return module._parameters if name in module._parameters else module._buffers

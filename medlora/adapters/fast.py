@@ -230,11 +230,8 @@ class _Conv(torch.autograd.Function):
             if ctx.thin:
                 grads += (None, (scale * _over(_columns(kept[i], ctx.last), _columns(g, ctx.last)).T).to(b.dtype))
                 continue
-            if flat:
-                da, db = _gradients(_columns(x, ctx.last), _columns(g, ctx.last), a.flatten(1), b, scale)
-            else:
-                da, db = _conv_gradients(x, g, a, b, scale, ctx.geometry, ctx.last)
-            grads += (da.view(a.shape).to(a.dtype), db.to(b.dtype))
+            da, db = conv_gradients(x, g, a, b, scale, ctx.geometry, ctx.last, flat)
+            grads += (da.to(a.dtype), db.to(b.dtype))
         dbias = grad.sum([0, *range(2, grad.dim())]) if ctx.needs_input_grad[3] else None
         return dx, None, None, dbias, None, None, *grads
 
@@ -245,10 +242,13 @@ def is_product(weight: Tensor, geometry: Any) -> bool:
     return all(k == 1 for k in weight.shape[2:]) and all(s == 1 for s in stride) and not any(padding)
 
 
-def _conv_gradients(
-    x: Tensor, g: Tensor, a: Tensor, b: Tensor, scale: float, geometry: Any, last: bool
+def conv_gradients(
+    x: Tensor, g: Tensor, a: Tensor, b: Tensor, scale: float, geometry: Any, last: bool, flat: bool
 ) -> tuple[Tensor, Tensor]:
-    """scale · dA (r, in, *kernel) and scale · dB (out, r) of a convolution."""
+    """scale · dA (r, in, *kernel) and scale · dB (out, r) of a convolution, ``flat`` where it is a plain product."""
+    if flat:
+        da, db = _gradients(_columns(x, last), _columns(g, last), a.flatten(1), b, scale)
+        return da.view(a.shape), db
     if _low_rank_is_cheaper(x.is_cuda, x.dtype, g[:, 0].numel(), a[0].numel(), b.shape[0], a.shape[0]):
         factor = _times(b, scale, x)
         if last:
@@ -260,7 +260,8 @@ def _conv_gradients(
         return da, _over(_columns(h, last), _columns(g, last)).T
     like = x.new_empty(1).expand(b.shape[0], *a.shape[1:])
     dw = _conv_backward(g, x, like, geometry, input_gradient=False)
-    return _projected(dw.flatten(1), a.flatten(1), b, scale)
+    da, db = _projected(dw.flatten(1), a.flatten(1), b, scale)
+    return da.view(a.shape), db
 
 
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Any) -> Tensor:

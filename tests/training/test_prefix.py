@@ -49,6 +49,7 @@ def test_suffix_is_the_whole_network(name):
     assert not features.requires_grad
     assert features.shape == (3, *prefix.shape)
     model.eval()
+    prefix.folds = []  # tested below
     trained = list(adapter.parameters())
     direction = torch.randn(3, 3)
     whole, part = model(images), prefix.suffix(features)
@@ -104,3 +105,74 @@ def test_everything_but_the_head_is_prefix_for_a_probe():
     assert isinstance(prefix, FrozenPrefix)
     assert prefix.cut == "fc"
     assert prefix.shape == (512,)
+
+
+def with_norms(name):
+    """A network whose updates have an effect and whose batch norms are no identities, cut."""
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=3)
+    adapter = adapters.attach(model, adapters.LoRA(last="1/3"))
+    with torch.no_grad():
+        for key, tensor in adapter.named_tensors().items():
+            if "lora_B" in key:
+                tensor.normal_(std=0.02)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(std=0.2)
+                module.running_var.uniform_(0.5, 2)
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(std=0.2)
+    prefix = find_prefix(model, torch.randn(1, *model.pretrained_cfg["input_size"]))
+    assert isinstance(prefix, FrozenPrefix), prefix
+    model.eval()
+    return prefix, list(adapter.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "folds"), [("tf_efficientnet_lite0", 16), ("resnet18", 7), ("mobilenetv3_small_050", 10)]
+)
+def test_a_convolution_and_its_frozen_norm_are_one_in_training(name, folds):
+    """Outputs and gradients as of the two apart, but for rectifiers that rounding puts on their other side."""
+    prefix, trained = with_norms(name)
+    assert len(prefix.folds) == folds
+    features, direction = torch.randn(3, *prefix.shape), torch.randn(3, 3)
+    whole = prefix.suffix(features)
+    gradients = torch.autograd.grad(whole, trained, direction)
+    with torch.no_grad():
+        torch.testing.assert_close(prefix.suffix(features), whole, rtol=1e-5, atol=1e-6)  # as predictions are
+    prefix.folds = []
+    apart = prefix.suffix(features)
+    torch.testing.assert_close(whole, apart, rtol=1e-5, atol=1e-6)
+    for a, b in zip(gradients, torch.autograd.grad(apart, trained, direction), strict=True):
+        assert float((a - b).norm()) < 0.02 * float(b.norm())
+
+
+def test_a_second_step_before_the_first_ones_gradients_does_no_harm():
+    prefix, trained = with_norms("resnet18")
+    first, second = torch.randn(2, *prefix.shape), torch.randn(2, *prefix.shape)
+    wanted = torch.autograd.grad(prefix.suffix(first).square().sum(), trained)
+    waiting = prefix.suffix(first).square().sum()
+    prefix.suffix(second).square().sum()
+    for a, b in zip(torch.autograd.grad(waiting, trained), wanted, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+class Shared(nn.Module):
+    """What the convolution gives is used beside its batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.conv, self.norm = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x):
+        y = self.conv(self.stem(x).relu())
+        return self.head((self.norm(y) + y).mean((2, 3)))
+
+
+def test_a_convolution_whose_output_goes_elsewhere_too_is_left_alone():
+    model = Shared()
+    model.norm.running_mean += 0.5
+    adapters.attach(model, adapters.LoRA(targets=["conv"]), train_head="head")
+    prefix = find_prefix(model, torch.randn(1, 3, 16, 16))
+    assert isinstance(prefix, FrozenPrefix) and prefix.cut == "conv" and prefix.folds == []

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
 from medlora.adapters.fast import channels_last
-from medlora.adapters.folding import Fold, fold_for
+from medlora.training.folding import Fold, fold_for
 
 _TRIES = 40  # cuts tried, the innermost around the first trained weight first
 _PROBES = 2  # images in the proof

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ from medlora.cohorts.headings import KEYS, asked_key, columns_of, has_no_heading
 from medlora.cohorts.identifiers import Matches, is_shortened, match_identifiers
 from medlora.cohorts.joined import NAMES, SHORTENED, Join
 from medlora.cohorts.labels import LabelTable, is_missing
-from medlora.cohorts.narrowing import narrow
+from medlora.cohorts.narrowing import MOST_FILES, narrow
 from medlora.cohorts.paths import PathMatches, match_paths
 from medlora.cohorts.reconciling import reconcile
 from medlora.errors import MedloraError
@@ -60,11 +62,13 @@ def join(
             "'patient_id', or name it with --key, e.g. --key patient=COLUMN",
         )
     tried = [_join_by(kind, column, table, scans, left_out, archive, copies or {}) for kind, column in columns.items()]
-    if not key and tried[0].key == "file":  # a folder and a name may have columns of their own
-        others = [column for column in columns_of(table, KEYS["file"]) if column not in columns.values()]
-        files = [tried[0], *(_join_by("file", column, table, scans, left_out, archive, {}) for column in others)]
-        tried[:1] = sorted(files, key=lambda joined: -joined.matched)
-    for number, joined in enumerate(tried):
+    if not key and tried[0].key == "file":
+        tried[:1] = _by_files(tried[0], table, scans, left_out, archive, copies or {})
+        best = max(tried, key=lambda other: other.matched)
+        if best.key != "file" and 2 * tried[0].matched < min(best.matched, len(tried[0].ambiguous)):
+            tried.sort(key=lambda joined: joined.key == "file")  # numbers of images, which few files happen to have
+    order = list(KEYS)
+    for joined in tried:
         if joined.contradicted and joined.column == columns.get("patient"):
             continue  # the name of a folder, of another patient's
         if joined.contradicted and not key:
@@ -77,7 +81,8 @@ def join(
         if joined.scans:
             best = max(tried, key=lambda other: other.matched)
             joined.better = best if best.matched > joined.matched and not joined.contradicting else None
-            joined.passed = [other for other in tried[:number] if other.column != joined.column]
+            before = order[: order.index(joined.key)]
+            joined.passed = [other for other in tried if other.key in before and other.column != joined.column]
             _narrow(joined, table, scans, archive)
             return joined
     met = max(len(joined.left_out) for joined in tried)
@@ -93,6 +98,32 @@ def join(
         "check that the table belongs to this archive, or name the right column with --key"
         + ("; write paths from the archive's folder on, with the file's extension" if tried[0].ambiguous else ""),
     )
+
+
+def _by_files(
+    first: Join,
+    table: LabelTable,
+    scans: Sequence[ScanFiles],
+    left_out: Iterable[str | Path],
+    archive: Path,
+    copies: Mapping[str, str],
+) -> list[Join]:
+    """Joins by columns of files, best first: by the first, by others, by a folder's and a name's together."""
+    columns = [first.column, *(c for c in columns_of(table, KEYS["file"]) if c != first.column)]
+    found = [first, *(_join_by("file", column, table, scans, left_out, archive, {}) for column in columns[1:])]
+    for folder, name in itertools.permutations(columns, 2):
+        if max(joined.matched for joined in found) == len(table.frame) and not any(map(_several, found)):
+            break
+        both = table.frame[folder].str.rstrip("/\\") + "/" + table.frame[name]
+        frame = table.frame.assign(**{folder: both.where((table.frame[folder] != "") & (table.frame[name] != ""), "")})
+        joined = _join_by("file", folder, replace(table, frame=frame), scans, left_out, archive, copies)
+        joined.told_by = [name]
+        found.append(joined)
+    return sorted(found, key=lambda joined: (-joined.matched, not joined.told_by, _several(joined)))
+
+
+def _several(joined: Join) -> bool:
+    return bool(joined.of_folders)
 
 
 def _join_by(
@@ -240,13 +271,18 @@ def _narrow(result: Join, table: LabelTable, scans: Sequence[ScanFiles], archive
             if result.whole_study or row in result.folder_rows:
                 named[row].append(scan_id)
     by_id = {scan.scan_id: scan for scan in scans}
-    paths = {s: [relative(path, archive) for path in by_id[s].paths] for ids in named.values() for s in ids}
-    found = narrow(named, table, [result.column], by_id, paths, all_rows=result.key == "patient")
+    several = {scan_id for scan_ids in named.values() for scan_id in scan_ids}
+    paths = {
+        scan_id: [relative(path, archive) for path in by_id[scan_id].paths[: MOST_FILES + 1]] for scan_id in several
+    }
+    found = narrow(named, table, (result.key, result.column), by_id, paths)
     kept: dict[str, list[int]] = {}
+    left = {row: set(scan_ids) for row, scan_ids in found.scans.items()}
     for scan_id, rows in result.scans.items():
-        if meant := [row for row in rows if row not in named or scan_id in found.scans[row]]:
+        if meant := [row for row in rows if row not in left or scan_id in left[row]]:
             kept[scan_id] = meant
-    result.scans, result.told_by, result.lost = kept, found.used, found.lost
+    result.scans, result.lost = kept, found.lost
+    result.told_by += [column for column in found.used if column not in result.told_by]
     parted: dict[tuple[int, tuple[str, ...]], list[int]] = defaultdict(list)
     for number, group in enumerate(result.groups):
         for row in group:

@@ -7,34 +7,43 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from medlora.cohorts.headings import KEYS, columns_of
-from medlora.cohorts.labels import LabelTable, is_missing
+from medlora.cohorts.labels import LabelTable, is_missing, plain
 from medlora.cohorts.paths import without_extension
 from medlora.cohorts.selection import FRONTAL, LATERAL
 
 if TYPE_CHECKING:
     from medlora.scans import ScanFiles
 
+Values = frozenset[str]
+
 TELLING: dict[str, tuple[str, ...]] = {
-    "file": KEYS["file"],
-    "part": (
-        *KEYS["series"], *KEYS["study"], "studyid", "seriesid", "session", "sessionid", "ses", "visit", "visitid",
-        "timepoint",
-    ),
     "date": ("studydate", "examdate", "scandate", "imagingdate", "acquisitiondate", "visitdate", "date", "検査日"),
-    "side": ("laterality", "side", "imagelaterality"),
+    "side": ("laterality", "imagelaterality", "side"),
     "view": ("viewposition", "view", "projection"),
+    "file": KEYS["file"],
+    "part": ("session", "sessionid", "ses", "visit", "visitid", "timepoint", "study", "studyid"),
 }  # fmt: skip
 """Headings (as those of `headings.KEYS`) by what their cells say of a scan; the order in which they are asked."""
 
+_OF_A_STUDY = ("side", "view", "file")  # what tells scans of one study apart
 _ENOUGH = 0.8  # of the patients, studies or folders that must have a row that fits before a column is believed
-_YEAR_FIRST = re.compile(r"(\d{4})(?:([-/.])(\d{1,2})\2(\d{1,2})(?:[ T].*)?|(\d\d)(\d\d)(?:\.0)?)")
-_DAY_OR_MONTH_FIRST = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4})(?:[ T].*)?")
+MOST_FILES = 4  # of a scan that one file's name can mean
+_DOUBTFUL = ["several"]  # instead of scans: a cell that may mean one or another
+_SIDES = {"l": "L", "left": "L", "links": "L", "左": "L", "r": "R", "right": "R", "rechts": "R", "右": "R"}
+_FOLDERS = {"ses": ("", "ses", "session"), "stu": ("", "s", "study"), "vis": ("", "v", "visit", "ses"),
+            "tim": ("", "tp", "timepoint", "ses")}  # fmt: skip
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_YEAR_FIRST = re.compile(
+    r"(\d{4})(?:[-/.年](\d{1,2})[-/.月](\d{1,2})日?(?:[ T].*)?|(\d\d)(\d\d)(?:\.0|\d{6}.*)?)", re.ASCII
+)
+_OTHERS_FIRST = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4})(?:[ T].*)?", re.ASCII)
+_NAMED_MONTH = re.compile(r"(\d{1,2})[- ]([A-Za-z]{3})[a-z]*[- ](\d{4})", re.ASCII)
 
 
 @dataclass
@@ -55,120 +64,178 @@ class Narrowed:
 def narrow(
     named: Mapping[int, Sequence[str]],
     table: LabelTable,
-    keys: Sequence[str],
+    key: tuple[str, str],
     scans: Mapping[str, ScanFiles],
     paths: Mapping[str, Sequence[str]],
-    all_rows: bool,
 ) -> Narrowed:
     """The scans of each row that its other columns fit.
 
-    A column is believed where it fits a scan of most patients (or studies, or folders, by the key); then a row that it
-    does not fit is about a scan that is not there.
+    Asked are rows that lead to several scans or share one. A column is believed where it fits a scan of most patients
+    (or studies, or folders, by the key); then a row that it does not fit is about a scan that is not there. A scan
+    that does not say its date, side or view fits where no other one does. Of each kind of column one is believed.
 
     Args:
         named: row → the scans that its key leads to.
         table: the labels.
-        keys: headings that the rows were joined by.
+        key: kind and heading of what the rows were joined by.
         scans: by scan_id.
-        paths: scan_id → its files, relative to the archive, with forward slashes.
-        all_rows: ask all rows, not only those that share a scan or lead to several.
+        paths: scan_id → the first of its files, relative to the archive, with forward slashes.
     """
     found = Narrowed({row: list(scan_ids) for row, scan_ids in named.items()})
-    for kind, names in TELLING.items():
-        for column in columns_of(table, names):
-            if column not in keys:
-                _narrow_by(found, table, column, _fits(kind, table, column, scans, paths), all_rows)
+    for kind in _OF_A_STUDY if key[0] in ("accession", "study") else TELLING:
+        for column in columns_of(table, TELLING[kind]):
+            if column != key[1] and _narrow_by(found, table, column, _reader(kind, table, column, scans, paths)):
+                break
     return found
 
 
-def _narrow_by(
-    found: Narrowed, table: LabelTable, column: str, fits: Callable[[str, str], bool], all_rows: bool
-) -> None:
-    rows_of: dict[str, list[int]] = defaultdict(list)
-    for row, scan_ids in found.scans.items():
+class _Reader:
+    """How a kind of column is held against scans.
+
+    Args:
+        asked: what a cell may mean; nothing where it says nothing.
+        said: what a scan says; nothing where it does not.
+        whole: whether only whole studies may fit, and of a name only one folder.
+        single: whether only one scan may fit.
+    """
+
+    def __init__(
+        self,
+        asked: Callable[[str], Values],
+        said: Callable[[str], Values],
+        study: Callable[[str], str] | None = None,
+        single: bool = False,
+    ) -> None:
+        self.asked, self.said, self.study, self.single = asked, said, study, single
+
+    def among(self, scan_ids: Sequence[str]) -> Callable[[str], list[str] | None]:
+        """Of these scans those that a cell fits; None where it says nothing."""
+        by_value: dict[str, list[str]] = defaultdict(list)
+        silent = []
         for scan_id in scan_ids:
-            rows_of[scan_id].append(row)
-    cells = {row: cell for row in found.scans if not is_missing(cell := table.cell(row, column))}
-    asked = [
-        row
-        for row in cells
-        if found.scans[row] and (all_rows or len(found.scans[row]) > 1 or len(rows_of[found.scans[row][0]]) > 1)
-    ]
-    fitting = {row: [scan_id for scan_id in found.scans[row] if fits(cells[row], scan_id)] for row in asked}
-    met: dict[tuple[str, ...], bool] = defaultdict(bool)  # scans of one identifier → whether a row fits one of them
-    for row in asked:
-        met[tuple(found.scans[row])] |= bool(fitting[row])
-    if sum(met.values()) < max(1, _ENOUGH * len(met)):
-        return
-    if any(len(fitting[row]) < len(found.scans[row]) for row in asked):
-        found.used.append(column)
-    lost = sorted(row for row in asked if not fitting[row])
-    if lost:
+            said = self.said(scan_id)
+            for value in said:
+                by_value[value].append(scan_id)
+            if not said:
+                silent.append(scan_id)
+        studies: dict[str, set[str]] = defaultdict(set)
+        for scan_id in scan_ids if self.study is not None else ():
+            studies[self.study(scan_id)].add(scan_id)  # type: ignore[misc]
+
+        def fitting(cell: str) -> list[str] | None:
+            asked = self.asked(cell)
+            if not asked:
+                return None
+            met = {scan_id for value in asked for scan_id in by_value.get(value, ())}
+            if (self.single and len(met) > 1) or any(met & study and not study <= met for study in studies.values()):
+                return _DOUBTFUL
+            return [scan_id for scan_id in scan_ids if scan_id in met] or silent
+
+        return fitting
+
+
+def _narrow_by(found: Narrowed, table: LabelTable, column: str, reader: _Reader) -> bool:
+    """Narrow by one column, if it is believed; whether it was."""
+    groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for row, scan_ids in found.scans.items():
+        groups[tuple(scan_ids)].append(row)
+    fitting: dict[int, list[str]] = {}
+    met, asked, told = 0, 0, False
+    for scan_ids, rows in groups.items():
+        if not scan_ids or (len(scan_ids) == 1 and len(rows) == 1):
+            continue
+        cells = {row: cell for row in rows if not is_missing(cell := table.cell(row, column))}
+        fits = reader.among(scan_ids) if cells else None
+        of_rows = {row: fit for row, cell in cells.items() if fits is not None and (fit := fits(cell)) is not None}
+        certain = {row: fit for row, fit in of_rows.items() if fit is not _DOUBTFUL}
+        asked += bool(of_rows)
+        met += len(certain) == len(of_rows) and any(certain.values())
+        told = told or any(len(fit) < len(scan_ids) for fit in certain.values())
+        fitting |= certain
+    if not told or met < max(1, _ENOUGH * asked):
+        return False
+    found.used.append(column)
+    if lost := sorted(row for row, fit in fitting.items() if not fit):
         found.lost[column] = lost
     found.scans |= fitting
+    return True
 
 
-def _fits(
+def _reader(
     kind: str, table: LabelTable, column: str, scans: Mapping[str, ScanFiles], paths: Mapping[str, Sequence[str]]
-) -> Callable[[str, str], bool]:
-    """Whether a cell of the column fits a scan."""
+) -> _Reader:
     if kind == "date":
-        orders = _orders(list(table.frame[column]))
-        return lambda cell, scan_id: scans[scan_id].identity.study_date[:8] in _dates(cell, orders)
+        orders = _orders(table.frame[column])
+        return _Reader(lambda cell: _dates(cell, orders), lambda s: _one(scans[s].identity.study_date[:8]))
     if kind == "side":
-        return lambda cell, scan_id: (
-            cell.strip().upper()[:1] == _header(scans[scan_id], "ImageLaterality", "Laterality")
+        return _Reader(
+            lambda cell: _one(_SIDES.get(cell.strip().casefold(), "")),
+            lambda s: _one(_header(scans[s], "ImageLaterality", "Laterality")),
         )
     if kind == "view":
-        return lambda cell, scan_id: _is_view(cell.strip().upper(), _header(scans[scan_id], "ViewPosition"))
+        return _Reader(_views, lambda s: _one(_header(scans[s], "ViewPosition")))
     if kind == "file":
-        return lambda cell, scan_id: any(_names(cell, path) for path in paths[scan_id])
-    return lambda cell, scan_id: any(_is_part(cell, path) for path in paths[scan_id])
+        return _Reader(_file_asked, lambda s: _files_said(paths[s]), single=True)
+    prefixes = _FOLDERS[plain(column)[:3]]
+    return _Reader(
+        lambda cell: frozenset(f"{prefix}{_number(plain(cell))}" for prefix in prefixes if plain(cell)),
+        lambda s: frozenset(_number(plain(part)) for part in PurePosixPath(paths[s][0]).parts[:-1]),
+        lambda s: scans[s].identity.study_uid or s,
+    )
 
 
-def _is_view(asked: str, view: str) -> bool:
-    return view in {"FRONTAL": FRONTAL, "LATERAL": LATERAL}.get(asked, {asked})
+def _one(value: str) -> Values:
+    return frozenset((value,)) if value else frozenset()
 
 
 def _header(scan: ScanFiles, *words: str) -> str:
     return next((value for word in words if (value := str(scan.header.get(word, "")).strip().upper())), "")
 
 
-def _names(cell: str, path: str) -> bool:
-    """Whether the cell names the file, with or without its extension, with or without folders."""
+def _views(cell: str) -> Values:
+    """Views, by their group or as DICOM writes them; none of "PA and lateral"."""
+    asked = cell.strip().upper()
+    if asked in ("FRONTAL", "LATERAL"):
+        return FRONTAL if asked == "FRONTAL" else LATERAL
+    return _one(asked) if asked.isalpha() or asked in FRONTAL else frozenset()
+
+
+def _file_asked(cell: str) -> Values:
     name = PurePosixPath(cell.strip().replace("\\", "/")).name.casefold()
-    file = PurePosixPath(path).name.casefold()
-    return name in (file, without_extension(file)) or (
-        bool(name) and without_extension(name) == without_extension(file)
-    )
+    return _one(name if without_extension(name) != name else f"{name}.")
 
 
-def _is_part(cell: str, path: str) -> bool:
-    """Whether a folder of the path, or the file without its extension, is called so: "2", or "ses-2" and "s2"."""
-    cell = cell.strip().casefold()
-    names = [*(part.casefold() for part in PurePosixPath(path).parts[:-1]), without_extension(path.casefold())]
-    names[-1] = PurePosixPath(names[-1]).name
-    return any(name in (cell, f"ses-{cell}", f"s{cell}") for name in names)
+def _files_said(paths: Sequence[str]) -> Values:
+    """The names of a scan's files, and those without their extensions, marked by a dot."""
+    names = [PurePosixPath(path).name.casefold() for path in paths] if len(paths) <= MOST_FILES else []
+    return frozenset(names) | {f"{without_extension(name)}." for name in names}
 
 
-def _orders(cells: Sequence[str]) -> tuple[bool, bool]:
+def _number(name: str) -> str:
+    """``name`` without zeros before the number at its end: "ses01" and "ses1" are the same."""
+    return re.sub(r"0*(\d+)$", r"\1", name)
+
+
+def _orders(cells: Iterable[str]) -> tuple[bool, bool]:
     """Whether days, and whether months, may come first in the column's dates: where no cell says otherwise, either."""
-    found = [match.groups() for cell in cells if (match := _DAY_OR_MONTH_FIRST.fullmatch(str(cell).strip()))]
+    found = [match.groups() for cell in cells if (match := _OTHERS_FIRST.fullmatch(str(cell).strip()))]
     day_first = any(int(first) > 12 or mark == "." for first, mark, _, _ in found)
     month_first = any(int(second) > 12 for _, _, second, _ in found)
     return not month_first, not day_first
 
 
-def _dates(cell: str, orders: tuple[bool, bool]) -> set[str]:
+def _dates(cell: str, orders: tuple[bool, bool]) -> Values:
     """What the cell may mean, as DICOM writes a date (YYYYMMDD)."""
     cell = cell.strip()
     if known := _YEAR_FIRST.fullmatch(cell):
-        year, _, month, day, *closely = known.groups()
-        month, day = (month, day) if month else closely
-        return {f"{year}{int(month):02d}{int(day):02d}"}
-    match = _DAY_OR_MONTH_FIRST.fullmatch(cell)
-    if match is None:
-        return set()
-    first, _, second, year = match.groups()
-    pairs = [(second, first)] * orders[0] + [(first, second)] * orders[1]
-    return {f"{year}{int(month):02d}{int(day):02d}" for month, day in pairs}
+        year, month, day, *closely = known.groups()
+        pairs = [(month, day) if month else (closely[0], closely[1])]
+    elif written := _NAMED_MONTH.fullmatch(cell):
+        day, word, year = written.groups()
+        pairs = [(str(_MONTHS.index(word.lower()) + 1), day)] if word.lower() in _MONTHS else []
+    elif other := _OTHERS_FIRST.fullmatch(cell):
+        first, _, second, year = other.groups()
+        pairs = [(second, first)] * orders[0] + [(first, second)] * orders[1]
+    else:
+        return frozenset()
+    return frozenset(f"{year}{int(month):02d}{int(day):02d}" for month, day in pairs)

@@ -84,7 +84,7 @@ def build(
     if table is not None and table.format != "CSV":
         say(f"the labels were read as {table.format}: {len(table.frame)} rows")
     modality = modality or (table.modality if table is not None else None)
-    scans = [with_modality(scan, modality) for scan in scans]
+    scans = surveyed = [with_modality(scan, modality) for scan in scans]
 
     joined: Join | None = None
     rows, copies, unlabelled = Rows(), Copies(), 0
@@ -106,7 +106,9 @@ def build(
     scans, rule, unchosen = selected(scans, select, joined, excluded)
     if joined is not None and places is not None:
         _one_scan_each(scans, rows, joined, places)
-    patients = patients_of(scans, rows.patient, None if joined is None else joined.scans)
+    cases = {scan.scan_id for scan in scans}
+    others = [scan for scan in surveyed if scan.scan_id not in cases]
+    patients = patients_of(scans, rows.patient, None if joined is None else joined.scans, others)
     scans, pixels = _read_all(scans, rows, excluded, places, workers)
     frame = table_of(scans, rows, patients, pixels, table)
 

@@ -48,7 +48,7 @@ def choose_for(
     elif rule is not None or (joined is not None and joined.whole_study):
         rule = rule or Selection.default(scans)
         if rule is not None:
-            return *rule.choose(scans, apart if joined is not None and joined.whole_study else None), rule
+            return *rule.choose(scans, apart), rule
     return list(scans), [], None
 
 

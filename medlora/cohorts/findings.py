@@ -163,6 +163,10 @@ def _about_patients(cohort: Cohort) -> list[str]:
         lines.append(
             f"{_n(info['placeholders'], 'scan has', 'scans have')} a placeholder as Patient ID, which was taken as none"
         )
+    if nobody := info.get("nobody"):
+        lines.append(
+            f"{_n(nobody, 'scan has', 'scans have')} a placeholder as patient in the table, which was taken as none"
+        )
     if info["alike"]:
         lines.append(
             f"{info['alike']} patient IDs differ from another one only by leading zeros, a trailing .0 or case; "

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from decimal import ROUND_HALF_UP, Decimal
 
+_LONGEST = 64  # characters of a DICOM identifier (PS3.5 6.2)
 _SHORTENED = re.compile(r"([+-]?\d)(?:[.,](\d{1,15}))?E\+?(\d{1,9})", re.IGNORECASE)
 
 
@@ -60,7 +61,7 @@ def match_identifiers(values: Iterable[str], known: Iterable[str]) -> Matches:
         else:
             found.to[value] = value
     folded = _by(archive, str.casefold)
-    digits = [name for name in archive if name.isdecimal()]
+    numbers = sorted((int(name), name) for name in archive if name.isdecimal() and len(name) <= _LONGEST)
     _take(
         found, "with leading zeros or a trailing .0 disregarded", values, lambda v: stripped.get(without_damage(v), [])
     )
@@ -71,7 +72,7 @@ def match_identifiers(values: Iterable[str], known: Iterable[str]) -> Matches:
         shown,
         "by the leading digits of a shortened number",
         shortened,
-        lambda value: [name for name in digits if _shows(value, name)],
+        lambda value: _shown_by(value, numbers),
     )
     if shown.ambiguous:
         found.ambiguous |= shortened - found.to.keys()
@@ -105,13 +106,20 @@ def _take(found: Matches, how: str, values: set[str], candidates: Callable[[str]
             found.ambiguous.add(value)
 
 
-def _shows(short: str, digits: str) -> bool:
-    """Whether the number ``digits`` rounds to what the shortened number still shows."""
+def _shown_by(short: str, numbers: list[tuple[int, str]]) -> list[str]:
+    """Those of the sorted numbers that round to what the shortened number still shows."""
     parts = _SHORTENED.fullmatch(short)
-    if parts is None:
-        return False
-    whole, decimals, exponent = parts.group(1), parts.group(2) or "", int(parts.group(3))
-    if exponent > 64 or len(digits) > 64:  # a DICOM identifier has at most 64 characters (PS3.5 6.2)
-        return False
-    value = Decimal(int(digits)).scaleb(-exponent)
-    return value.quantize(Decimal(1).scaleb(-len(decimals)), ROUND_HALF_UP) == Decimal(f"{whole}.{decimals or 0}")
+    if parts is None or int(parts.group(3)) > _LONGEST:
+        return []
+    decimals = parts.group(2) or ""
+    shown, scale = int(parts.group(1) + decimals), int(parts.group(3)) - len(decimals)
+    if scale < 1:  # all digits are there, and zeros behind the point
+        whole, rest = divmod(shown, 10**-scale)
+        return [] if rest else _between(numbers, whole, whole + 1)
+    low = shown * 10**scale - 5 * 10 ** (scale - 1)  # halves are rounded up
+    return _between(numbers, low, low + 10**scale)
+
+
+def _between(numbers: list[tuple[int, str]], low: int, high: int) -> list[str]:
+    start, end = (bisect.bisect_left(numbers, (limit, "")) for limit in (low, high))
+    return [name for _, name in numbers[start:end]]

@@ -137,8 +137,8 @@ class _Reader:
 def _narrow_by(found: Narrowed, table: LabelTable, column: str, reader: _Reader) -> bool:
     """Narrow by one column, if it is believed; whether it was."""
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for row, scan_ids in found.scans.items():
-        groups[tuple(scan_ids)].append(row)
+    for row, found_now in found.scans.items():
+        groups[tuple(found_now)].append(row)
     fitting: dict[int, list[str]] = {}
     met, asked, told = 0, 0, False
     for scan_ids, rows in groups.items():
@@ -226,10 +226,10 @@ def _orders(cells: Iterable[str]) -> tuple[bool, bool]:
 
 def _dates(cell: str, orders: tuple[bool, bool]) -> Values:
     """What the cell may mean, as DICOM writes a date (YYYYMMDD)."""
-    cell = cell.strip()
+    cell, pairs = cell.strip(), list[tuple[str, str]]()
     if known := _YEAR_FIRST.fullmatch(cell):
         year, month, day, *closely = known.groups()
-        pairs = [(month, day) if month else (closely[0], closely[1])]
+        pairs = [(month or closely[0], day or closely[1])]
     elif written := _NAMED_MONTH.fullmatch(cell):
         day, word, year = written.groups()
         pairs = [(str(_MONTHS.index(word.lower()) + 1), day)] if word.lower() in _MONTHS else []

@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from medlora.scans import ScanFiles
 
 PLACEHOLDERS = frozenset(
-    {"anonymous", "anonymized", "anonymised", "anon", "unknown", "none", "noid", "deidentified", "removed", "xxx", ""}
-)
+    {
+        "anonymous", "anonymized", "anonymised", "anonymize", "anonym", "anon", "unknown", "none", "noid",
+        "deidentified", "deident", "deid", "removed", "redacted", "hidden", "dummy", "test", "na", "nan", "null",
+        "notavailable", "",
+    }
+)  # fmt: skip
 """What de-identification leaves as Patient ID of everyone (letters and digits only, lower case, without "patient")."""
 
 
@@ -36,7 +40,10 @@ class Patients:
 
 
 def patients_of(
-    scans: Sequence[ScanFiles], table: Mapping[str, str], rows: Mapping[str, Sequence[int]] | None = None
+    scans: Sequence[ScanFiles],
+    table: Mapping[str, str],
+    rows: Mapping[str, Sequence[int]] | None = None,
+    beside: Sequence[ScanFiles] = (),
 ) -> Patients:
     """The patient of each scan: whatever says that two scans are of one patient is believed.
 
@@ -48,8 +55,10 @@ def patients_of(
         scans: the scans.
         table: scan_id → cell of the table's patient column.
         rows: scan_id → rows of the table about it.
+        beside: scans of the archive that are no cases, but may tie others.
     """
-    given = {scan.scan_id: (scan.identity.patient_id or "").strip() for scan in scans}
+    everything = [*scans, *beside]
+    given = {scan.scan_id: (scan.identity.patient_id or "").strip() for scan in everything}
     cells = {scan_id: cell for scan_id in given if not is_missing(cell := table.get(scan_id, ""))}
     no_names = placeholders(given.values())
     if len(set(given.values())) == 1 and len(set(cells.values())) > 1:
@@ -57,16 +66,20 @@ def patients_of(
     known = {scan_id: name for scan_id, name in given.items() if name and name not in no_names}
     ties = _Ties(given, known, cells)
     ties.by_name()
-    by_study = ties.by_group(_studies(scans, known))
+    by_study = ties.by_group(_studies(everything, known))
     by_row = ties.by_group(_rows(given, rows or {}))
     found = Patients()
-    for scan_id in given:
+    ids = set(known.values())  # the table's patient 5 is not the hospital's, unless they are one
+    own = {scan.scan_id for scan in scans}
+    for scan_id in (scan_id for scan_id in given if scan_id in own):
         names, written = ties.ids[ties.of(scan_id)], ties.cells[ties.of(scan_id)]
         key = min(names if len(names) == 1 else written or names, default=f"scan {ties.of(scan_id)}")
+        if key in ids - names:
+            key = f"{key} of the table"
         origin = "none"
         if scan_id in known:
             origin = "dicom" if len(names) == 1 else "table"
-        elif scan_id in cells or scan_id in by_row:
+        elif scan_id in ties.written or scan_id in by_row:
             origin = "table"
         elif scan_id in by_study:
             origin = "dicom"
@@ -78,17 +91,18 @@ def patients_of(
     for scan_id in known.keys() & ties.sure.keys():
         several[known[scan_id]].add(ties.sure[scan_id])
     found.info = {
-        "placeholders": sum(bool(name) and name in no_names for name in given.values()),
+        "placeholders": sum(bool(given[s]) and given[s] in no_names for s in own),
+        "nobody": sum(s not in ties.written and s not in known for s in own & cells.keys()),
         "alike": sum(len(keys) for keys in alike.values() if len(keys) > 1),
         "shortened": len({key for s, key in found.key.items() if found.origin[s] == "table" and is_shortened(key)}),
-        "tied": len({ties.of(scan_id) for scan_id in known if len(ties.ids[ties.of(scan_id)]) > 1}),
+        "tied": len({ties.of(scan_id) for scan_id in own & known.keys() if len(ties.ids[ties.of(scan_id)]) > 1}),
         "together": sum(len(patients) > 1 for patients in several.values()),
         "strangers": _strangers(scans, found),
     }
     return found
 
 
-_MOST_OF_A_GROUP, _FEWEST_ROWS = 50, 10  # a row about more scans, or one of fewer rows, is about a class or a site
+_MOST_OF_A_ROW, _FEWEST_ROWS = 50, 10  # a row about more scans, or one of fewer rows, is about a class or a site
 
 
 class _Ties:
@@ -104,11 +118,13 @@ class _Ties:
         from scipy.cluster.hierarchy import DisjointSet
 
         nobody = placeholders(cells.values())
-        self.known, self.written = known, cells
+        self.known = known
         self.sure = {s: _canonical(cell) for s, cell in cells.items() if not (is_shortened(cell) or cell in nobody)}
         self._sets = DisjointSet(scan_ids)
         self.ids = {s: {known[s]} if s in known else set() for s in self._sets}  # of the patients so far
-        self.cells = {s: {cells[s]} if s in cells and (s in self.sure or s not in known) else set() for s in self._sets}
+        told = {s: cell for s, cell in cells.items() if s in self.sure or (s not in known and cell not in nobody)}
+        self.written = told
+        self.cells = {s: {told[s]} if s in told else set() for s in self._sets}
 
     def of(self, scan_id: str) -> str:
         """The scan that stands for all of its patient."""
@@ -146,7 +162,7 @@ class _Ties:
         found: set[str] = set()
         for scan_ids in groups:
             unknown = [scan_id for scan_id in scan_ids if scan_id not in self.known]
-            if unknown and 1 < len(scan_ids) <= _MOST_OF_A_GROUP and self._agree(scan_ids):
+            if unknown and len(scan_ids) > 1 and self._agree(scan_ids):
                 self._merge(scan_ids)
                 found.update(unknown)
         return found
@@ -170,9 +186,20 @@ def _grouped(values: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def _studies(scans: Sequence[ScanFiles], known: Mapping[str, str]) -> list[list[str]]:
-    """The scans of each study; of no study where one UID is that of all, as anonymisation may leave it."""
+    """The scans of each study; of none whose UID anonymisation has left to all or to several people."""
     studies = _grouped({scan.scan_id: scan.identity.study_uid for scan in scans if scan.identity.study_uid})
-    return list(studies.values()) if known or len(studies) > 1 else []
+    if not known and len(studies) < 2:
+        return []
+    people: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for scan in scans:
+        said = plain(scan.identity.patient_name or ""), str(scan.header.get("PatientSex", "")).upper()
+        people[scan.identity.study_uid].add(said)
+    alike = {
+        study
+        for study, said in people.items()
+        if all(len({value for value in part if value}) < 2 for part in zip(*said, strict=True))
+    }
+    return [scan_ids for study, scan_ids in studies.items() if study in alike]
 
 
 def _rows(scan_ids: Iterable[str], rows: Mapping[str, Sequence[int]]) -> list[list[str]]:
@@ -181,7 +208,8 @@ def _rows(scan_ids: Iterable[str], rows: Mapping[str, Sequence[int]]) -> list[li
     for scan_id in scan_ids:
         for row in rows.get(scan_id, ()):
             of_row[row].append(scan_id)
-    return [] if len(of_row) < _FEWEST_ROWS else [of_row[row] for row in sorted(of_row)]
+    groups = [of_row[row] for row in sorted(of_row)]
+    return [] if len(groups) < _FEWEST_ROWS else [group for group in groups if len(group) <= _MOST_OF_A_ROW]
 
 
 def _strangers(scans: Sequence[ScanFiles], found: Patients) -> int:
@@ -212,6 +240,7 @@ def placeholders(names: Iterable[str]) -> set[str]:
 
 
 def is_placeholder(name: str) -> bool:
-    """Whether a Patient ID is a word for nobody, or nothing but zeros; an empty one is none."""
+    """Whether a Patient ID is a word for nobody, or nothing but zeros, or three x and more; an empty one is none."""
     word = plain(name)
-    return bool(name) and (word.replace("patient", "") in PLACEHOLDERS or set(word) == {"0"})
+    blank = set(word) == {"0"} or (set(word) == {"x"} and len(word) > 2)
+    return bool(name) and (blank or word.replace("patient", "") in PLACEHOLDERS)

@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 from archives import noise, uid, write_csv, write_dicom
+from PIL import Image
 
 from medlora.cohorts import Cohort
 from medlora.errors import MedloraError
@@ -118,3 +119,36 @@ def test_sessions_of_bids(tmp_path):
     cohort = cohort_of(tmp_path, ("participant_id", "session_id", "label"), *rows, modality="MR")
     found = {f"sub-{n}/ses-02/anat/sub-{n}_ses-02_T1w.nii.gz": "ab"[n % 2] for n in range(6)}
     assert labels(cohort) == found and not any("several studies" in line for line in cohort.warnings)
+
+
+@pytest.mark.parametrize("column", ["visit", "session", "study_id"])
+def test_a_number_of_a_visit_is_not_that_of_a_series_or_file(tmp_path, column):
+    """Exams in folders named by date, each with series 1 and 2: visit 1 is not series 1 of both."""
+    for n in range(6):
+        for day in ("13", "27"):
+            for k in (1, 2):
+                path = tmp_path / "archive" / f"P{n}" / f"202101{day}" / str(k) / f"{k}.dcm"
+                same = {"StudyInstanceUID": uid(n, day)}
+                write_dicom(path, noise(10 * n + k + int(day)), f"{n} {day} {k}", f"P{n}", **same)
+    rows = [(f"P{n}", visit, "ab"[visit % 2]) for n in range(6) for visit in (1, 2)]
+    with pytest.raises(MedloraError, match="give one patient two labels"):
+        cohort_of(tmp_path, ("patient", column, "label"), *rows)
+
+
+def test_a_report_date_loses_no_rows(visits):
+    """Where rows and scans are not contended, a date decides nothing; nor does it between scans of one study."""
+    for n in range(6):
+        for year in (2022, 2023):
+            (visits / "archive" / f"P{n}" / f"{year - 2020}.dcm").unlink()
+    rows = [(f"P{n}", f"2021-0{n + 1}-13" if n else "2021-02-01", "ab"[n % 2]) for n in range(6)]
+    cohort = cohort_of(visits, ("patient_id", "date", "label"), *rows)
+    assert len(cohort) == 6 and cohort.warnings == []
+
+
+def test_one_of_two_files_of_a_name_is_the_one_with_the_extension(tmp_path):
+    rows = [("folder", "filename", "label")]
+    for n in range(6):
+        write_dicom(tmp_path / "archive" / f"P{n}" / "scan.dcm", noise(n), str(n), f"P{n}")
+        Image.fromarray((noise(99 + n) >> 4).astype("u1")).save(tmp_path / "archive" / f"P{n}" / "scan.png")
+        rows.append((f"P{n}", "scan.png", "ab"[n % 2]))
+    assert set(labels(cohort_of(tmp_path, *rows, modality="DX"))) == {f"P{n}/scan.png" for n in range(6)}

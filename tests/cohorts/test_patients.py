@@ -110,6 +110,55 @@ def test_whatever_is_left_of_patients_none_is_torn_and_strangers_stay_apart(tmp_
     untorn(cohort_of(tmp_path, rows), 15)
 
 
+def test_a_study_of_many_images_without_patient_id_is_one_patient(tmp_path):
+    """As of ultrasound clips; but a UID that careless anonymisation gave to people of both sexes ties nobody."""
+    rows: list[tuple] = [("file", "label")]
+    for n in range(6):
+        for k in range(60):
+            sex = "MF"[k % 2] if n == 5 else "M"
+            path = tmp_path / "archive" / f"{n:02d}_{k}.dcm"
+            write_dicom(path, noise(n * 60 + k, (16, 16)), f"{n} {k}", "", StudyInstanceUID=uid(n), PatientSex=sex)
+            rows.append((path.name, "xy"[n % 2] if n < 5 else "xy"[k % 2]))
+    cohort = cohort_of(tmp_path, rows)
+    assert cohort.table["patient"].nunique() == 5 + 60
+
+
+def test_nobody_in_the_table_is_no_patient(tmp_path):
+    rows = [("file", "patient", "label")]
+    for n in range(30):
+        write_dicom(tmp_path / "archive" / f"{n:02d}_.dcm", noise(n), str(n), "")
+        rows.append((f"{n:02d}_.dcm", "unknown" if n % 3 == 0 else f"S{n}", "xy"[n % 2]))
+    cohort = cohort_of(tmp_path, rows)
+    assert cohort.table["patient"].nunique() == 30
+    said = "10 scans have a placeholder as patient in the table, which was taken as none"
+    assert said in cohort.warnings
+
+
+def test_the_tables_patient_of_a_number_is_not_the_hospitals(tmp_path):
+    rows = [("file", "patient", "label")]
+    for n in range(1, 21):
+        write_dicom(tmp_path / "archive" / f"{n:02d}_.dcm", noise(n), str(n), "" if n > 15 else str(n))
+        rows.append((f"{n:02d}_.dcm", str((n + 8) % 20 + 1), "xy"[n % 2]))
+    assert cohort_of(tmp_path, rows).table["patient"].nunique() == 20
+
+
+def test_scans_are_tied_by_one_that_is_no_case(tmp_path):
+    """The lateral of the study says the patient, and is not chosen."""
+    rows = [("study_uid", "label")]
+    for n in range(20):
+        for visit in "ab":
+            same = {"StudyInstanceUID": uid(n, visit)}
+            names = {"PA": f"P{n}" if visit == "a" else "", "LL": f"P{n}"}
+            for view, name in names.items():
+                path = tmp_path / "archive" / f"{n:02d}_{visit}{view}.dcm"
+                seed = 4 * n + 2 * (visit == "b") + (view == "LL")
+                write_dicom(path, noise(seed), f"{n}{visit}{view}", name, ViewPosition=view, **same)
+            rows.append((uid(n, visit), "xy"[n % 2]))
+    cohort = cohort_of(tmp_path, rows)
+    assert len(cohort) == 40
+    untorn(cohort, 20)
+
+
 def test_a_study_uid_of_all_ties_nobody(tmp_path):
     rows: list[tuple] = [("file", "label")]
     of: dict[str, list] = defaultdict(list)

@@ -45,6 +45,7 @@ class Join:
         groups: rows of the same identifier, and of the same scans (more than one).
         told_by: other headings by which scans of one identifier were told apart.
         lost: heading of those → rows whose cell fits no scan of theirs.
+        differ: heading of dates → rows that keep their only scan, though its date is another.
         passed: keys further up in the order that led to no scan.
         better: a key further down in the order that would have matched more rows.
     """
@@ -67,6 +68,7 @@ class Join:
     groups: list[list[int]] = field(default_factory=list)
     told_by: list[str] = field(default_factory=list)
     lost: dict[str, list[int]] = field(default_factory=dict)
+    differ: dict[str, list[int]] = field(default_factory=dict)
     passed: list[Join] = field(default_factory=list)
     better: Join | None = None
 
@@ -104,6 +106,10 @@ class Join:
         lines += [
             f"{_rows(rows)} matched no scan, since their {column!r} is that of none: {_named(rows)}"
             for column, rows in self.lost.items()
+        ]
+        lines += [
+            f"{_rows(rows)} matched the only scan there is, though its date is not that of {column!r}: {_named(rows)}"
+            for column, rows in self.differ.items()
         ]
         if self.left_out:
             lines.append(

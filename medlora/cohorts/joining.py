@@ -281,7 +281,7 @@ def _narrow(result: Join, table: LabelTable, scans: Sequence[ScanFiles], archive
     for scan_id, rows in result.scans.items():
         if meant := [row for row in rows if row not in left or scan_id in left[row]]:
             kept[scan_id] = meant
-    result.scans, result.lost = kept, found.lost
+    result.scans, result.lost, result.differ = kept, found.lost, found.differ
     result.told_by += [column for column in found.used if column not in result.told_by]
     parted: dict[tuple[int, tuple[str, ...]], list[int]] = defaultdict(list)
     for number, group in enumerate(result.groups):

@@ -54,11 +54,13 @@ class Narrowed:
         scans: row → the scans that it means.
         lost: heading → rows whose cell fits none of their scans, of a column that fits the others'.
         used: headings that told scans apart.
+        differ: heading of dates → rows that keep their only scan, though theirs is another date than most others'.
     """
 
     scans: dict[int, list[str]]
     lost: dict[str, list[int]] = field(default_factory=dict)
     used: list[str] = field(default_factory=list)
+    differ: dict[str, list[int]] = field(default_factory=dict)
 
 
 def narrow(
@@ -84,7 +86,13 @@ def narrow(
     found = Narrowed({row: list(scan_ids) for row, scan_ids in named.items()})
     for kind in _OF_A_STUDY if key[0] in ("accession", "study") else TELLING:
         for column in columns_of(table, TELLING[kind]):
-            if column != key[1] and _narrow_by(found, table, column, _reader(kind, table, column, scans, paths)):
+            if column == key[1]:
+                continue
+            reader = _reader(kind, table, column, scans, paths)
+            believed = _narrow_by(found, table, column, reader)
+            if kind == "date":
+                _say_others(found, table, column, reader, believed)
+            if believed:
                 break
     return found
 
@@ -159,6 +167,19 @@ def _narrow_by(found: Narrowed, table: LabelTable, column: str, reader: _Reader)
         found.lost[column] = lost
     found.scans |= fitting
     return True
+
+
+def _say_others(found: Narrowed, table: LabelTable, column: str, reader: _Reader, believed: bool) -> None:
+    """Note the rows of another date than their only scan, where the column's dates are those of scans otherwise."""
+    fits: dict[int, bool] = {}
+    for row, scan_ids in found.scans.items():
+        asked = reader.asked(table.cell(row, column))
+        said = reader.said(scan_ids[0]) if len(scan_ids) == 1 else frozenset()
+        if asked and said:
+            fits[row] = bool(asked & said)
+    others = sorted(row for row, fit in fits.items() if not fit)
+    if others and (believed or len(others) <= (1 - _ENOUGH) * len(fits)):
+        found.differ[column] = others
 
 
 def _reader(

@@ -99,7 +99,7 @@ def build(
         )  # fmt: skip
         told = [] if places is not None else rows.findings or [asked["label_column"]]
         copies = read_copies(table, joined, asked["patient_column"], told)
-        unlabelled = _without_label(table, joined, rows, excluded) if places is not None else 0
+        unlabelled = _without_label(table, joined, rows, places, excluded) if places is not None else 0
         scans = _labelled(scans, joined, rows, excluded)
     elif site and site.startswith("="):
         rows.site = {scan.scan_id: site[1:] for scan in scans}
@@ -208,19 +208,19 @@ def _sentence(code: Any, detail: str) -> str:
     return f"{code.sentence}{f' ({detail})' if detail else ''}"
 
 
-def _without_label(table: LabelTable, joined: Join, rows: Rows, excluded: Excluded) -> int:
+def _without_label(table: LabelTable, joined: Join, rows: Rows, places: Places, excluded: Excluded) -> int:
     """Name the places without a label in scans that have others with one; how many of them no format's rule left so."""
     labelled = {case.scan_id for case in rows.cases}
     answered = {case.place.row for case in rows.cases if case.place is not None}
-    missing = 0
+    missing = set()
     for scan_id, numbers in joined.scans.items():
         for row in numbers:
             if row in table.reasons:
                 excluded.add(scan_id, "NoLabel", f"{table.name(row)}: {table.reasons[row]}", ())
-            elif scan_id in labelled and row not in answered:
+            elif scan_id in labelled and row in places.of_row and row not in answered:
                 excluded.add(scan_id, "NoLabel", f"{table.name(row)} gives a centre and no label", ())
-                missing += 1
-    return missing
+                missing.add(row)
+    return len(missing)
 
 
 def _labelled(scans: list[ScanFiles], joined: Join, rows: Rows, excluded: Excluded) -> list[ScanFiles]:

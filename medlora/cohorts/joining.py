@@ -110,20 +110,16 @@ def _by_files(
 ) -> list[Join]:
     """Joins by columns of files, best first: by the first, by others, by a folder's and a name's together."""
     columns = [first.column, *(c for c in columns_of(table, KEYS["file"]) if c != first.column)]
-    found = [first, *(_join_by("file", column, table, scans, left_out, archive, {}) for column in columns[1:])]
-    for folder, name in itertools.permutations(columns, 2):
-        if max(joined.matched for joined in found) == len(table.frame) and not any(map(_several, found)):
-            break
+    found = [first, *(_join_by("file", column, table, scans, left_out, archive, copies) for column in columns[1:])]
+    unsettled = any(joined.ambiguous or joined.folder_rows for joined in found)
+    for folder, name in itertools.permutations(columns, 2) if unsettled else ():
         both = table.frame[folder].str.rstrip("/\\") + "/" + table.frame[name]
         frame = table.frame.assign(**{folder: both.where((table.frame[folder] != "") & (table.frame[name] != ""), "")})
         joined = _join_by("file", folder, replace(table, frame=frame), scans, left_out, archive, copies)
         joined.told_by = [name]
-        found.append(joined)
-    return sorted(found, key=lambda joined: (-joined.matched, not joined.told_by, _several(joined)))
-
-
-def _several(joined: Join) -> bool:
-    return bool(joined.of_folders)
+        if joined.matched and not joined.folder_rows:
+            found.append(joined)
+    return sorted(found, key=lambda joined: (-joined.matched, bool(joined.folder_rows), len(joined.told_by)))
 
 
 def _join_by(

@@ -103,7 +103,7 @@ class _Reader:
     Args:
         asked: what a cell may mean; nothing where it says nothing.
         said: what a scan says; nothing where it does not.
-        whole: whether only whole studies may fit, and of a name only one folder.
+        study: of a scan, where only whole studies may fit.
         single: whether only one scan may fit.
     """
 
@@ -120,8 +120,10 @@ class _Reader:
         """Of these scans those that a cell fits; None where it says nothing."""
         by_value: dict[str, list[str]] = defaultdict(list)
         silent = []
+        # A folder that all lie in, as that of a patient, tells none of them apart.
+        shared = frozenset[str]() if self.study is None else frozenset.intersection(*map(self.said, scan_ids))
         for scan_id in scan_ids:
-            said = self.said(scan_id)
+            said = self.said(scan_id) - shared
             for value in said:
                 by_value[value].append(scan_id)
             if not said:
@@ -178,7 +180,7 @@ def _say_others(found: Narrowed, table: LabelTable, column: str, reader: _Reader
         if asked and said:
             fits[row] = bool(asked & said)
     others = sorted(row for row, fit in fits.items() if not fit)
-    if others and (believed or len(others) <= (1 - _ENOUGH) * len(fits)):
+    if others and (believed or len(fits) - len(others) >= _ENOUGH * len(fits)):
         found.differ[column] = others
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -61,8 +61,10 @@ def patients_of(
     given = {scan.scan_id: (scan.identity.patient_id or "").strip() for scan in everything}
     cells = {scan_id: cell for scan_id in given if not is_missing(cell := table.get(scan_id, ""))}
     no_names = placeholders(given.values())
-    if len(set(given.values())) == 1 and len(set(cells.values())) > 1:
-        no_names |= set(given.values())  # one Patient ID for all, whom the table tells apart
+    own = {scan.scan_id for scan in scans}
+    said = {given[scan_id] for scan_id in own} - {""}
+    if len(said) == 1 and len({cell for scan_id, cell in cells.items() if scan_id in own}) > 1:
+        no_names |= said  # one Patient ID for all, whom the table tells apart
     known = {scan_id: name for scan_id, name in given.items() if name and name not in no_names}
     ties = _Ties(given, known, cells)
     ties.by_name()
@@ -70,8 +72,8 @@ def patients_of(
     by_row = ties.by_group(_rows(given, rows or {}))
     found = Patients()
     ids = set(known.values())  # the table's patient 5 is not the hospital's, unless they are one
-    own = {scan.scan_id for scan in scans}
-    for scan_id in (scan_id for scan_id in given if scan_id in own):
+    for scan in scans:
+        scan_id = scan.scan_id
         names, written = ties.ids[ties.of(scan_id)], ties.cells[ties.of(scan_id)]
         key = min(names if len(names) == 1 else written or names, default=f"scan {ties.of(scan_id)}")
         if key in ids - names:
@@ -148,8 +150,11 @@ class _Ties:
             self._merge(scan_ids)
         for scan_ids in of_other.values():
             self._merge([s for s in scan_ids if s not in self.known and s not in self.sure])
+        alike = Counter(_canonical(name) for name in of_id)
         for name, scan_ids in of_id.items():
             namesakes = of_cell.get(_canonical(name), [])
+            if alike[_canonical(name)] > 1:  # "007" and "7" are two: the one that is written
+                namesakes = [scan_id for scan_id in namesakes if self.written[scan_id] == name]
             if namesakes and self._agree([*scan_ids, *namesakes]):
                 self._merge([*scan_ids, *namesakes])
 

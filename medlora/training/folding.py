@@ -5,8 +5,8 @@ weight before it, low-rank update included:
 
     s ⊙ (W + c·B·A)·x + t = ((s ⊙ W) + c·(s ⊙ B)·A)·x + t
 
-Then no pass over the activations is left but that of the rectifier. The updated weight, which needs no memory that full
-fine-tuning does not take for its gradient, is kept for the backward pass.
+Then no pass over the activations is left but that of the rectifier. The scaled and the updated weight are kept, which
+is what full fine-tuning takes for the gradient and one of the two moments of Adam.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.padding import pad_same
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from medlora.adapters.derive import fast_forward
 from medlora.adapters.fast import channels_last, conv_forward, conv_gradients, is_product
@@ -26,7 +27,7 @@ RECTIFIERS = {nn.ReLU: float("inf"), nn.ReLU6: 6.0}
 
 
 class Fold:
-    """The pair of a convolution and a batch norm.
+    """The pair of a convolution and a batch norm. What is frozen must stay as it is at the first call.
 
     Args:
         conv: frozen but for a low-rank update of its whole weight.
@@ -97,6 +98,7 @@ class _Folded(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         fold: Fold = ctx.fold
         x, y, *factors = ctx.saved_tensors
@@ -133,8 +135,9 @@ def fold_for(conv: nn.Module, norm: nn.Module) -> Fold | None:
     """
     if not isinstance(conv, nn.Conv2d) or fast_forward(norm) is not norm_forward:
         return None
-    frozen = (conv._parameters["weight"], conv.bias, norm.weight, norm.bias)
-    if any(p is not None and (p.requires_grad or p.dtype is not torch.float32) for p in frozen):
+    weight = conv._parameters.get("weight")
+    frozen = (weight, conv.bias, norm.weight, norm.bias)
+    if weight is None or any(p is not None and (p.requires_grad or p.dtype is not torch.float32) for p in frozen):
         return None
     if "updates" in conv._modules:
         (update, *more) = conv._modules["updates"]["weight"]  # type: ignore[index]

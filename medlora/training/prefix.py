@@ -86,10 +86,9 @@ class FrozenPrefix:
             for path in self.skipped:
                 module = self.model.get_submodule(path)
                 stack.enter_context(_returning(module, self._outputs[path], count, features))
-            if torch.is_grad_enabled() and features.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
-                for fold in self.folds:
-                    stack.enter_context(_calling(fold.conv, fold.forward))
-                    stack.enter_context(_calling(fold.norm, fold.after))
+            for fold in self.folds if _may_fold(features) else ():
+                stack.enter_context(_calling(fold.conv, fold.forward))
+                stack.enter_context(_calling(fold.norm, fold.after))
             stack.callback(cut.register_forward_pre_hook(lambda _m, args: (features, *args[1:])).remove)
             return self.model(features.new_zeros(()).expand(count, *self._image))
 
@@ -228,7 +227,8 @@ def _proved(prefix: FrozenPrefix, images: Tensor, later: list[_Call], expected: 
     return _gradients_equal(prefix.model, expected, output)
 
 
-def _equal(prefix: FrozenPrefix, given: Tensor, expected: Tensor) -> bool:
+def _equal(prefix: FrozenPrefix, folds: list[Fold], given: Tensor, expected: Tensor) -> bool:
+    prefix.folds = folds
     output = prefix.suffix(given)
     # Where an activation lies within rounding of a rectifier's edge, one of two right gradients passes there.
     return _same(expected, output) and _gradients_equal(prefix.model, expected, output, 0.05)
@@ -243,9 +243,16 @@ def _gradients_equal(model: nn.Module, expected: Tensor, output: Tensor, within:
     return all(_same(a, b, within) for a, b in zip(whole, part, strict=True))
 
 
+def _may_fold(features: Tensor) -> bool:
+    on_cpu = features.device.type == "cpu" and features.dtype is torch.float32
+    return on_cpu and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+
+
 def _fold(prefix: FrozenPrefix, images: Tensor, expected: Tensor) -> None:
     """Take convolutions and the frozen batch norms behind them as one, if the model then gives the same."""
     given = _input_at(prefix.model, prefix.cut, images)
+    if not _may_fold(given):
+        return
     calls: Counter[nn.Module] = Counter()
     outputs: list[tuple[nn.Module, Tensor]] = []
     pairs: list[tuple[nn.Module, nn.Module]] = []
@@ -264,10 +271,13 @@ def _fold(prefix: FrozenPrefix, images: Tensor, expected: Tensor) -> None:
                 if isinstance(module, nn.Conv2d):
                     stack.callback(module.register_forward_hook(behind).remove)
         prefix.suffix(given)
-    folds = [fold_for(*pair) for pair in pairs if calls[pair[0]] == calls[pair[1]] == 1]
-    prefix.folds = [fold for fold in folds if fold is not None]
-    if prefix.folds and not _equal(prefix, given, expected):
-        prefix.folds = []
+    folds = [fold for pair in pairs if (fold := fold_for(*pair)) is not None]
+    times = Counter(module for fold in folds for module in (fold.conv, fold.norm))
+    folds = [fold for fold in folds if all(calls[m] == times[m] == 1 for m in (fold.conv, fold.norm))]
+    if folds and not _equal(prefix, folds, given, expected):  # an output that is used elsewhere, too
+        folds = [fold for fold in folds if _equal(prefix, [fold], given, expected)]
+        folds = folds if _equal(prefix, folds, given, expected) else []
+    prefix.folds = folds
 
 
 def _input_at(model: nn.Module, cut: str, images: Tensor) -> Tensor:

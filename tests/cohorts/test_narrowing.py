@@ -153,3 +153,26 @@ def test_one_of_two_files_of_a_name_is_the_one_with_the_extension(tmp_path):
         Image.fromarray((noise(99 + n) >> 4).astype("u1")).save(tmp_path / "archive" / f"P{n}" / "scan.png")
         rows.append((f"P{n}", "scan.png", "ab"[n % 2]))
     assert set(labels(cohort_of(tmp_path, *rows, modality="DX"))) == {f"P{n}/scan.png" for n in range(6)}
+
+
+def test_a_folder_beside_a_path_that_says_all_changes_nothing(tmp_path):
+    """The path is enough, to its end or from the archive on; the folder's other scans are not meant."""
+    for n in range(6):
+        for name in "cd":
+            write_dicom(
+                tmp_path / "archive" / "a" / f"b{n}" / f"{name}.dcm", noise(9 * n + ord(name)), f"{n}{name}", ""
+            )
+    for path in ("b{}/c.dcm", "a/b{}/c.dcm", "a/b{}/c"):
+        rows = [(path.format(n), f"a/b{n}", "xy"[n % 2]) for n in range(6)]
+        cohort = cohort_of(tmp_path, ("file", "folder", "label"), *rows, ("gone.dcm", "elsewhere", "x"))
+        assert set(labels(cohort)) == {f"a/b{n}/c.dcm" for n in range(6)} and cohort.info["join"]["column"] == "file"
+
+
+def test_the_folder_of_a_patient_is_no_session(tmp_path):
+    for n in (1, 2, 3):
+        for k in (1, 2, 3):
+            path = tmp_path / "archive" / str(n) / f"ses-{k}" / "x.dcm"
+            write_dicom(path, noise(10 * n + k), f"{n} {k}", str(n))
+    rows = [(n, 1, "ab"[n % 2]) for n in (1, 2, 3)]
+    cohort = cohort_of(tmp_path, ("patient_id", "session", "label"), *rows)
+    assert labels(cohort) == {f"{n}/ses-1/x.dcm": "ab"[n % 2] for n in (1, 2, 3)}

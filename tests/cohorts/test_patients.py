@@ -169,3 +169,26 @@ def test_a_study_uid_of_all_ties_nobody(tmp_path):
     cohort = cohort_of(tmp_path, rows)
     assert cohort.table["patient"].nunique() == 12
     assert any("no patient ID" in line for line in cohort.warnings)
+
+
+def test_one_patient_id_of_all_is_nobodys_though_another_file_has_none(tmp_path):
+    rows = [("file", "patient", "label")]
+    for n in range(12):
+        write_dicom(tmp_path / "archive" / f"{n:02d}_.dcm", noise(n), str(n), "TRIAL7")
+        rows.append((f"{n:02d}_.dcm", f"S{n}", "xy"[n % 2]))
+    Image.fromarray((noise(99) >> 4).astype("u1")).save(tmp_path / "archive" / "logo.png")
+    untorn(cohort_of(tmp_path, rows), 12)
+
+
+@pytest.mark.parametrize("first", ["007", "7"])
+def test_a_namesake_is_the_one_that_is_written(tmp_path, first):
+    from medlora.cohorts.patients import patients_of
+    from medlora.scans import survey
+
+    for name in ("7", "007"):
+        write_dicom(tmp_path / ("a" if name == first else "b") / "1.dcm", noise(len(name)), name, name)
+    write_dicom(tmp_path / "c.dcm", noise(9), "c", "")
+    scans = survey(tmp_path).scans
+    (without,) = (scan.scan_id for scan in scans if not scan.identity.patient_id)
+    key = patients_of(scans, {without: "7"}).key
+    assert {s.identity.patient_id for s in scans if key[s.scan_id] == key[without]} == {"7", ""}

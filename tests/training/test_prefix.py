@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from medlora import adapters
+from medlora.training.folding import fold_for
 from medlora.training.prefix import FrozenPrefix, find_prefix
 
 FAMILIES = {  # model: where the cut must be, with the last third adapted
@@ -176,3 +177,24 @@ def test_a_convolution_whose_output_goes_elsewhere_too_is_left_alone():
     adapters.attach(model, adapters.LoRA(targets=["conv"]), train_head="head")
     prefix = find_prefix(model, torch.randn(1, 3, 16, 16))
     assert isinstance(prefix, FrozenPrefix) and prefix.cut == "conv" and prefix.folds == []
+
+
+class Twice(Shared):
+    """One convolution, two batch norms behind it; and a pair of their own beside."""
+
+    def __init__(self):
+        super().__init__()
+        self.other, self.more = nn.BatchNorm2d(8), nn.Sequential(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8))
+
+    def forward(self, x):
+        y = self.conv(self.stem(x).relu())
+        return self.head(self.more(self.norm(y).relu() + self.other(y)).mean((2, 3)))
+
+
+def test_what_cannot_be_one_keeps_no_others_from_it():
+    model = Twice()
+    adapters.attach(model, adapters.LoRA(targets=["conv", "more.0"]), train_head="head")
+    prefix = find_prefix(model, torch.randn(1, 3, 16, 16))
+    assert isinstance(prefix, FrozenPrefix) and [fold.conv for fold in prefix.folds] == [model.more[0]]
+    torch.nn.utils.parametrizations.weight_norm(model.more[0])  # a weight that is computed is left alone, too
+    assert fold_for(model.more[0], model.more[1]) is None

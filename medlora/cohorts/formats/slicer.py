@@ -77,7 +77,9 @@ def _of_markup(markup: dict[str, Any], key: str, name: str, item: str) -> Iterat
     points = [point for point in markup["controlPoints"] if point.get("positionStatus", "defined") == "defined"]
     if markup["type"] == "Line":
         ends = [signs * _three(point["position"]) for point in points]
-        labels = {_NUMBER.sub("", str(point.get("label", "")).strip()) for point in points}
+        labels = {str(point.get("label", "")).strip() for point in points}
+        if len(labels) > 1:  # the two ends have numbers of Slicer's
+            labels = {_NUMBER.sub("", label) for label in labels}
         if len(ends) != 2 or len(labels) != 1:
             raise MedloraError(f"{name}: a line needs two points with one name")
         yield Record(key, labels.pop(), (ends[0] + ends[1]) / 2, float(np.linalg.norm(ends[0] - ends[1])), item)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from medlora.scans.codes import Code, Issue
 from medlora.scans.decode import Frames
@@ -35,6 +35,7 @@ _TELLING = (
 _WRITTEN = ("TransferSyntaxUID", "PhotometricInterpretation", "PlanarConfiguration")
 
 LeftOut = tuple[tuple[Header, ...], Issue]
+_Decode = Callable[[Header], bytes | Issue]
 
 
 def one_of_each(members: Iterable[Header]) -> tuple[list[Header], list[LeftOut]]:
@@ -52,9 +53,17 @@ def one_of_each(members: Iterable[Header]) -> tuple[list[Header], list[LeftOut]]
         if len(same) == 1:
             kept += same
             continue
-        whole, damaged = _without_damaged(same)
+        known: dict[int, bytes | Issue] = {}
+
+        def cells(header: Header, known: dict[int, bytes | Issue] = known) -> bytes | Issue:
+            """As `_cells`, decoded once."""
+            if id(header) not in known:
+                known[id(header)] = _cells(header)
+            return known[id(header)]
+
+        whole, damaged = _without_damaged(same, cells)
         left_out += damaged
-        if not _are_copies(whole):
+        if not _are_copies(whole, cells):
             left_out.append((tuple(whole), Issue(Code.RepeatedInstance, f"{len(whole)} files")))
             continue
         best = min(whole, key=_worth)
@@ -74,31 +83,31 @@ def _is_lossy(header: Header) -> bool:
     return header.values["TransferSyntaxUID"] in LOSSY or header.values.get("LossyImageCompression") == "01"
 
 
-def _without_damaged(same: Sequence[Header]) -> tuple[list[Header], list[LeftOut]]:
+def _without_damaged(same: Sequence[Header], cells: _Decode) -> tuple[list[Header], list[LeftOut]]:
     """The copies whose pixels can be decoded, where some can and others cannot; looked at only where their cells are
     stored otherwise."""
     if not _headers_agree(same) or _stored_alike(same):
         return list(same), []
-    broken = {id(header): issue for header in same if isinstance(issue := _cells(header), Issue)}
+    broken = {id(header): issue for header in same if isinstance(issue := cells(header), Issue)}
     if len(broken) == len(same):
         return list(same), []
     whole = [header for header in same if id(header) not in broken]
     return whole, [((header,), broken[id(header)]) for header in same if id(header) in broken]
 
 
-def _are_copies(same: Sequence[Header]) -> bool:
+def _are_copies(same: Sequence[Header], cells: _Decode) -> bool:
     """Whether files of one SOP Instance UID hold the same image; of a lossy form only size and header can tell."""
     if not _headers_agree(same):
         return False
     if _stored_alike(same):
         return True
-    cells: dict[str, set[bytes]] = defaultdict(set)
+    decoded: dict[str, set[bytes]] = defaultdict(set)
     for header in same:
-        found = _cells(header)
+        found = cells(header)
         if isinstance(found, Issue):
             return False
-        cells[header.values["TransferSyntaxUID"] if _is_lossy(header) else ""].add(found)
-    return all(len(found) == 1 for found in cells.values())
+        decoded[header.values["TransferSyntaxUID"] if _is_lossy(header) else ""].add(found)
+    return all(len(found) == 1 for found in decoded.values())
 
 
 def _headers_agree(same: Sequence[Header]) -> bool:

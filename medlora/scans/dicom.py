@@ -77,7 +77,7 @@ def read(path: str, size: int, start: bytes) -> Header:
             del values["NumberOfFrames"]
         if values.get("SOPClassUID") not in NO_IMAGES:
             frames.add(header)
-        if pepolar.NAME in start:
+        if str(values.get("Manufacturer", "GE")).startswith("GE") and pepolar.NAME in start:
             pepolar.set_right(values, header.path)
         if "SOPInstanceUID" not in values:
             header.digest = digest_of(path)

@@ -27,6 +27,25 @@ def statistics(norms: dict[str, nn.Module]) -> Iterator[tuple[str, nn.Module, st
         yield from ((path, norm, name, buffer) for name, buffer in norm._buffers.items() if buffer is not None)
 
 
+#: Rectifiers that are taken with the batch norm before them, and where they cut off.
+RECTIFIERS: dict[Any, float] = {nn.ReLU: float("inf"), nn.ReLU6: 6.0}
+
+
+def rectified(y: Tensor, top: float | None) -> Tensor:
+    """``y`` clamped to [0, top], in place; as it is where ``top`` is None."""
+    if top is None:
+        return y
+    return y.clamp_(0, top) if top < float("inf") else y.relu_()
+
+
+def rectified_backward(grad: Tensor, y: Tensor, top: float) -> Tensor:
+    """The gradient before a rectifier whose output was ``y``."""
+    if top < float("inf"):
+        passed: Tensor = torch.ops.aten.hardtanh_backward(grad, y, 0, top)
+        return passed
+    return torch.ops.aten.threshold_backward(grad, y, 0)
+
+
 class _FrozenNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, mean: Tensor, var: Tensor, weight: Any, bias: Any, eps: float, top: Any) -> Tensor:
@@ -34,8 +53,7 @@ class _FrozenNorm(torch.autograd.Function):
         y = F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
         scale = (var + eps).rsqrt() if weight is None else weight * (var + eps).rsqrt()
         ctx.top = top
-        if top is not None:
-            y = y.clamp_(0, top) if top < float("inf") else y.relu_()
+        y = rectified(y, top)
         ctx.save_for_backward(scale, *([] if top is None else [y]))
         return y
 
@@ -45,17 +63,13 @@ class _FrozenNorm(torch.autograd.Function):
         scale = scale.to(grad.dtype).view(-1, *[1] * (grad.dim() - 2))
         if ctx.top is None:
             return grad * scale, None, None, None, None, None, None
-        if ctx.top < float("inf"):
-            dx = torch.ops.aten.hardtanh_backward(grad, y[0], 0, ctx.top)
-        else:
-            dx = torch.ops.aten.threshold_backward(grad, y[0], 0)
-        return dx.mul_(scale), None, None, None, None, None, None
+        return rectified_backward(grad, y[0], ctx.top).mul_(scale), None, None, None, None, None, None
 
 
 def norm_forward(module: Any, x: Tensor) -> Tensor:
     """A frozen batch norm; x (N, C, *space). timm's ``BatchNormAct2d`` also drops (identity here) and activates."""
     act: Any = getattr(module, "act", None)
-    top = {nn.ReLU: float("inf"), nn.ReLU6: 6.0}.get(type(act))
+    top = RECTIFIERS.get(type(act))
     weight, bias = module.weight, module.bias
     trained = any(p is not None and p.requires_grad for p in (weight, bias))
     if trained or not (records() and x.requires_grad):

@@ -6,6 +6,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,9 +62,10 @@ def join(
             "add a column 'file' (path in the archive), 'series_uid', 'study_uid', 'accession_number' or "
             "'patient_id', or name it with --key, e.g. --key patient=COLUMN",
         )
-    tried = [_join_by(kind, column, table, scans, left_out, archive, copies or {}) for kind, column in columns.items()]
+    there = _Archive(scans, left_out, archive, copies or {})
+    tried = [_join_by(kind, column, table, there) for kind, column in columns.items()]
     if not key and tried[0].key == "file":
-        tried[:1] = _by_files(tried[0], table, scans, left_out, archive, copies or {})
+        tried[:1] = _by_files(tried[0], table, there)
         best = max(tried, key=lambda other: other.matched)
         if best.key != "file" and 2 * tried[0].matched < min(best.matched, len(tried[0].ambiguous)):
             tried.sort(key=lambda joined: joined.key == "file")  # numbers of images, which few files happen to have
@@ -100,37 +102,51 @@ def join(
     )
 
 
-def _by_files(
-    first: Join,
-    table: LabelTable,
-    scans: Sequence[ScanFiles],
-    left_out: Iterable[str | Path],
-    archive: Path,
-    copies: Mapping[str, str],
-) -> list[Join]:
+class _Archive:
+    """The archive's side of a join; `join` documents the arguments."""
+
+    def __init__(
+        self, scans: Sequence[ScanFiles], left_out: Iterable[str | Path], root: Path, copies: Mapping[str, str]
+    ) -> None:
+        self.scans, self.root, self.copies = scans, root, copies
+        self._left_out = left_out
+        self._scans_of: dict[str, dict[str, list[str]]] = {}
+
+    def scans_of(self, kind: str) -> dict[str, list[str]]:
+        """Identifier, or path relative to the archive → scan_ids; formed at the first call."""
+        if kind not in self._scans_of:
+            made: dict[str, list[str]] = defaultdict(list)
+            for scan in self.scans:
+                for name in identifiers(scan, kind) if kind != "file" else self._paths(scan):
+                    made[name].append(scan.scan_id)
+            self._scans_of[kind] = dict(made)
+        return self._scans_of[kind]
+
+    def _paths(self, scan: ScanFiles) -> list[str]:
+        return [relative(path, self.root) for path in scan.paths]
+
+    @cached_property
+    def outside(self) -> list[str]:
+        """Paths of the files that are part of no scan."""
+        return [relative(path, self.root) for path in self._left_out]
+
+
+def _by_files(first: Join, table: LabelTable, there: _Archive) -> list[Join]:
     """Joins by columns of files, best first: by the first, by others, by a folder's and a name's together."""
     columns = [first.column, *(c for c in columns_of(table, KEYS["file"]) if c != first.column)]
-    found = [first, *(_join_by("file", column, table, scans, left_out, archive, copies) for column in columns[1:])]
+    found = [first, *(_join_by("file", column, table, there) for column in columns[1:])]
     unsettled = any(joined.ambiguous or joined.folder_rows for joined in found)
     for folder, name in itertools.permutations(columns, 2) if unsettled else ():
         both = table.frame[folder].str.rstrip("/\\") + "/" + table.frame[name]
         frame = table.frame.assign(**{folder: both.where((table.frame[folder] != "") & (table.frame[name] != ""), "")})
-        joined = _join_by("file", folder, replace(table, frame=frame), scans, left_out, archive, copies)
+        joined = _join_by("file", folder, replace(table, frame=frame), there)
         joined.told_by = [name]
         if joined.matched and not joined.folder_rows:
             found.append(joined)
     return sorted(found, key=lambda joined: (-joined.matched, bool(joined.folder_rows), len(joined.told_by)))
 
 
-def _join_by(
-    kind: str,
-    column: str,
-    table: LabelTable,
-    scans: Sequence[ScanFiles],
-    left_out: Iterable[str | Path],
-    archive: Path,
-    copies: Mapping[str, str],
-) -> Join:
+def _join_by(kind: str, column: str, table: LabelTable, there: _Archive) -> Join:
     rows_of: dict[str, list[int]] = defaultdict(list)
     result = Join(kind, column, len(table.frame))
     for row in table.frame.index:
@@ -139,32 +155,26 @@ def _join_by(
             result.unmatched.append(row)
         else:
             rows_of[value].append(row)
-    scans_of: dict[str, list[str]] = defaultdict(list)  # archive's identifier → scan_ids
+    scans_of = there.scans_of(kind)
     found: PathMatches | Matches
     folders: set[str] = set()
     loose: set[str] = set(rows_of)  # what may mean another patient's scans, too
     if kind == "file":
-        for scan in scans:
-            for path in scan.paths:
-                scans_of[relative(path, archive)].append(scan.scan_id)
-        outside = [relative(path, archive) for path in left_out]
         same = {name: scan_ids[0] for name, scan_ids in scans_of.items() if len(scan_ids) == 1}
-        found = match_paths(rows_of, [*scans_of, *outside], archive, table.path.parent, {**same, **copies})
+        files = [*scans_of, *there.outside]
+        found = match_paths(rows_of, files, there.root, table.path.parent, {**same, **there.copies})
         meant, folders = dict(found.to), found.folders
         loose = folders.union(*found.repaired.values())
     else:
-        for scan in scans:
-            for name in identifiers(scan, kind):
-                scans_of[name].append(scan.scan_id)
         found = match_identifiers(rows_of, scans_of)
         meant = {value: [name] for value, name in found.to.items()}
     _take(result, rows_of, meant, scans_of)
     if kind == "file":
-        _take_copies(result, rows_of, meant, copies)
+        _take_copies(result, rows_of, meant, there.copies)
         result.folder_rows = {row for value in folders for row in rows_of[value]}
         result.of_folders = _of_folders(result, rows_of, folders)
     if kind != "patient":
-        _hold_against_patients(result, {row for value in loose for row in rows_of[value]}, table, scans)
+        _hold_against_patients(result, {row for value in loose for row in rows_of[value]}, table, there.scans)
     for value in found.ambiguous:
         result.ambiguous.extend(rows_of[value])
     result.shortened = [

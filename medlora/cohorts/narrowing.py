@@ -129,8 +129,9 @@ class _Reader:
             if not said:
                 silent.append(scan_id)
         studies: dict[str, set[str]] = defaultdict(set)
-        for scan_id in scan_ids if self.study is not None else ():
-            studies[self.study(scan_id)].add(scan_id)  # type: ignore[misc]
+        if self.study is not None:
+            for scan_id in scan_ids:
+                studies[self.study(scan_id)].add(scan_id)
 
         def fitting(cell: str) -> list[str] | None:
             asked = self.asked(cell)

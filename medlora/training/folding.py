@@ -21,9 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from medlora.adapters.derive import fast_forward
 from medlora.adapters.fast import channels_last, conv_forward, conv_gradients, is_product
-from medlora.adapters.norms import norm_forward
-
-RECTIFIERS = {nn.ReLU: float("inf"), nn.ReLU6: 6.0}
+from medlora.adapters.norms import RECTIFIERS, norm_forward, rectified, rectified_backward
 
 
 class Fold:
@@ -37,9 +35,8 @@ class Fold:
     def __init__(self, conv: nn.Conv2d, norm: nn.Module) -> None:
         self.conv, self.norm = conv, norm
         self.act = getattr(norm, "act", None)
-        self.top = RECTIFIERS.get(type(self.act))  # type: ignore[arg-type]
-        updates = conv._modules.get("updates")
-        self.update = updates["weight"][0] if updates is not None else None  # type: ignore[index]
+        self.top = RECTIFIERS.get(type(self.act))
+        self.update = next(iter(_updates(conv)), None)
         self.geometry: Any = (conv.stride, conv.padding, conv.dilation)
         self.uses = 0
         self._made: tuple[Tensor, Tensor, Tensor] | None = None
@@ -92,8 +89,7 @@ class _Folded(torch.autograd.Function):
         ctx.use = fold.uses
         stride, padding, dilation = fold.geometry
         y = torch.convolution(x, weight, shift, stride, padding, dilation, False, [0, 0], fold.conv.groups)
-        if fold.top is not None:
-            y = y.clamp_(0, fold.top) if fold.top < float("inf") else y.relu_()
+        y = rectified(y, fold.top)
         ctx.save_for_backward(x, y if fold.top is not None else None, *factors)
         return y
 
@@ -103,8 +99,7 @@ class _Folded(torch.autograd.Function):
         fold: Fold = ctx.fold
         x, y, *factors = ctx.saved_tensors
         if y is not None and fold.top is not None:
-            inner = torch.ops.aten.hardtanh_backward if fold.top < float("inf") else None
-            grad = inner(grad, y, 0, fold.top) if inner else torch.ops.aten.threshold_backward(grad, y, 0)
+            grad = rectified_backward(grad, y, fold.top)
         grad = grad.contiguous(memory_format=torch.channels_last if ctx.last else torch.contiguous_format)
         weight, _, scale = fold.frozen()
         stride, padding, dilation = fold.geometry
@@ -126,6 +121,11 @@ class _Folded(torch.autograd.Function):
         return dx, None, da, db * scale
 
 
+def _updates(conv: nn.Module) -> list[Any]:
+    held: Any = conv._modules.get("updates")
+    return [] if held is None else list(held["weight"])
+
+
 def fold_for(conv: nn.Module, norm: nn.Module) -> Fold | None:
     """The two as one; None where either computes more than is known here, or more is trained than A and B.
 
@@ -139,8 +139,8 @@ def fold_for(conv: nn.Module, norm: nn.Module) -> Fold | None:
     frozen = (weight, conv.bias, norm.weight, norm.bias)
     if weight is None or any(p is not None and (p.requires_grad or p.dtype is not torch.float32) for p in frozen):
         return None
-    if "updates" in conv._modules:
-        (update, *more) = conv._modules["updates"]["weight"]  # type: ignore[index]
+    if updates := _updates(conv):
+        update, *more = updates
         known = fast_forward(conv) is conv_forward and not more and update.rows is None and update.A.requires_grad
     else:
         stock = (type(conv).forward, type(conv)._conv_forward) == (nn.Conv2d.forward, nn.Conv2d._conv_forward)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import shutil
 
 import imagecodecs
 import numpy as np
 import pydicom
 import pytest
-from make_dicom import CR, axial, image, picture, save, series
+from make_dicom import AXIAL, CR, CT, axial, image, picture, save, series
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, RLELossless
 
@@ -108,3 +109,61 @@ def test_losslessly_compressed_copies_are_those_of_equal_cells(tmp_path, seed):
     save(_compressed(data, encoded, "1.2.840.10008.1.2.4.80"), tmp_path / "b")
     found = scans.survey(tmp_path)
     assert [e.code for e in found.excluded] == [Code.RepeatedInstance if seed else Code.DuplicateFile]
+
+
+def test_a_file_copied_twice_is_no_slice(tmp_path):
+    volume = series(tmp_path, axial(5))
+    shutil.copy(tmp_path / "0002.dcm", tmp_path / "copy of 0002.dcm")
+    found = scans.read(tmp_path)
+    np.testing.assert_array_equal(found[0].array, volume - 1024.0)
+    assert found[0].issues == () and [e.code for e in found.excluded] == [Code.DuplicateFile]
+
+
+def test_a_slice_sent_twice_under_two_uids_is_no_slice(tmp_path):
+    volume = series(tmp_path, axial(5))
+    again = picture(seed=2)
+    save(
+        image(again, ImagePositionPatient=[-100, -80, 35], ImageOrientationPatient=list(AXIAL), PixelSpacing=[0.5,
+        0.75],
+              InstanceNumber=6), tmp_path / "again.dcm")  # fmt: skip
+    found = scans.read(tmp_path)
+    np.testing.assert_array_equal(found[0].array, volume - 1024.0)
+    assert [e.code for e in found.excluded] == [Code.DuplicateFile]
+
+
+def test_different_images_under_one_uid_are_refused(tmp_path):
+    series(tmp_path, axial(4), each=[{"SOPInstanceUID": "1.2.3.9"}] * 4)
+    found = scans.survey(tmp_path)
+    assert found.scans == [] and [e.code for e in found.excluded] == [Code.RepeatedInstance]
+
+
+def test_the_same_uids_in_two_series_are_refused(tmp_path):
+    series(tmp_path / "a", axial(3), PatientID="A")
+    series(tmp_path / "b", axial(3), PatientID="B")
+    found = scans.survey(tmp_path)
+    assert found.scans == [] and [e.code for e in found.excluded] == [Code.RepeatedInstance] * 2
+
+
+def test_one_uid_one_header_but_other_pixels_is_no_copy(tmp_path):
+    data = image(picture(), CT, SOPInstanceUID="1.2.3.9")
+    save(data, tmp_path / "a")
+    data.PixelData = data.PixelData[::-1]
+    save(data, tmp_path / "b")
+    assert [e.code for e in scans.survey(tmp_path).excluded] == [Code.RepeatedInstance]
+
+
+def test_a_truncated_copy_of_a_slice_leaves_the_series_whole(tmp_path):
+    series(tmp_path, axial(5))
+    (tmp_path / "cut.dcm").write_bytes((tmp_path / "0002.dcm").read_bytes()[:-40])
+    found = scans.read(tmp_path)
+    assert found[0].issues == () and [e.code for e in found.excluded] == [Code.TruncatedPixelData]
+
+
+def test_a_slice_sent_again_at_another_time_is_no_slice(tmp_path):
+    volume = series(tmp_path, axial(5), ContentTime="101010")
+    data = image(picture(seed=2), ImagePositionPatient=[-100, -80, 35], ImageOrientationPatient=list(AXIAL))
+    data.PixelSpacing, data.InstanceNumber, data.ContentTime = [0.5, 0.75], 6, "111213"
+    save(data, tmp_path / "again.dcm")
+    found = scans.read(tmp_path)
+    np.testing.assert_array_equal(found[0].array, volume - 1024.0)
+    assert [e.code for e in found.excluded] == [Code.DuplicateFile]

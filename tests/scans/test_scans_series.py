@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 
 import numpy as np
 import pydicom
@@ -138,36 +137,10 @@ def test_slices_beside_the_line_are_flagged(tmp_path):
     assert codes(one(tmp_path)) == [Code.UnalignedSlices]
 
 
-def test_a_file_copied_twice_is_no_slice(tmp_path):
-    volume = series(tmp_path, axial(5))
-    shutil.copy(tmp_path / "0002.dcm", tmp_path / "copy of 0002.dcm")
-    found = scans.read(tmp_path)
-    np.testing.assert_array_equal(found[0].array, volume - 1024.0)
-    assert found[0].issues == () and [e.code for e in found.excluded] == [Code.DuplicateFile]
-
-
-def test_a_slice_sent_twice_under_two_uids_is_no_slice(tmp_path):
-    volume = series(tmp_path, axial(5))
-    again = picture(seed=2)
-    save(
-        image(again, ImagePositionPatient=[-100, -80, 35], ImageOrientationPatient=list(AXIAL), PixelSpacing=[0.5,
-        0.75],
-              InstanceNumber=6), tmp_path / "again.dcm")  # fmt: skip
-    found = scans.read(tmp_path)
-    np.testing.assert_array_equal(found[0].array, volume - 1024.0)
-    assert [e.code for e in found.excluded] == [Code.DuplicateFile]
-
-
 def test_two_different_images_at_one_position_are_refused(tmp_path):
     series(tmp_path, axial(5)[[0, 1, 2, 2, 3, 4]])
     found = scans.survey(tmp_path)
     assert found.scans == [] and [e.code for e in found.excluded] == [Code.DuplicatePosition]
-
-
-def test_different_images_under_one_uid_are_refused(tmp_path):
-    series(tmp_path, axial(4), each=[{"SOPInstanceUID": "1.2.3.9"}] * 4)
-    found = scans.survey(tmp_path)
-    assert found.scans == [] and [e.code for e in found.excluded] == [Code.RepeatedInstance]
 
 
 def test_slices_without_position_have_no_known_order(tmp_path):
@@ -385,13 +358,6 @@ def test_one_series_uid_for_two_patients_is_two_series(tmp_path):
     np.testing.assert_array_equal(found["B"].array, second - 1024.0)
 
 
-def test_the_same_uids_in_two_series_are_refused(tmp_path):
-    series(tmp_path / "a", axial(3), PatientID="A")
-    series(tmp_path / "b", axial(3), PatientID="B")
-    found = scans.survey(tmp_path)
-    assert found.scans == [] and [e.code for e in found.excluded] == [Code.RepeatedInstance] * 2
-
-
 @pytest.mark.parametrize("patient", ["1", "2"])
 def test_a_part_of_a_scan_under_another_patients_name_is_refused(tmp_path, patient):
     series(tmp_path / "a", axial(5), PatientID="1", SeriesInstanceUID="1.2.8.1")
@@ -406,31 +372,6 @@ def test_a_part_of_a_scan_under_another_patients_name_is_refused(tmp_path, patie
     found = scans.survey(tmp_path)
     assert [e.code for e in found.excluded] == [Code.RepeatedInstance] * (2 if patient == "2" else 0)
     assert len(found.scans) == (1 if patient == "2" else 3)
-
-
-def test_one_uid_one_header_but_other_pixels_is_no_copy(tmp_path):
-    data = image(picture(), CT, SOPInstanceUID="1.2.3.9")
-    save(data, tmp_path / "a")
-    data.PixelData = data.PixelData[::-1]
-    save(data, tmp_path / "b")
-    assert [e.code for e in scans.survey(tmp_path).excluded] == [Code.RepeatedInstance]
-
-
-def test_a_truncated_copy_of_a_slice_leaves_the_series_whole(tmp_path):
-    series(tmp_path, axial(5))
-    (tmp_path / "cut.dcm").write_bytes((tmp_path / "0002.dcm").read_bytes()[:-40])
-    found = scans.read(tmp_path)
-    assert found[0].issues == () and [e.code for e in found.excluded] == [Code.TruncatedPixelData]
-
-
-def test_a_slice_sent_again_at_another_time_is_no_slice(tmp_path):
-    volume = series(tmp_path, axial(5), ContentTime="101010")
-    data = image(picture(seed=2), ImagePositionPatient=[-100, -80, 35], ImageOrientationPatient=list(AXIAL))
-    data.PixelSpacing, data.InstanceNumber, data.ContentTime = [0.5, 0.75], 6, "111213"
-    save(data, tmp_path / "again.dcm")
-    found = scans.read(tmp_path)
-    np.testing.assert_array_equal(found[0].array, volume - 1024.0)
-    assert [e.code for e in found.excluded] == [Code.DuplicateFile]
 
 
 def test_direction_cosines_that_are_none_are_refused(tmp_path):

@@ -36,6 +36,7 @@ SHOWN = (
 )  # fmt: skip
 """Header fields that the table of series shows, from its first file."""
 
+_HELD = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", *SHOWN)
 _COLUMNS = ("path", "size", "mtime", "kind", "problem", "patient", "study", "series", *SHOWN, "base", "header")
 _SCHEMA = f"""
 CREATE TABLE files (path BLOB PRIMARY KEY, {", ".join(f'"{name}"' for name in _COLUMNS[1:])}) WITHOUT ROWID;
@@ -198,9 +199,9 @@ def _update(folder: Path, now: dict[bytes, list[int]], database: sqlite3.Connect
     gone = [path for path in before if path not in now]
     changed = [path for path, signature in now.items() if before.get(path) != signature]
     # The digest of a pair is over both files of it: a header is read again where anything beside or below it changed.
-    touched = {parent for path in (*changed, *gone) for parent in _parents(path)}
-    headers = database.execute("SELECT path, kind FROM files WHERE kind IN ('nifti', 'metaimage')") if touched else ()
+    headers = database.execute("SELECT path, kind FROM files WHERE kind IN ('nifti', 'metaimage')") if before else ()
     paired = {path for path, kind in headers if path in now and (kind == "metaimage" or path.lower().endswith(_PAIRED))}
+    touched = {parent for path in (*changed, *gone) for parent in _parents(path)} if paired else set()
     changed += sorted(path for path in paired.difference(changed) if next(_parents(path)) in touched)
     marks = ", ".join("?" * len(_COLUMNS))
     with database:
@@ -333,19 +334,12 @@ def read_batch(root: str, paths: Sequence[bytes]) -> Batch:
                 path,
                 header.kind,
                 header.problem[0] if header.problem else "",
-                _text(values.get("PatientID")),
-                _text(values.get("StudyInstanceUID")),
-                _text(values.get("SeriesInstanceUID")),
-                *[_text(values.get(name)) for name in SHOWN],
+                *["\\".join(map(str, value)) if value.__class__ is list else value for value in map(values.get, _HELD)],
                 base,
                 _encode(rest),
             )
         )
     return rows, bases
-
-
-def _text(value: Any) -> Any:
-    return "\\".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _series(database: sqlite3.Connection) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from medlora.scans import frames, pepolar
 from medlora.scans.codes import Code
 from medlora.scans.elements import COLOUR, GREY, MODALITIES, NO_IMAGES, PRESENT, SINGLE, STRUCTURAL, WANTED
 from medlora.scans.header import Header, Values, digest_of
-from medlora.scans.plain import NUMBERS, holds_something, plain, plain_of
+from medlora.scans.plain import NUMBERS, holds_something, one_of, plain, plain_of
 from medlora.scans.walk import LONG, PIXELS, SHORT, UNDEFINED, Pixels, Unusual, meta, walk
 
 _MOST_INFLATED = 100  # times its size a deflated data set may grow; blank images of one size reach 1000
@@ -68,7 +68,6 @@ def read(path: str, size: int, start: bytes) -> Header:
                 return header
             values, header.pixels = by_pydicom(path)
         header.values = values
-        _single_valued(values)
         _standard(values)
         if "Unreadable" in values:
             header.problem = (Code.DamagedHeader.name, values.pop("Unreadable"))
@@ -77,7 +76,7 @@ def read(path: str, size: int, start: bytes) -> Header:
             del values["NumberOfFrames"]
         if values.get("SOPClassUID") not in NO_IMAGES:
             frames.add(header)
-        if str(values.get("Manufacturer", "GE")).startswith("GE") and pepolar.NAME in start:
+        if pepolar.may_be(values) and pepolar.NAME in start:
             pepolar.set_right(values, header.path)
         if "SOPInstanceUID" not in values:
             header.digest = digest_of(path)
@@ -111,16 +110,6 @@ def _inflates_too_far(path: str, size: int, start: bytes) -> bool:
     return False
 
 
-def _single_valued(values: Values) -> None:
-    """Several values where the dictionary allows one: a text becomes one again, a number cannot be trusted."""
-    for keyword in [keyword for keyword, value in values.items() if value.__class__ is list and keyword in SINGLE]:
-        items = values.pop(keyword)
-        if isinstance(items[0], str):
-            values[keyword] = "\\".join(items)
-        elif keyword in STRUCTURAL:
-            values["Unreadable"] = keyword
-
-
 def _standard(values: Values) -> None:
     """Photometric Interpretation as the standard writes it, whatever its case and spaces; a lost Modality by class."""
     kind = values.get("PhotometricInterpretation")
@@ -152,7 +141,10 @@ def by_pydicom(path: str | os.PathLike[str]) -> tuple[Values, Pixels]:
         for tag, (keyword, vr) in WANTED.items():
             if tag not in data:
                 continue
-            if (value := _number_of(plain_of(data, tag), vr)) is not None:
+            value = _number_of(plain_of(data, tag), vr)
+            if keyword in SINGLE:
+                value = one_of(value)
+            if value is not None:
                 values[keyword] = value
             elif keyword in STRUCTURAL and holds_something(data, tag):
                 values["Unreadable"] = min(keyword, values.get("Unreadable", keyword))

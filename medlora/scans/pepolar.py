@@ -21,6 +21,11 @@ NAME = b"epi_pepolar"
 ROWS = "ReversedRows"
 
 
+def may_be(values: Values) -> bool:
+    """Whether an image is of the kind of scanner that has the sequence, or of none that is known."""
+    return values.get("Modality", "MR") == "MR" and str(values.get("Manufacturer", "GE")).startswith("GE")
+
+
 def set_right(values: Values, path: Path) -> None:
     """Turn position and orientation of an image whose rows are stored in reverse; say so under `ROWS`."""
     data = dataset(path)

@@ -37,6 +37,13 @@ def plain(vr: str, value: Any) -> Any:
     return items[0] if len(items) == 1 else items
 
 
+def one_of(value: Any) -> Any:
+    """Of several values where the dictionary allows one: a text becomes one again, of numbers none can be trusted."""
+    if value.__class__ is not list:
+        return value
+    return "\\".join(value) if isinstance(value[0], str) else None
+
+
 def plain_of(data: pydicom.Dataset, tag: int | str) -> Any:
     """The plain value of one element; None where it is absent, empty or not readable."""
     try:

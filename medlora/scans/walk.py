@@ -6,20 +6,18 @@ else it raises `Unusual`, and pydicom reads the file; the values are the same.
 
 from __future__ import annotations
 
-import math
 import os
 import struct
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from medlora.scans.csa import layout
-from medlora.scans.elements import PRESENT, STRUCTURAL, WANTED
+from medlora.scans.converters import Converter, converter
+from medlora.scans.elements import PRESENT, SINGLE, STRUCTURAL, WANTED
 from medlora.scans.header import Values
-from medlora.scans.plain import BINARY, PADDING, plain, plain_of_raw
+from medlora.scans.plain import PADDING, one_of, plain_of_raw
 from medlora.scans.templates import Part, Template, Templates
 
 #: Elements that hold pixels, by tag: the walk ends there.
@@ -67,54 +65,11 @@ def walk(path: str | os.PathLike[str], size: int, start: bytes) -> tuple[Values,
             start = longer
 
 
-# --- values ---
-
-
-def _binary(form: str) -> Callable[[bytes], Any]:
-    width = struct.calcsize(form)
-
-    def convert(raw: bytes) -> Any:
-        if len(raw) % width:
-            raise ValueError
-        return plain("US", list(struct.unpack(f"<{len(raw) // width}{form}", raw)))
-
-    return convert
-
-
-def _decimal(raw: bytes) -> Any:
-    numbers = [float(text) for text in raw.decode("ascii").rstrip("\0").split("\\")]
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError
-    return numbers[0] if len(numbers) == 1 else numbers
-
-
-def _integer(raw: bytes) -> Any:
-    numbers = [int(text) for text in raw.decode("ascii").rstrip("\0").split("\\")]
-    return numbers[0] if len(numbers) == 1 else numbers
-
-
-def _texts(raw: bytes) -> Any:
-    if b"\x1b" in raw:
-        raise ValueError
-    text = raw.decode("ascii").strip(PADDING)
-    if not text.isprintable():  # pydicom takes some control characters for white space
-        raise ValueError
-    return plain("LO", text.split("\\")) if "\\" in text else text or None
-
-
-def _name(raw: bytes) -> Any:
-    if b"=" in raw:
-        raise ValueError
-    return _texts(raw)
-
-
-_CONVERTERS: dict[str, Callable[[bytes], Any]] = {vr: _binary(form) for vr, form in BINARY.items()}
-_CONVERTERS |= {"DS": _decimal, "IS": _integer, "PN": _name, "OB": layout}
 # Values by bytes, one store per VR: most files of an archive repeat each other, and equal values are then one object.
 _CACHES: dict[str, dict[bytes, Any]] = {}
 _CONVERTED: dict[tuple[str, str, bytes, bytes], Any] = {}
 # Keyword, VR in the file's bytes read as a number, VR (or what else the element is), store, converter.
-_Spec = tuple[str, int, str, dict[bytes, Any], Callable[[bytes], Any]]
+_Spec = tuple[str, int, str, dict[bytes, Any], Converter]
 _END, _SEQUENCE = "pixels", "sequence"
 _DELIMITER = b"\xfe\xff\xdd\xe0"  # of a sequence (PS3.5 7.5.2)
 _TAGS = {keyword: tag for tag, (keyword, _) in WANTED.items()}
@@ -130,8 +85,11 @@ def _swapped(tag: int) -> int:
 
 
 def _spec(keyword: str, kind: str) -> _Spec:
-    store = keyword if keyword == "SpecificCharacterSet" else kind  # stays empty: each file's needs a second look
-    return keyword, _number(kind.encode()[:2]), kind, _CACHES.setdefault(store, {}), _CONVERTERS.get(kind, _texts)
+    single = keyword in SINGLE
+    store = f"one {kind}" if single else kind
+    if keyword == "SpecificCharacterSet":
+        store = keyword  # stays empty: each file's needs a second look
+    return keyword, _number(kind.encode()[:2]), kind, _CACHES.setdefault(store, {}), converter(kind, single)
 
 
 _KNOWN = {_swapped(tag): _spec(keyword, vr) for tag, (keyword, vr) in WANTED.items()}
@@ -165,7 +123,7 @@ def _walk(buffer: bytes, size: int) -> tuple[Values, Pixels]:
         _convert(spec, signed if spec[2] == "US or SS" and not explicit else kind, raw, values, charset)
     values["TransferSyntaxUID"] = syntax
     if instance and "SOPInstanceUID" not in values:
-        values["SOPInstanceUID"] = instance
+        values["SOPInstanceUID"] = _uid(instance)
     return values, pixels
 
 
@@ -310,7 +268,8 @@ def _convert(spec: _Spec, vr: str, raw: bytes, values: Values, charset: bytes) -
     if value is None:
         if len(_CONVERTED) >= _MOST_CACHED:
             _CONVERTED.clear()
-        value = _CONVERTED[key] = plain_of_raw(_TAGS[keyword], vr, raw, charset)
+        value = plain_of_raw(_TAGS[keyword], vr, raw, charset)
+        value = _CONVERTED[key] = one_of(value) if keyword in SINGLE else value
     if value is not None:
         values[keyword] = value
         return
@@ -319,8 +278,8 @@ def _convert(spec: _Spec, vr: str, raw: bytes, values: Values, charset: bytes) -
         values["Unreadable"] = min(keyword, values.get("Unreadable", keyword))
 
 
-def meta(buffer: bytes, position: int = 132) -> tuple[str, str, int]:
-    """Transfer syntax, Media Storage SOP Instance UID, and where the data set begins (PS3.10 7.1).
+def meta(buffer: bytes, position: int = 132) -> tuple[str, bytes, int]:
+    """Transfer syntax, Media Storage SOP Instance UID as written, and where the data set begins (PS3.10 7.1).
 
     Args:
         buffer: the first bytes of the file.
@@ -334,7 +293,7 @@ def meta(buffer: bytes, position: int = 132) -> tuple[str, str, int]:
     while True:
         tag, vr, length = _EXPLICIT(buffer, position)
         if tag & 0xFFFF != 2:
-            return _uid(syntax), _uid(instance), position
+            return _uid(syntax), instance, position
         position += 8
         if vr not in _SHORT:
             if vr not in _LONG:

@@ -11,6 +11,7 @@ from medlora.scans import dicom, metaimage
 from medlora.scans.codes import Code
 from medlora.scans.header import Header, digest_of
 from medlora.scans.nifti import files_of
+from medlora.scans.others import format_of
 
 _LEAST_BYTES = 16 * 1024  # holds the whole header of most images
 _MOST_BYTES = 1 << 20
@@ -68,7 +69,7 @@ def _read(path: str, size: int, start: bytes) -> Header:
         return Header(path, "metaimage", size, digest=digest_of(*metaimage.files_of(Path(path))))  # type: ignore[arg-type]
     if dicom.looks_like_dicom(start):
         return dicom.read(path, size, start)
-    return _unusable(path, size, Code.NotAnImage)
+    return _unusable(path, size, Code.NotAnImage, format_of(start, size))
 
 
 def _unusable(path: str, size: int, code: Code, detail: str = "") -> Header:

@@ -27,6 +27,7 @@ from medlora.scans.scan import ScanError
 
 _MILLIMETRES = {1: 1000.0, 3: 0.001}  # by the unit's code: metres, micrometres
 _LENGTHS_OF_TWO = {540, 0x1C020000}  # the header's own length in NIfTI-2, in either byte order
+_CIFTI = range(3000, 3100)  # intent codes (CIFTI-2, table of intents)
 _MOST_DECODED = 4 << 30
 _MOST_RATIO = 500
 _MOST_TRAILING = 64 << 20
@@ -53,6 +54,8 @@ def check(path: Path, size: int) -> tuple[list[Issue], nibabel.nifti1.Nifti1Head
     try:
         with _open(path) as image:
             header = image.header
+            if int(header["intent_code"]) in _CIFTI:
+                raise ScanError(Issue(Code.NotAnImage, "CIFTI: values of surfaces and regions, not of voxels"))
             shape, dtype = header.get_data_shape(), header.get_data_dtype()
             stored_at = image.dataobj
             assert isinstance(stored_at, ArrayProxy)

@@ -190,10 +190,16 @@ def _survey(archive: Path, headers: Index, excluded: Excluded) -> tuple[list[Sca
     if not unique:
         if not excluded.paths:
             raise MedloraError(f"the archive {archive} is empty", "give the folder that holds the scans")
-        codes = Counter(item.code.name for item in (*headers.excluded, *found.excluded) for _ in item.paths)
+        why = Counter(
+            f"{item.code.name}: {item.reason}"
+            if item.code is scans_room.Code.NotAnImage and item.reason
+            else item.code.name
+            for item in (*headers.excluded, *found.excluded)
+            for _ in item.paths
+        )
         raise MedloraError(
             f"no scan could be found in the {len(excluded.paths)} files of {archive}: "
-            + ", ".join(f"{code} ({n})" for code, n in codes.most_common(5)),
+            + "; ".join(f"{reason} ({n})" for reason, n in why.most_common(5)),
             "give the folder that holds the scans (DICOM, NIfTI, MetaImage, PNG or JPEG)",
         )
     of_image = {uid: scan.scan_id for scan in unique.values() for uid in scan.identity.sop_uids}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import zipfile
+
 import numpy as np
 import pytest
 from archives import noise, read, write_csv, write_dicom
@@ -174,7 +176,7 @@ def test_bad_tables_get_one_clear_message(archive, tmp_path, table, options, mes
     assert caught.value.fix
 
 
-@pytest.mark.parametrize("kind", ["missing", "file", "empty", "junk", "labels"])
+@pytest.mark.parametrize("kind", ["missing", "file", "empty", "junk", "zipped", "labels"])
 def test_bad_archives_get_one_clear_message(tmp_path, kind):
     root = tmp_path / "archive"
     expected = {
@@ -182,6 +184,7 @@ def test_bad_archives_get_one_clear_message(tmp_path, kind):
         "file": "is a file, not a folder",
         "empty": "is empty",
         "junk": r"no scan could be found in the 2 files of .*NotAnImage \(1\)",
+        "zipped": r"no scan could be found in the 2 files of .*NotAnImage: a ZIP archive .* unpack it \(2\)",
         "labels": "no table of labels",
     }[kind]
     if kind == "file":
@@ -191,6 +194,9 @@ def test_bad_archives_get_one_clear_message(tmp_path, kind):
     if kind == "junk":
         (root / "report.txt").write_text("nothing here" * 20)
         (root / "nothing").write_bytes(b"")
+    for name in ("1.zip", "2.zip") if kind == "zipped" else ():
+        with zipfile.ZipFile(root / name, "w") as made:
+            made.writestr("1.dcm", "DICM")
     with pytest.raises(MedloraError, match=expected):
         Cohort.from_archive(root, key="patient" if kind == "labels" else None)
 

@@ -45,7 +45,14 @@ def check(
     split_column: Annotated[
         str | None, typer.Option("--split-column", help="Column with train, tune or test, instead of drawn splits.")
     ] = None,
-    select: Annotated[str | None, typer.Option("--select", help="Rule that picks one scan of each study.")] = None,
+    select: Annotated[
+        str | None,
+        typer.Option(
+            "--select",
+            help="Rule that picks one scan of each study, e.g. 'plane=axial kernel=sharp thickness=thin', 'view=PA', "
+            "'file=*_T1w.nii.gz'.",
+        ),
+    ] = None,
     coordinates: Annotated[
         str | None, typer.Option("--coordinates", help="Where labels give places (x, y, z): lps, ras or voxel.")
     ] = None,

@@ -62,6 +62,10 @@ def selected(
     """
     chosen, others, rule = choose_for(scans, joined, None if select is None else Selection.parse(select))
     if rule is None:
+        of_row = Counter(row for scan in scans for row in (joined.scans.get(scan.scan_id, ()) if joined else ()))
+        several = sum(n > 1 for n in of_row.values())
+        if several:
+            say(f"{several} rows are about several scans each, and all of them are taken; --select picks among them")
         return scans, None, 0
     for scan, reason in others:
         excluded.add(scan.scan_id, "NotSelected", reason, scan.paths)

@@ -18,6 +18,8 @@ A rule is a few words, each ``field=value``, all of which a scan must meet::
 ``thickness``
     ``thin`` or ``thick`` prefer the thinnest or thickest; a number of millimetres must be met within 5 %; ``<=1.5`` is
     a limit.
+``file``
+    the end of the path, with ``*`` and ``?``: ``*_T1w.nii.gz``, ``lung/*.dcm``; of a series, that of its first file.
 any other header field
     by its DICOM keyword: ``BodyPartExamined=CHEST``; of several values one must be met.
 
@@ -35,6 +37,7 @@ import shlex
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -286,6 +289,11 @@ def _meets_thickness(scan: ScanFiles, value: str) -> str | None:
     return None if met[match.group(1)] else f"the slices are {thickness:g} mm thick"
 
 
+def _meets_file(scan: ScanFiles, value: str) -> str | None:
+    met = PurePath(str(scan.paths[0]).casefold()).match(value.casefold())
+    return None if met else "the file is called otherwise"
+
+
 def _meets_field(scan: ScanFiles, value: str, name: str) -> str | None:
     found = [str(item) for item in _list(scan.header.get(name))]
     if value.casefold() in {item.casefold() for item in found}:
@@ -300,6 +308,7 @@ _MEETS = {
     "side": _meets_side,
     "kernel": _meets_kernel,
     "thickness": _meets_thickness,
+    "file": _meets_file,
 }
 
 
@@ -324,6 +333,10 @@ def _check(name: str, value: str) -> None:
         raise MedloraError(f"--select: the side {value!r} is not known", "use L or R")
     if name == "thickness" and value.casefold() not in ("thin", "thick") and not _THICKNESS.match(value):
         raise MedloraError(f"--select: the thickness {value!r} is not known", "use thin, thick, 1.5 or <=1.5")
+    if name == "file" and (PurePath(value).is_absolute() or ".." in PurePath(value).parts):
+        raise MedloraError(
+            f"--select: {value!r} is no end of a path", "use a pattern such as *_T1w.nii.gz or lung/*.dcm"
+        )
     if name in _MEETS:
         return
     from medlora.scans.elements import ACQUISITION

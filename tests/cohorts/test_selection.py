@@ -4,6 +4,7 @@ import itertools
 import random
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from archives import CT, noise, uid, write_csv, write_dicom
@@ -13,6 +14,7 @@ from medlora.cohorts import Cohort
 from medlora.cohorts.selection import Selection, kernel_kind
 from medlora.errors import MedloraError
 
+AFFINE = np.eye(4)
 AXIAL, CORONAL, SAGITTAL = [1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, -1], [0, 1, 0, 0, 0, -1]
 
 
@@ -167,6 +169,7 @@ def test_kernels_of_the_makers(kernel, kind):
         ("PatientName=x", "'PatientName' is not"),
         ("thickness=thinnest", "thickness 'thinnest'"),
         ("colour=blue", "'colour' is not known"),
+        ("file=/data/*.nii", "no end of a path"),
     ],
 )
 def test_rules_that_mean_nothing(rule, message):
@@ -273,6 +276,28 @@ def test_a_row_about_a_folder_picks_one_scan_of_each_study(tmp_path, deeper):
     cohort = Cohort.from_archive(root, table, fractions=None)
     assert len(cohort) == 4 and cohort.info["select"] == "modality=CT plane=axial"
     assert cohort.excluded["reason"].tolist() == ["it is a localizer, where plane=axial is asked for"] * 4
+
+
+@pytest.mark.parametrize(
+    ("pattern", "taken"), [("*_T1w.nii*", "T1w"), ("ANAT/*_T2w.nii.gz", "T2w"), ("sub-??_bold.nii.gz", "bold")]
+)
+def test_files_without_headers_are_chosen_by_name(tmp_path, pattern, taken):
+    """As in BIDS, where one row is about all images of a participant."""
+    for p in range(6):
+        for kind, folder in (("T1w", "anat"), ("T2w", "anat"), ("bold", "func")):
+            path = tmp_path / f"sub-{p:02d}" / folder / f"sub-{p:02d}_{kind}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(noise(10 * p + len(kind) + ord(kind[1]), (4, 4))[..., None], AFFINE), path)
+    table = write_csv(
+        tmp_path / "participants.tsv", [("participant_id", "sex"), *((f"sub-{p:02d}", "MF"[p % 2]) for p in range(6))]
+    )
+    cohort = Cohort.from_archive(tmp_path, table, fractions=None, modality="MR", select=f"file={pattern}")
+    assert [cohort.files(s).paths[0].name for s in cohort.table["scan_id"]].count(f"sub-00_{taken}.nii.gz") == 1
+    assert len(cohort) == 6 and all(taken in cohort.files(s).paths[0].name for s in cohort.table["scan_id"])
+    left = cohort.excluded[cohort.excluded["code"] == "NotSelected"]
+    assert (
+        set(left["reason"]) == {f"the file is called otherwise, where file={pattern} is asked for"} and len(left) == 12
+    )
 
 
 def scan(name, modality, paths=1, **header):

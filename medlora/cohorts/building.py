@@ -16,7 +16,7 @@ from medlora._version import __version__
 from medlora.cohorts import folder as cohort_folder
 from medlora.cohorts import marks, readings
 from medlora.cohorts.assembling import cases_of, pictures, table_of
-from medlora.cohorts.choosing import of_several, selected
+from medlora.cohorts.choosing import of_many, of_several, selected
 from medlora.cohorts.copies import Copies, read_copies, same_images
 from medlora.cohorts.findings import with_findings
 from medlora.cohorts.formats import recognise
@@ -103,7 +103,8 @@ def build(
         scans = _labelled(scans, joined, rows, excluded)
     elif site and site.startswith("="):
         rows.site = {scan.scan_id: site[1:] for scan in scans}
-    scans, rule, unchosen = selected(scans, select, joined, excluded)
+    choice = selected(scans, select, joined, excluded)
+    scans = choice.scans
     if joined is not None and places is not None:
         _one_scan_each(scans, rows, joined, places)
     cases = {scan.scan_id for scan in scans}
@@ -129,10 +130,12 @@ def build(
         "join": None if joined is None else _join_info(joined),
         "patients": {**patients.info, "from": Counter(patients.origin[scan.scan_id] for scan in scans)},
         "issues": Counter(issue.code.name for scan in scans for issue in scan.issues),
-        "select": rule,
-        "rows_without_choice": unchosen,
+        "select": choice.rule,
+        "rows_without_choice": choice.rows_lost,
         "places_without_label": unlabelled,
         "rows_of_several": (0, 0) if joined is None or places is not None else of_several(scans, joined),
+        "rows_of_many": 0 if joined is None or joined.whole_study or places is not None else of_many(scans, joined),
+        "undecided": choice.undecided,
         "coordinates": None if places is None else places.system,
         "centres": readings.count(
             look.met for found in pixels.values() for look in found.places if look.met is not None

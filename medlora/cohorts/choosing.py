@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from medlora.cohorts.selection import UNSETTLED, Selection, by_study
+from medlora.cohorts.criteria import is_localizer, listed
+from medlora.cohorts.selection import PREFERRED, UNSETTLED, Selection, by_study
 from medlora.errors import MedloraError
 from medlora.progress import say
 
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
     from medlora.cohorts.joined import Join
     from medlora.cohorts.left_out import Excluded
     from medlora.scans import ScanFiles
+
+
+DECISIVE = ("ConvolutionKernel", "ScanningSequence", "EchoTime", "RepetitionTime", "InversionTime", "DiffusionBValue")
+"""Header fields in which scans of one study are other images of the same body."""
 
 
 def choose_for(
@@ -29,7 +35,7 @@ def choose_for(
     Returns:
         The chosen, the others with the reason, and the rule; None where nothing was to be chosen.
     """
-    apart = {} if joined is None else {scan_id: tuple(rows) for scan_id, rows in joined.scans.items()}
+    apart = _apart(joined)
     if joined is not None and not joined.whole_study and joined.of_folders:
         folders = [set(scan_ids) for scan_ids in joined.of_folders]
         among = set().union(*folders)
@@ -52,23 +58,53 @@ def choose_for(
     return list(scans), [], None
 
 
-def selected(
-    scans: list[ScanFiles], select: str | None, joined: Join | None, excluded: Excluded
-) -> tuple[list[ScanFiles], str | None, int]:
-    """One scan of each study, by the user's rule or, where labels are of studies or patients, by the default one.
+def _without_scouts(scans: Sequence[ScanFiles], joined: Join) -> tuple[list[ScanFiles], list[tuple[ScanFiles, str]]]:
+    """Of the scans of each row that names one series or file, those that are no localizer where another is none."""
+    by_id = {scan.scan_id: scan for scan in scans}
+    of_row: dict[int, list[ScanFiles]] = defaultdict(list)
+    for scan_id, rows in joined.scans.items():
+        for row in rows:
+            if scan_id in by_id:
+                of_row[row].append(by_id[scan_id])
+    scouts = {
+        scan.scan_id
+        for found in of_row.values()
+        for scan in found
+        if is_localizer(scan) and not all(map(is_localizer, found))
+    }
+    reason = "it is a localizer within the series that the row is about"
+    return (
+        [scan for scan in scans if scan.scan_id not in scouts],
+        [(scan, reason) for scan in scans if scan.scan_id in scouts],
+    )
 
-    Returns:
-        The scans, the rule, and of how many rows no scan meets it.
+
+@dataclass(frozen=True)
+class Choice:
+    """What came of it.
+
+    Attributes:
+        scans: the chosen ones, or all where nothing was to be chosen.
+        rule: by which; None where by none.
+        rows_lost: of how many rows no scan meets it.
+        undecided: header field → studies of which one scan was taken though others differ in it, and no word decided.
     """
+
+    scans: list[ScanFiles]
+    rule: str | None = None
+    rows_lost: int = 0
+    undecided: dict[str, int] = field(default_factory=dict)
+
+
+def selected(scans: list[ScanFiles], select: str | None, joined: Join | None, excluded: Excluded) -> Choice:
+    """One scan of each study, by the user's rule or, where labels are of studies or patients, by the default one."""
     chosen, others, rule = choose_for(scans, joined, None if select is None else Selection.parse(select))
-    if rule is None:
-        of_row = Counter(row for scan in scans for row in (joined.scans.get(scan.scan_id, ()) if joined else ()))
-        several = sum(n > 1 for n in of_row.values())
-        if several:
-            say(f"{several} rows are about several scans each, and all of them are taken; --select picks among them")
-        return scans, None, 0
+    if rule is None and joined is not None:
+        chosen, others = _without_scouts(chosen, joined)
     for scan, reason in others:
         excluded.add(scan.scan_id, "NotSelected", reason, scan.paths)
+    if rule is None:
+        return Choice(chosen)
     if not chosen:
         reasons = Counter(reason for _, reason in others)
         meets = "can be chosen by" if any(reason.startswith(UNSETTLED) for reason in reasons) else "meets"
@@ -84,7 +120,36 @@ def selected(
     unsettled = {scan.scan_id for scan, reason in others if reason.startswith(UNSETTLED)}
     lost = {row for scan, _ in others if scan.scan_id not in unsettled for row in of.get(scan.scan_id, ())}
     lost -= kept | {row for scan_id in unsettled for row in of.get(scan_id, ())}
-    return chosen, str(rule), len(lost)
+    return Choice(chosen, str(rule), len(lost), _undecided(chosen, others, joined))
+
+
+def _undecided(
+    chosen: Sequence[ScanFiles], others: Sequence[tuple[ScanFiles, str]], joined: Join | None
+) -> dict[str, int]:
+    """How many of the chosen scans differ from another one that the rule would have taken as well, by header field."""
+    counts = Counter[str]()
+    taken = {scan.scan_id for scan in chosen}
+    met = [*chosen, *(scan for scan, reason in others if reason == PREFERRED)]
+    for group in by_study(met, _apart(joined)).values():
+        best = [scan for scan in group if scan.scan_id in taken]
+        if len(best) == 1:
+            counts.update(
+                name
+                for name in DECISIVE
+                if any(listed(scan.header.get(name)) != listed(best[0].header.get(name)) for scan in group)
+            )
+    return dict(counts)
+
+
+def _apart(joined: Join | None) -> dict[str, tuple[int, ...]]:
+    """scan_id → the rows about it: one scan is never taken instead of another one of other rows."""
+    return {} if joined is None else {scan_id: tuple(rows) for scan_id, rows in joined.scans.items()}
+
+
+def of_many(chosen: Sequence[ScanFiles], joined: Join) -> int:
+    """How many rows, each of one file, folder or series, give their label to several of the chosen scans."""
+    rows = Counter(row for scan in chosen for row in joined.scans.get(scan.scan_id, ()))
+    return sum(n > 1 for n in rows.values())
 
 
 def of_several(chosen: Sequence[ScanFiles], joined: Join) -> tuple[int, int]:

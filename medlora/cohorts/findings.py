@@ -134,6 +134,15 @@ def _about_join(cohort: Cohort) -> list[str]:
             "rows are about several studies each, and give their",
         )
         lines.append(f"{rows} label to all: {scans} scans")
+    if undecided := info.get("undecided"):
+        fields = ", ".join(f"{name} ({_n(n, 'study', 'studies')})" for name, n in undecided.items())
+        lines.append(
+            "several scans of a study meet the rule of selection and one of them was taken, though they differ in "
+            f"{fields}; a word of the rule would decide (--select)"
+        )
+    if (many := info.get("rows_of_many")) and not several:
+        rows = _n(many, "row gives its label to several scans", "rows give their label to several scans each")
+        lines.append(f"{rows}; --select picks among them")
     if unused := info.get("unused_split"):
         lines.append(f"the splits of the column {unused!r} were not used; --split-column takes them")
     return lines

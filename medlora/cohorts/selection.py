@@ -24,9 +24,10 @@ any other header field
     by its DICOM keyword: ``BodyPartExamined=CHEST``; of several values one must be met.
 
 Of the scans of a study that meet all words one is taken: of known rather than unknown view, then PA before AP, the
-thinnest or thickest where asked for, original before derived, the one with most slices, the thinnest, and last the
-smallest scan_id, so that the choice never depends on the order of files. Where that would pick the left breast or the
-right, or one of several views or body parts, by nothing but its number, none is taken: the rule must say which.
+thinnest or thickest where asked for, FOR PRESENTATION before FOR PROCESSING, original before derived, the one with most
+slices, the thinnest, and last the smallest scan_id, so that the choice never depends on the order of files. Where that
+would pick the left breast or the right, or one of several views or body parts, or of several radiographs of unknown
+view, by nothing but its number, none is taken: the rule must say which.
 """
 
 from __future__ import annotations
@@ -42,36 +43,42 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medlora.cohorts.criteria import (
+    FRONTAL,
+    LATERAL,
+    MEETS,
+    PLANES,
+    RADIOGRAPHS,
+    THICKNESS,
+    length_of,
+    listed,
+    meets_field,
+    seen_from,
+    side_of,
+)
 from medlora.errors import MedloraError
 
 if TYPE_CHECKING:
     from medlora.scans import ScanFiles
 
 FLAT = frozenset({"DX", "CR", "MG", "RG", "PX", "IO"})
-RADIOGRAPHS = frozenset({"DX", "CR"})
 DEFAULTS = {"CT": "plane=axial", "DX": "view=frontal", "CR": "view=frontal"}
 """What is asked for, beside the modality, where the user gives no rule."""
+
+BESIDE = frozenset({"OT", "SC", "XC", "DOC", "SR", "KO", "PR", "RTDOSE", "RTIMAGE", "SEG", "REG", "ECG", "HC"})
+"""Modalities of what lies beside an examination: captures of a screen, documents, dose grids."""
+
+PREFERRED = "another scan of the study was preferred"
+"""The reason why a scan that meets the rule was not taken."""
 
 UNSETTLED = "the scans of the study differ in "
 """How the reason begins why no scan of a study was taken."""
 
-PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
-FRONTAL, LATERAL = frozenset({"PA", "AP", "AP AXIAL", "PA AXIAL"}), frozenset({"LL", "RL", "LATERAL", "LAT"})
 _LIKE = {
     **dict.fromkeys(FRONTAL, "frontal"), **dict.fromkeys(LATERAL, "lateral"),
     **dict.fromkeys(("CHEST", "THORAX", "LUNG", "LUNGS"), "chest"),
 }  # fmt: skip
 """Views and body parts that mean the same for a choice."""
-
-# Kernels as the makers write them. Siemens: letter(s), a number (40 medium, from 50 on sharp), e.g. B30f, Bl57d, Br40.
-# Canon/Toshiba: FC and a number (30 to 39 and 80 to 89 bone, 50 to 59 lung; FC01 to FC29 body and brain).
-_SIEMENS = re.compile(r"^[BHITUQ][a-z]{0,2}(\d\d)[a-z]?", re.IGNORECASE)
-_CANON = re.compile(r"^FC(\d\d)", re.IGNORECASE)
-_NAMED = {
-    "sharp": {"LUNG", "BONE", "BONEPLUS", "EDGE", "ULTRA", "DETAIL", "CHST", "L", "E", "D", "YC", "YD", "YE", "YL"},
-    "soft": {"STANDARD", "STND", "SOFT", "SMOOTH", "A", "B", "C", "EB", "EC", "SA", "SB", "UA", "UB"},
-}
-_THICKNESS = re.compile(r"^(<=|>=|)(\d+(?:\.\d+)?)(?:mm)?$")
 
 
 @dataclass(frozen=True)
@@ -100,14 +107,26 @@ class Selection:
 
     @classmethod
     def default(cls, scans: Sequence[ScanFiles]) -> Selection | None:
-        """The rule for the modality that most studies have; None where no file says its modality."""
-        studies = {
-            (study, scan.modality) for study, group in by_study(scans).items() for scan in group if scan.modality
-        }
-        counts = Counter(modality for _, modality in studies)
+        """The rule for the modality that most studies have; None where no file says its modality.
+
+        Raises:
+            MedloraError: several modalities are in equally many studies.
+        """
+        studies = [{scan.modality for scan in group if scan.modality} for group in by_study(scans).values()]
+        names = Counter(itertools.chain.from_iterable(studies))
+        radiograph = max(RADIOGRAPHS & names.keys(), key=lambda name: (names[name], name), default="")  # or the other
+        held = [{radiograph if name in RADIOGRAPHS else name for name in study} for study in studies]
+        examined = [study - BESIDE for study in held]
+        counts = Counter(itertools.chain.from_iterable(examined if any(examined) else held))
         if not counts:
             return None
-        modality = max(counts, key=lambda name: (counts[name], name))
+        (modality, most), *others = counts.most_common()
+        alike = sorted(name for name, n in ((modality, most), *others) if n == most)
+        if len(alike) > 1:
+            raise MedloraError(
+                f"{most} studies each hold {' and '.join(alike)}: nothing says which of them the labels are about",
+                f"say it: --select modality={alike[0]}",
+            )
         return cls.parse(f"modality={modality} {DEFAULTS.get(modality, '')}")
 
     def __str__(self) -> str:
@@ -141,7 +160,7 @@ class Selection:
                     others += [(scan, unsettled) for scan in meeting]
                     continue
                 chosen.append(best)
-                others += [(scan, "another scan of the study was preferred") for scan in rest]
+                others += [(scan, PREFERRED) for scan in rest]
         order = {id(scan): i for i, scan in enumerate(scans)}
         return sorted(chosen, key=lambda scan: order[id(scan)]), sorted(others, key=lambda item: order[id(item[0])])
 
@@ -153,37 +172,43 @@ class Selection:
         """
         peers = [scan for scan in rest if self._rank(scan)[:-1] == self._rank(best)[:-1] and len(scan.paths) == 1]
         flat = [scan for scan in rest if scan.modality in FLAT] if best.modality in FLAT else []
-        sides = {_side(scan) for scan in (best, *rest)} - {""}
-        near = {_side(scan) for scan in (best, *peers)}
-        if len(near) > 1 or (_side(best) and len(sides) > 1):
+        sides = {side_of(scan) for scan in (best, *rest)} - {""}
+        near = {side_of(scan) for scan in (best, *peers)}
+        if len(near) > 1 or (side_of(best) and len(sides) > 1):
             return _differ("side", near | sides, min(sides))
         for name, others in (("ViewPosition", peers), ("BodyPartExamined", flat)):
             values = {str(scan.header.get(name, "")).upper() for scan in (best, *others)} - {""}
             if any(not _words(one) & _words(other) for one, other in itertools.combinations(values, 2)):
                 return _differ(name, values, min(values))
+        if best.modality in RADIOGRAPHS and not _seen(best) and any(scan.modality in RADIOGRAPHS for scan in peers):
+            return f"{UNSETTLED}nothing that would tell a frontal view from a lateral one; let the labels name files"
         return ""
 
     def misses(self, scan: ScanFiles) -> str | None:
         """The first word that ``scan`` does not meet, in words; None where it meets all."""
         for name, value in self.words:
-            found = _MEETS[name](scan, value) if name in _MEETS else _meets_field(scan, value, name)
+            found = MEETS[name](scan, value) if name in MEETS else meets_field(scan, value, name)
             if found is not None:
                 return f"{found}, where {name}={value} is asked for"
         return None
 
     def _rank(self, scan: ScanFiles) -> tuple[Any, ...]:
-        view = str(scan.header.get("ViewPosition", "")).upper()
-        thickness = _length(scan.header.get("SliceThickness"))
+        thickness = length_of(scan.header.get("SliceThickness"))
         wish = dict(self.words).get("thickness", "").casefold()
-        derived = "DERIVED" in _list(scan.header.get("ImageType"))
+        derived = "DERIVED" in listed(scan.header.get("ImageType"))
         return (
-            {"PA": 0, "AP": 1}.get(view, 2 if view else 3),
+            {"PA": 0, "AP": 1}.get(str(scan.header.get("ViewPosition", "")).upper(), 2 if _seen(scan) else 3),
             {"thin": thickness, "thick": -thickness if np.isfinite(thickness) else np.inf}.get(wish, 0.0),
+            scan.header.get("PresentationIntentType") == "FOR PROCESSING",
             derived,
             -len(scan.planes or scan.paths),
             thickness,
             scan.scan_id,
         )
+
+
+def _seen(scan: ScanFiles) -> bool:
+    return bool(scan.header.get("ViewPosition") or seen_from(scan))
 
 
 def _split(text: str) -> list[str]:
@@ -222,129 +247,25 @@ def by_study(
     return groups
 
 
-# --- each returns what is wrong, or None ---
-
-
-def _meets_modality(scan: ScanFiles, value: str) -> str | None:
-    there, asked = scan.modality.upper(), value.upper()
-    if there == asked or {there, asked} <= RADIOGRAPHS:
-        return None
-    return f"the modality is {there or 'not given'}"
-
-
-def _meets_plane(scan: ScanFiles, value: str) -> str | None:
-    normal = _normal(scan)
-    if normal is None:
-        return "the orientation is not given"
-    if "LOCALIZER" in _list(scan.header.get("ImageType")):
-        return "it is a localizer"
-    plane = max(PLANES, key=lambda name: abs(normal[PLANES[name]]))
-    if abs(normal[PLANES[plane]]) < np.cos(np.radians(30)):
-        return "the plane is oblique"
-    return None if plane == value.casefold() else f"the plane is {plane}"
-
-
-def _meets_view(scan: ScanFiles, value: str) -> str | None:
-    position, asked = str(scan.header.get("ViewPosition", "")).upper(), value.upper()
-    if asked not in ("FRONTAL", "LATERAL"):
-        return None if position == asked else f"the view is {position or 'not given'}"
-    # The first value is the direction in which a row runs (PS3.3 C.7.6.1.1.1)
-    rows = str((_list(scan.header.get("PatientOrientation")) or [""])[0])[:1].upper()
-    is_lateral = position in LATERAL or (not position and rows in ("A", "P"))
-    is_frontal = position in FRONTAL or (not position and rows in ("L", "R"))
-    if asked == "FRONTAL":
-        return None if is_frontal or not (is_lateral or position) else f"the view is {position or 'lateral'}"
-    return None if is_lateral else f"the view is {position or ('frontal' if is_frontal else 'not given')}"
-
-
-def _meets_side(scan: ScanFiles, value: str) -> str | None:
-    side = _side(scan)
-    return None if side == value.upper() else f"the side is {side or 'not given'}"
-
-
-def _meets_kernel(scan: ScanFiles, value: str) -> str | None:
-    written = "\\".join(map(str, _list(scan.header.get("ConvolutionKernel"))))
-    if value.casefold() not in ("sharp", "soft"):
-        same = written.casefold() == value.casefold() or value.casefold() in written.casefold().split("\\")
-        return None if same else f"the kernel is {written or 'not given'}"
-    kind = kernel_kind(written)
-    if kind is None:
-        return f"the kernel {written} is not known as sharp or soft" if written else "the kernel is not given"
-    return None if kind == value.casefold() else f"the kernel {written} is {kind}"
-
-
-def _meets_thickness(scan: ScanFiles, value: str) -> str | None:
-    if value.casefold() in ("thin", "thick"):
-        return None
-    match = _THICKNESS.match(value)
-    thickness = _length(scan.header.get("SliceThickness"))
-    if match is None or not np.isfinite(thickness):
-        return "the slice thickness is not given"
-    limit = float(match.group(2))
-    met = {
-        "<=": thickness <= limit * 1.001,
-        ">=": thickness >= limit * 0.999,
-        "": abs(thickness - limit) <= 0.05 * limit,
-    }
-    return None if met[match.group(1)] else f"the slices are {thickness:g} mm thick"
-
-
-def _meets_file(scan: ScanFiles, value: str) -> str | None:
-    met = PurePath(str(scan.paths[0]).casefold()).match(value.casefold())
-    return None if met else "the file is called otherwise"
-
-
-def _meets_field(scan: ScanFiles, value: str, name: str) -> str | None:
-    found = [str(item) for item in _list(scan.header.get(name))]
-    if value.casefold() in {item.casefold() for item in found}:
-        return None
-    return f"{name} is " + ("\\".join(found) or "not given")
-
-
-_MEETS = {
-    "modality": _meets_modality,
-    "plane": _meets_plane,
-    "view": _meets_view,
-    "side": _meets_side,
-    "kernel": _meets_kernel,
-    "thickness": _meets_thickness,
-    "file": _meets_file,
-}
-
-
-def kernel_kind(kernel: str) -> str | None:
-    """``sharp`` or ``soft``, by what the makers' names mean; None where that is not known."""
-    first = kernel.partition("\\")[0].strip()
-    for kind, names in _NAMED.items():
-        if first.upper() in names:
-            return kind
-    if match := _CANON.match(first):
-        number = int(match.group(1))
-        return "sharp" if 30 <= number <= 39 or 50 <= number <= 59 or 80 <= number <= 89 else "soft"
-    if match := _SIEMENS.match(first):
-        return "sharp" if int(match.group(1)) >= 50 else "soft"
-    return None
-
-
 def _check(name: str, value: str) -> None:
     if name == "plane" and value.casefold() not in PLANES:
         raise MedloraError(f"--select: the plane {value!r} is not known", f"use {', '.join(PLANES)}")
     if name == "side" and value.upper() not in ("L", "R"):
         raise MedloraError(f"--select: the side {value!r} is not known", "use L or R")
-    if name == "thickness" and value.casefold() not in ("thin", "thick") and not _THICKNESS.match(value):
+    if name == "thickness" and value.casefold() not in ("thin", "thick") and not THICKNESS.match(value):
         raise MedloraError(f"--select: the thickness {value!r} is not known", "use thin, thick, 1.5 or <=1.5")
     if name == "file" and (PurePath(value).is_absolute() or ".." in PurePath(value).parts):
         raise MedloraError(
             f"--select: {value!r} is no end of a path", "use a pattern such as *_T1w.nii.gz or lung/*.dcm"
         )
-    if name in _MEETS:
+    if name in MEETS:
         return
     from medlora.scans.elements import ACQUISITION
 
     if name not in ACQUISITION:
         raise MedloraError(
             f"--select: the field {name!r} is not known",
-            f"use {', '.join(_MEETS)}, or the DICOM keyword of an acquisition field, e.g. BodyPartExamined",
+            f"use {', '.join(MEETS)}, or the DICOM keyword of an acquisition field, e.g. BodyPartExamined",
         )
 
 
@@ -352,37 +273,6 @@ def _example() -> str:
     return "for example: --select 'modality=CT plane=axial kernel=sharp thickness=thin'"
 
 
-def _normal(scan: ScanFiles) -> np.ndarray | None:
-    """Direction of the slice normal (patient's left, posterior, head), from a slice in the middle."""
-    if scan.kind != "dicom":
-        return None
-    from medlora.scans import read_header
-    from medlora.scans.series import planes_of
-
-    middle = scan.planes[len(scan.planes) // 2] if scan.planes else (len(scan.paths) // 2, -1)
-    header = read_header(scan.paths[middle[0]])
-    if header.problem is not None:
-        return None
-    planes = planes_of(header)  # those of other scans may be in the file, too
-    directions = next((plane for plane in planes if plane.frame == middle[1]), planes[0]).directions
-    return None if directions is None else np.asarray(directions[2])
-
-
 def _words(value: str) -> set[str]:
     """What a view or body part is called, a word each: those of one kind alike."""
     return {_LIKE.get(value, value), *(_LIKE.get(word, word) for word in re.split(r"[\W_]+", value))}
-
-
-def _side(scan: ScanFiles) -> str:
-    """L or R; empty where neither is said, or both are."""
-    side = str(scan.header.get("ImageLaterality") or scan.header.get("Laterality") or "").upper()
-    return side if side in ("L", "R") else ""
-
-
-def _length(value: Any) -> float:
-    """Infinite where it is not known: absent, or 0, which some software writes for that."""
-    return float(value) if isinstance(value, (int, float)) and value > 0 else np.inf
-
-
-def _list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]

@@ -11,7 +11,8 @@ from archives import CT, noise, uid, write_csv, write_dicom
 
 from medlora import scans
 from medlora.cohorts import Cohort
-from medlora.cohorts.selection import Selection, kernel_kind
+from medlora.cohorts.criteria import kernel_kind
+from medlora.cohorts.selection import Selection
 from medlora.errors import MedloraError
 
 AFFINE = np.eye(4)
@@ -124,6 +125,8 @@ def radiographs(tmp_path, views):
         ([("LL", None), ("AP", None)], 1),
         ([("", "P"), ("", "L")], 1),
         ([("", ""), ("AP", "")], 1),
+        ([("", ""), ("", "L")], 1),
+        ([("", ""), ("", "")], None),  # one of them may be the lateral view
         ([("RL", None), ("", None)], 1),
         ([("LL", None)], None),
         ([("", "A")], None),
@@ -311,8 +314,20 @@ def scan(name, modality, paths=1, **header):
         # a chest CT, and reconstructions of each lung
         ([scan("a", "CT", 6), scan("b", "CT", 4, Laterality="R"), scan("c", "CT", 4, Laterality="L")], "a"),
         ([scan("a", "MR", BodyPartExamined="HEAD"), scan("b", "MR", BodyPartExamined="BRAIN")], "a"),
-        ([scan("a", "DX", BodyPartExamined="CHEST"), scan("b", "DX", BodyPartExamined="PORT CHEST")], "a"),
-        ([scan("a", "DX", BodyPartExamined="CHEST"), scan("b", "DX", BodyPartExamined="THORAX")], "a"),
+        (
+            [
+                scan("a", "DX", BodyPartExamined="CHEST", ViewPosition="PA"),
+                scan("b", "DX", BodyPartExamined="PORT CHEST", ViewPosition="PA"),
+            ],
+            "a",
+        ),
+        (
+            [
+                scan("a", "DX", BodyPartExamined="CHEST", ViewPosition="PA"),
+                scan("b", "DX", BodyPartExamined="THORAX", ViewPosition="PA"),
+            ],
+            "a",
+        ),
         ([scan("a", "DX", BodyPartExamined="ANKLE JOINT"), scan("b", "DX", BodyPartExamined="LEFT FOOT")], None),
     ],
 )

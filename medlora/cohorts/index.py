@@ -118,8 +118,8 @@ def index(
 
     Args:
         folder: the archive.
-        cache: file that keeps the headers (SQLite); where it exists, a file of the same path, size and modification
-            time is not read again. It holds identifiers. None keeps nothing.
+        cache: file that keeps the headers (SQLite); where it exists, a file of the same path, size and time of
+            modification or change is not read again. It holds identifiers. None keeps nothing.
         workers: number of processes; as many as there are processors, at most 8, where None.
 
     Raises:
@@ -168,7 +168,8 @@ def _index(folder: str | os.PathLike[str], kept: sqlite3.Connection, workers: in
         else:
             names.append(path)
             sizes.append(status.st_size)
-            times.append(status.st_mtime_ns)
+            # What unpacks or copies files may set their modification time back; the time of change they cannot.
+            times.append(status.st_mtime_ns + status.st_ctime_ns)
     digest = hashlib.sha256("\0".join(names).encode(errors="surrogatepass"))
     digest.update(sizes.tobytes() + times.tobytes())
     listing = digest.hexdigest()

@@ -74,6 +74,22 @@ def test_the_second_time_only_what_changed_is_read(folder, tmp_path):
     with_paths.close()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="keeps no time of change")
+def test_other_content_with_the_old_time_is_read_again(folder, tmp_path):
+    """As of an archive that is unpacked over its former state."""
+    index(folder, tmp_path / "cache").close()
+    unpacked = folder / "P1" / "1" / "0"
+    before = unpacked.stat()
+    unpacked.write_bytes(unpacked.read_bytes().replace(b"ID1", b"ID8"))
+    os.utime(unpacked, ns=(before.st_atime_ns, before.st_mtime_ns))
+    again = index(folder, tmp_path / "cache")
+    assert again.read == 1 and (unpacked.stat().st_size, unpacked.stat().st_mtime_ns) == (
+        before.st_size,
+        before.st_mtime_ns,
+    )
+    assert [h.values["PatientID"] for h in again.headers() if h.path == unpacked] == ["ID8"]
+
+
 @posix
 def test_the_cache_is_for_its_owner_alone(folder, tmp_path):
     index(folder, tmp_path / "cache").close()

@@ -73,6 +73,11 @@ def one_of_each(members: Iterable[Header]) -> tuple[list[Header], list[LeftOut]]
     return kept, left_out
 
 
+def are_copies(same: Sequence[Header]) -> bool:
+    """Whether files of one SOP Instance UID, in whichever series they are, hold the same image."""
+    return _are_copies(same, _cells)
+
+
 def _worth(header: Header) -> tuple[bool, bool, int]:
     """Sorts copies: the exact one first, the one that owns up to burned-in text, the one that says most."""
     said = sum(word in header.values for word in _TELLING)

@@ -111,13 +111,19 @@ def _inflates_too_far(path: str, size: int, start: bytes) -> bool:
 
 
 def _standard(values: Values) -> None:
-    """Photometric Interpretation as the standard writes it, whatever its case and spaces; a lost Modality by class."""
+    """Photometric Interpretation and Modality as the standard writes them, whatever their case and spaces.
+
+    Where the class knows the modality it decides: the file may have lost it, or say MRI, or that of the whole study.
+    """
     kind = values.get("PhotometricInterpretation")
     if kind is not None and kind not in GREY and kind not in COLOUR:
         letters = str(kind).upper().replace(" ", "").replace("_", "")
         values["PhotometricInterpretation"] = _PHOTOMETRIC.get(letters, kind)
-    if "Modality" not in values and values.get("SOPClassUID") in MODALITIES:
-        values["Modality"] = MODALITIES[values["SOPClassUID"]]
+    modality = values.get("Modality")
+    if (known := MODALITIES.get(values.get("SOPClassUID", ""))) is not None:
+        values["Modality"] = known
+    elif isinstance(modality, str) and not modality.isupper():
+        values["Modality"] = modality.upper()
 
 
 def by_pydicom(path: str | os.PathLike[str]) -> tuple[Values, Pixels]:

@@ -27,7 +27,7 @@ ACQUISITION = (
     "PresentationLUTShape", "BitsStored", "LossyImageCompression", "LossyImageCompressionRatio",
     "LossyImageCompressionMethod", "BurnedInAnnotation", "QualityControlImage", "WindowCenter", "WindowWidth",
     "VOILUTFunction", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleType", "TemporalPositionIdentifier",
-    "TriggerTime", "AcquisitionNumber", "ComplexImageComponent",
+    "FrameReferenceTime", "TriggerTime", "AcquisitionNumber", "ComplexImageComponent",
 )  # fmt: skip
 
 #: Read for `Identity` only.
@@ -42,10 +42,9 @@ TECHNICAL = (
     "BitsAllocated", "HighBit", "PixelRepresentation", "RescaleIntercept", "RescaleSlope", "DoseGridScaling",
     "GridFrameOffsetVector", "PixelAspectRatio", "ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber",
     "ImagesInAcquisition", "NumberOfSlices", "NumberOfTemporalPositions", "NumberOfTimeSlices", "AcquisitionTime",
-    "ContentTime", "AcquisitionDate", "ContentDate", "FrameReferenceTime", "DiffusionGradientOrientation", "StackID",
-    "InStackPositionNumber", "ConcatenationUID", "InConcatenationNumber", "InConcatenationTotalNumber",
-    "ConcatenationFrameOffsetNumber", "SeriesNumber", "ImagePlanePixelSpacing", "DoseUnits",
-    "PixelPresentation", "CardiacNumberOfImages",
+    "ContentTime", "AcquisitionDate", "ContentDate", "DiffusionGradientOrientation", "StackID", "InStackPositionNumber",
+    "ConcatenationUID", "InConcatenationNumber", "InConcatenationTotalNumber", "ConcatenationFrameOffsetNumber",
+    "SeriesNumber", "ImagePlanePixelSpacing", "DoseUnits", "PixelPresentation", "CardiacNumberOfImages",
 )  # fmt: skip
 
 #: Sequences whose presence changes how the file is read.
@@ -88,7 +87,10 @@ ULTRASOUND_VOLUME = "1.2.840.10008.5.1.4.1.1.6.2"
 #: SOP class of whole slide images, whose frames are tiles of one plane (PS3.4 B.5).
 SLIDE_IMAGES = "1.2.840.10008.5.1.4.1.1.77.1.6"
 
-#: The modality of SOP classes whose values have units of their own, for files that lost theirs (type 1, PS3.3 C.7.3.1).
+#: SOP classes of secondary captures: single, and of several frames in black and white, grey or colour (PS3.4 B.5).
+SECONDARY_CAPTURES = {f"1.2.840.10008.5.1.4.1.1.7{n}" for n in ("", ".1", ".2", ".3", ".4")}
+
+#: The modality of SOP classes whose values have units of their own, whatever their files say (PS3.3 C.7.3.1).
 MODALITIES = {
     **dict.fromkeys(CT_IMAGES, "CT"),
     **dict.fromkeys(PET_IMAGES, "PT"),

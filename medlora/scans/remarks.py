@@ -7,7 +7,7 @@ from medlora.scans.elements import CLASSIC_PET, CT_IMAGES, FOR_PROCESSING, PET_I
 from medlora.scans.header import Values
 from medlora.scans.load import spacing_of
 from medlora.scans.pepolar import ROWS
-from medlora.scans.plane import Plane, is_localizer
+from medlora.scans.plane import Plane, is_capture, is_localizer
 
 _RESCALE = ("RescaleSlope", "RescaleIntercept")
 #: Rescale Types that leave a CT in Hounsfield units, or say nothing (PS3.3 C.11.1.1.2).
@@ -39,6 +39,8 @@ def remarks(values: Values, planes: list[Plane]) -> list[Issue]:
 def _unclear_units(values: Values, planes: list[Plane]) -> str:
     """Why the values are not known to be what the modality measures; empty where they are."""
     if values.get("ModalityLUTSequence") or values.get("SamplesPerPixel", 1) != 1:
+        return ""
+    if is_capture(values) and "ImagePositionPatient" not in values:  # a picture of a screen measures nothing
         return ""
     if values.get("PixelPresentation") in ("COLOR", "MIXED"):  # PS3.3 C.7.6.19
         return "stored values beyond those of the grey range stand for colours"

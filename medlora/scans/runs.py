@@ -10,10 +10,12 @@ import numpy as np
 
 from medlora.scans.codes import Code, Issue
 from medlora.scans.geometry import check_stack
+from medlora.scans.kinds import is_secondary
 from medlora.scans.plane import Plane, Volume, by_words, listed
 
 # What two volumes of one run have in common.
 _RUN = ("ConvolutionKernel", "SliceThickness", "ImageType")
+_OF_ANY_KIND = ("ConvolutionKernel", "SliceThickness")
 _SAME_PLACE = 0.01  # mm
 _RUN_OF_FILES = ("Rows", "Columns", "Modality", "FrameOfReferenceUID", *_RUN)
 
@@ -30,11 +32,20 @@ def say_short(volumes: list[Volume]) -> list[Volume]:
     places = _places(volumes)
     for volume, where in zip(volumes, places, strict=True):
         for other, there in zip(volumes, places, strict=True):
-            if where < there and by_words(_RUN)(volume.planes[0]) == by_words(_RUN)(other.planes[0]):
+            if where < there and _of_one_run(volume.planes[0], other.planes[0]):
                 detail = f"{len(there) - len(where)} of the {len(there)} that another volume has"
                 volume.issues.append(Issue(Code.MissingSlices, detail))
                 break
     return volumes
+
+
+def _of_one_run(one: Plane, other: Plane) -> bool:
+    """Whether volumes have as many slices. Those of one MR acquisition do, whatever they show (water and fat, magnitude
+    and phase); but what was computed afterwards may be of some of them."""
+    if one.values.get("Modality") != "MR":
+        return by_words(_RUN)(one) == by_words(_RUN)(other)
+    alike = by_words(_OF_ANY_KIND)(one) == by_words(_OF_ANY_KIND)(other)
+    return alike and is_secondary(one.values) == is_secondary(other.values)
 
 
 def say_of_files(volumes: Iterable[Volume]) -> None:

@@ -12,13 +12,13 @@ from medlora.scans.codes import Code, Issue
 from medlora.scans.elements import ULTRASOUND_VOLUME
 from medlora.scans.geometry import Array
 from medlora.scans.header import Header, Values
+from medlora.scans.kinds import but_for_sums, is_secondary, is_unplaced_capture
 from medlora.scans.plane import (
     Plane,
     Refused,
     Volume,
     frame_count,
     grouped,
-    is_capture,
     is_localizer,
     is_reformatted,
     listed,
@@ -43,13 +43,16 @@ _NUMBERS_OF_TIMES = (
 )
 
 
-def assemble(headers: Sequence[Header], acquired: int = 0, numbered_through: bool = False) -> list[Volume | Refused]:
+def assemble(
+    headers: Sequence[Header], acquired: Sequence[int] = (), numbered_on: bool = False
+) -> list[Volume | Refused]:
     """The volumes of one series.
 
     Args:
         headers: of the images that share a Series Instance UID, no two of one file or one SOP Instance UID.
-        acquired: how many images, copies not counted, there are of the acquisition in all series of the study.
-        numbered_through: whether instance numbers go on from series to series of the study, from 1.
+        acquired: how many images, copies not counted, there are of the acquisition in all series of the study; in each
+            way of counting those that were derived from others.
+        numbered_on: whether instance numbers go on from those of other series of the study.
     """
     alone, stacked = [], []
     for header in headers:
@@ -68,15 +71,33 @@ def assemble(headers: Sequence[Header], acquired: int = 0, numbered_through: boo
             else:
                 found = volumes_of(part)
             for result in found:
+                if isinstance(result, Volume):
+                    _allow_sums(result)
                 if mixed and isinstance(result, Volume) and not is_localizer(part[0].values):
                     result.issues.append(Issue(Code.MixedOrientation))
             results += found
-    _check_counts(headers, results, acquired, numbered_through)
+    _check_counts(headers, results, acquired, numbered_on)
     _check_places(results, alone)
     _check_times(headers, results)
     _check_concatenations(headers, results)
     say_of_files(result for result in results if isinstance(result, Volume))
     return results
+
+
+def _allow_sums(volume: Volume) -> None:
+    """Slices of one kind remain so where some were summed up of thinner ones: GE's ADD, below the skull's base."""
+    if len({but_for_sums(plane.values) for plane in volume.planes}) > 1:
+        return
+    kept = []
+    for issue in volume.issues:
+        mixed = issue.detail.split(", ")
+        if issue.code is Code.MixedSlices and "ImageType" in mixed:
+            mixed.remove("ImageType")
+            if mixed:
+                kept.append(Issue(Code.MixedSlices, ", ".join(mixed)))
+        else:
+            kept.append(issue)
+    volume.issues[:] = kept
 
 
 def _without_place(alone: list[list[Plane]]) -> list[Volume | Refused]:
@@ -103,7 +124,9 @@ def _without_place(alone: list[list[Plane]]) -> list[Volume | Refused]:
 
 
 def is_volumetric(values: Values) -> bool:
-    """Whether an image of this modality should have a place: not the projections of nuclear medicine."""
+    """Whether an image of this modality should have a place: not the projections of nuclear medicine, nor captures."""
+    if is_unplaced_capture(values):
+        return False
     if values.get("Modality") == "NM":
         return any("RECON" in str(word) for word in listed(values.get("ImageType")))
     return values.get("Modality") in ("CT", "MR", "PT", "RTDOSE")
@@ -113,7 +136,7 @@ def _is_slice(plane: Plane) -> bool:
     """Whether the image is one of those that only together make a volume."""
     values = plane.values
     sliced = frame_count(plane.header) == 1 and values.get("SOPClassUID") in SLICES
-    return sliced and not is_localizer(values) and not (is_capture(values) and "ImagePositionPatient" not in values)
+    return sliced and not is_localizer(values) and not is_unplaced_capture(values)
 
 
 def _is_skewed(plane: Plane) -> bool:
@@ -181,7 +204,7 @@ def _check_places(results: Iterable[Volume | Refused], alone: list[list[Plane]])
 
 
 def _check_counts(
-    headers: Sequence[Header], results: Iterable[Volume | Refused], acquired: int, numbered_through: bool
+    headers: Sequence[Header], results: Iterable[Volume | Refused], acquired: Sequence[int], numbered_on: bool
 ) -> None:
     """Slices that no gap betrays: the first or last ones, by the count that the header gives or by instance numbers."""
     volumes = [r for r in results if isinstance(r, Volume) and len(r.planes) > 1 and r.planes[0].single]
@@ -202,12 +225,14 @@ def _check_counts(
         len(expected) == 1
         and isinstance(total := expected.pop(), int)
         and total > 0
-        and not all(is_reformatted(header.values) for header in headers)
-        and (acquired < total or acquired % total)  # of several acquisitions of one number each has as many
+        # What was computed from other images may repeat the count of those.
+        and not all(is_reformatted(header.values) or is_secondary(header.values) for header in headers)
+        # Of several acquisitions of one number each has as many.
+        and not any(count >= total and count % total == 0 for count in acquired)
         and _falls_short(len(headers), total, numbers)
     ):
         detail = f"{total - len(headers)} of {total}, by Images in Acquisition"
-    elif not numbered_through and _begins_late(numbers, len(headers)):
+    elif not numbered_on and _begins_late(numbers, len(headers)):
         detail = f"the first {numbers[0] - 1}, by Instance Number"
     elif len(volumes) == 1 and len(volumes[0].planes) == len(headers):
         detail = _skipped(volumes[0].planes)

@@ -15,21 +15,22 @@ from typing import Any
 
 from medlora.scans import image, metaimage, nifti
 from medlora.scans.codes import Code, Issue, Severity, severity
-from medlora.scans.copies import one_of_each
+from medlora.scans.copies import are_copies, one_of_each
 from medlora.scans.decode import check_pixels
 from medlora.scans.elements import NO_IMAGES, SLIDE_IMAGES
 from medlora.scans.file import read_header
 from medlora.scans.finite import not_finite
 from medlora.scans.folder import list_files
 from medlora.scans.geometry import flat_affine
-from medlora.scans.grouping import acquisition_of, numbered_through, series_of, study_of
+from medlora.scans.grouping import acquired, acquisition_of, numbered_on, series_of
 from medlora.scans.header import Header, Values, whitelisted
 from medlora.scans.load import load
+from medlora.scans.moments import moment_of
 from medlora.scans.plane import PROJECTIONS, Plane, Refused, Volume, planes_of
 from medlora.scans.remarks import remarks
 from medlora.scans.scan import Excluded, Scan, ScanError
-from medlora.scans.series import SLICES, assemble
-from medlora.scans.torn import say_torn
+from medlora.scans.series import assemble
+from medlora.scans.torn import in_pieces, say_torn
 
 _PAIRED = {"nifti": nifti.files_of, "metaimage": metaimage.files_of}
 _STANDARD = "1.2.840.10008."
@@ -150,51 +151,82 @@ def survey(
             series[series_of(header)].append(header)
         else:
             _add_file(header, found, severities)
-    acquired = Counter(
-        acquisition
-        for acquisition, _ in {
-            (acquisition_of(header), header.values.get("SOPInstanceUID") or header.digest)
-            for members in series.values()
-            for header in members
-        }
-    )
-    numbered = numbered_through(series.values())
+    counts, numbered, pieces = acquired(series.values()), numbered_on(series), in_pieces(series)
     for uid, keys in itertools.groupby(sorted(series), key=itemgetter(0)):
         results: dict[tuple[str, ...], list[Volume | Refused]] = {}
         for key in keys:
             members = series[key]
             there = {header.values.get("SOPInstanceUID") for header in members}
             unusable = sum(header.values.get("SOPInstanceUID") not in there for header in lost[key])
-            about = acquired[acquisition_of(members[0])], study_of(members[0]) in numbered
+            about = counts[acquisition_of(members[0])], key in numbered
             results[key] = _assembled(members, unusable, about, found, severities)
         if uid:
             say_torn({key: [r for r in made if isinstance(r, Volume)] for key, made in results.items()})
-        for made in results.values():
+        for key, made in results.items():
+            if key in pieces:
+                _say_in_pieces(made, pieces[key])
+            if len(made) > 1:
+                made.sort(key=lambda result: moment_of(result.planes))
             _add(made, found, severities)
-    _refuse_shared_ids(found)
+    _part_shared_ids(found, headers)
+    # Volumes of one series stay in the order of time.
     found.scans.sort(
-        key=lambda scan: (scan.identity.patient_id, scan.identity.study_uid, scan.identity.series_uid, scan.paths[:1])
+        key=lambda scan: (
+            scan.identity.patient_id,
+            scan.identity.study_uid,
+            scan.identity.series_uid,
+            () if scan.kind == "dicom" else scan.paths[:1],
+        )
     )
     return found
 
 
-def _refuse_shared_ids(found: Survey) -> None:
-    """DICOM scans that carry the same SOP Instance UIDs, yet are not of one series, cannot be told apart later; and one
-    that shares some of them with another patient's would be on both sides of a split."""
-    number = Counter(scan.scan_id for scan in found.scans if scan.kind == "dicom")
+def _say_in_pieces(results: list[Volume | Refused], others: int) -> None:
+    """Flag the one slice of a series that goes on in others, if that has not been said."""
+    for result in results:
+        if isinstance(result, Volume) and not any(issue.code is Code.MissingSlices for issue in result.issues):
+            result.issues.append(Issue(Code.MissingSlices, f"{others} that go on with the stack are in other series"))
+
+
+def _part_shared_ids(found: Survey, headers: Iterable[Header]) -> None:
+    """DICOM scans of the same SOP Instance UIDs are one where all their images are copies, and one is kept. Else they
+    cannot be told apart later; and one that shares some of them with another patient's would be on both sides of a
+    split: these are refused."""
+    alike: dict[str, list[ScanFiles]] = defaultdict(list)
     patients: dict[str, set[str]] = defaultdict(set)
     for scan in found.scans:
+        if scan.kind == "dicom":
+            alike[scan.scan_id].append(scan)
         for uid in scan.identity.sop_uids:
             patients[uid].add(scan.identity.patient_id)
+    several = {scan_id: scans for scan_id, scans in alike.items() if len(scans) > 1}
+    paths = {path for scans in several.values() for scan in scans for path in scan.paths}
+    at = {header.path: header for header in headers if header.path in paths} if paths else {}
+    best = {scan_id: _best_copy(scans, at) for scan_id, scans in several.items()}
     kept = []
     for scan in found.scans:
-        if scan.kind == "dicom" and number[scan.scan_id] > 1:
-            found.excluded.append(Excluded(scan.paths, Code.RepeatedInstance, "in several series", scan.scan_id))
-        elif any(len(patients[uid]) > 1 for uid in scan.identity.sop_uids):
+        if scan.kind == "dicom" and any(len(patients[uid]) > 1 for uid in scan.identity.sop_uids):
             found.excluded.append(Excluded(scan.paths, Code.RepeatedInstance, "of several patients", scan.scan_id))
-        else:
+        elif scan.kind != "dicom" or scan.scan_id not in several or best[scan.scan_id] is scan:
             kept.append(scan)
+        elif best[scan.scan_id] is None:
+            found.excluded.append(Excluded(scan.paths, Code.RepeatedInstance, "in several series", scan.scan_id))
+        else:
+            detail = "which is there again, as another series or in another study"
+            found.excluded.append(Excluded(scan.paths, Code.DuplicateFile, detail, scan.scan_id))
     found.scans = kept
+
+
+def _best_copy(scans: list[ScanFiles], at: Mapping[Path, Header]) -> ScanFiles | None:
+    """Of scans with the same SOP Instance UIDs the one with the fewest issues; None where they differ."""
+    images: dict[str, list[Header]] = defaultdict(list)
+    for header in (at[path] for scan in scans for path in scan.paths):
+        images[header.values.get("SOPInstanceUID") or header.digest].append(header)
+    if len({scan.identity.patient_id for scan in scans}) > 1 or not all(map(are_copies, images.values())):
+        return None
+    return min(
+        scans, key=lambda scan: (len(scan.issues), scan.identity.study_uid, scan.identity.series_uid, scan.paths)
+    )
 
 
 def scan_id_of(parts: Iterable[str]) -> str:
@@ -250,7 +282,7 @@ def _add_file(header: Header, found: Survey, severities: Severities | None) -> N
 
 
 def _assembled(
-    members: list[Header], lost: int, about: tuple[int, bool], found: Survey, severities: Severities | None
+    members: list[Header], lost: int, about: tuple[tuple[int, int], bool], found: Survey, severities: Severities | None
 ) -> list[Volume | Refused]:
     """What the files of one series make."""
     members, left_out = one_of_each(sorted(members, key=lambda header: str(header.path)))
@@ -311,9 +343,7 @@ def _one_per_file(planes: list[Plane]) -> list[Plane]:
 
 def _is_projection(header: Header) -> bool:
     """Whether the image is a scan of its own; tomosynthesis, whose frames have places, is a volume."""
-    if header.frames or (header.values.get("SOPClassUID") in SLICES and "ImagePositionPatient" in header.values):
-        return False  # the latter as of C-arm CTs, sent as CT images
-    return header.values.get("Modality") in PROJECTIONS
+    return not header.frames and header.values.get("Modality") in PROJECTIONS
 
 
 def _keep(scan: ScanFiles, found: Survey, severities: Severities | None) -> None:

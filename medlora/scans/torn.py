@@ -1,21 +1,30 @@
-"""Stacks that were torn: one part has another Patient ID, study, size or Pixel Spacing, corrected halfway."""
+"""Stacks that were torn: one part has another Patient ID, study, size or Pixel Spacing, corrected halfway; or each
+slice has a Series Instance UID of its own."""
 
 from __future__ import annotations
 
 import itertools
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from medlora.scans.codes import Code, Issue
 from medlora.scans.geometry import Array, check_stack
-from medlora.scans.plane import Plane, Volume, is_localizer, listed
+from medlora.scans.header import Header
+from medlora.scans.plane import Plane, Volume, by_words, frame_count, grouped, is_localizer, listed, planes_of
+from medlora.scans.series import SLICES
 
 # Patient, study and series; sizes (`_size`); volume.
 _Part = tuple[tuple[str, ...], tuple[tuple[Any, ...], tuple[float, ...]], Volume]
-_MOST = 64  # careless anonymisation gives one Series Instance UID to thousands
+_MOST = 64  # careless anonymisation gives one Series Instance UID to thousands: of more parts no pairs are tried
+_Key = TypeVar("_Key", bound=Hashable)
+# What slices of one stack have in common, whatever UIDs they were given.
+_ALIKE = (
+    "PatientID", "SeriesNumber", "Modality", "SOPClassUID", "Rows", "Columns", "ConvolutionKernel", "SliceThickness",
+    "EchoTime", "EchoNumbers", "DiffusionBValue", "TemporalPositionIdentifier",
+)  # fmt: skip
 
 
 def say_torn(volumes: Mapping[tuple[str, ...], Iterable[Volume]]) -> None:
@@ -62,6 +71,11 @@ def _candidates(parts: Sequence[_Part]) -> Iterator[tuple[list[Volume], bool]]:
     """All parts, and two by two, where none were parted knowingly; and whether their numbers must run on: where both
     patient and study are others, the places alone may follow each other by chance."""
     if len(parts) > _MOST:
+        keys = {key for key, *_ in parts}
+        if len(keys) == len(parts):  # each differs from all others in patient or study
+            patients, studies = ({key[i] for key in keys} for i in (1, 2))
+            framed = "FrameOfReferenceUID" in parts[0][2].planes[0].values
+            yield [volume for *_, volume in parts], len(patients) > 1 and (len(studies) > 1 or not framed)
         return
     pairs = [(one, other) for one, other in itertools.combinations(parts, 2) if _may_be_torn(one, other)]
     if len(pairs) == len(parts) * (len(parts) - 1) / 2 > 1:
@@ -113,3 +127,78 @@ def _are_one_stack(planes: list[Plane], numbered: bool) -> bool:
 def _along(plane: Plane, directions: Array) -> float:
     assert plane.position is not None
     return float(plane.position @ directions[2])
+
+
+def in_pieces(series: Mapping[_Key, Sequence[Header]]) -> dict[_Key, int]:
+    """Series of a single slice each that together make a stack: one Series Instance UID was made up per file.
+
+    They lie in one folder, or in one study under one Series Number; are of one patient, size, orientation and kind; and
+    at least three have numbers that run on while their places move on by the same step. Scouts, slices at one place (of
+    bolus tracking, fluoroscopy, biopsies) and those numbered anew do not.
+
+    Returns:
+        by the key of such a series, how many others the stack has.
+    """
+    loose = {key: plane for key, headers in series.items() if (plane := _lone_slice(headers)) is not None}
+    found: dict[_Key, int] = {}
+    for together in (_by_folder, _by_study):
+        keys = {id(plane): key for key, plane in loose.items() if key not in found}
+        candidates = [plane for key, plane in loose.items() if key not in found and together(plane) is not None]
+        for alike in grouped(candidates, together).values():
+            for stack in _runs(alike):
+                found |= {keys[id(plane)]: len(stack) - 1 for plane in stack}
+    return found
+
+
+def _lone_slice(headers: Sequence[Header]) -> Plane | None:
+    """The only image of a series, if it is one of those that only together make a volume."""
+    if len(headers) != 1 or headers[0].values.get("SOPClassUID") not in SLICES or frame_count(headers[0]) != 1:
+        return None
+    plane = planes_of(headers[0])[0]
+    if plane.position is None or is_localizer(plane.values) or not isinstance(plane.values.get("InstanceNumber"), int):
+        return None
+    return plane
+
+
+def _by_folder(plane: Plane) -> Hashable:
+    return plane.header.path.parent, _alike(plane)
+
+
+def _by_study(plane: Plane) -> Hashable | None:
+    """Where study and series are both told, the files may lie in a folder each."""
+    values = plane.values
+    told = values.get("PatientID") and values.get("StudyInstanceUID") and values.get("SeriesNumber") is not None
+    return (values["StudyInstanceUID"], _alike(plane)) if told else None
+
+
+def _alike(plane: Plane) -> Hashable:
+    assert plane.directions is not None
+    numbers = (*plane.directions.ravel(), *listed(plane.values.get("PixelSpacing")))
+    return by_words(_ALIKE)(plane), tuple(round(float(number), 2) + 0.0 for number in numbers)
+
+
+def _runs(planes: list[Plane]) -> Iterator[list[Plane]]:
+    """Three or more slices whose numbers rise by one while their places move on by the same step."""
+    planes = sorted(planes, key=lambda plane: plane.values["InstanceNumber"])
+    run = planes[:1]
+    for plane in planes[1:]:
+        if not _goes_on(run[-1], plane) or (len(run) > 1 and not _same_step(run[-2], run[-1], plane)):
+            if len(run) > 2:
+                yield run
+            run = [run[-1]] if _goes_on(run[-1], plane) else []
+        run.append(plane)
+    if len(run) > 2:
+        yield run
+
+
+def _goes_on(before: Plane, after: Plane) -> bool:
+    assert before.directions is not None and before.position is not None and after.position is not None
+    along = (after.position - before.position) @ before.directions[2]
+    return after.values["InstanceNumber"] - before.values["InstanceNumber"] == 1 and abs(float(along)) >= 0.01
+
+
+def _same_step(one: Plane, two: Plane, three: Plane) -> bool:
+    """Whether the third lies where the first two lead, but for the rounding of positions to 0.1 mm."""
+    assert one.position is not None and two.position is not None and three.position is not None
+    step = two.position - one.position
+    return float(np.linalg.norm(three.position - two.position - step)) <= max(0.02 * float(np.linalg.norm(step)), 0.11)

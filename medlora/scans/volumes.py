@@ -8,25 +8,21 @@ from collections.abc import Hashable, Iterator
 import numpy as np
 
 from medlora.scans.codes import Code, Issue
+from medlora.scans.copies import _cells
 from medlora.scans.frames import DIMENSIONS
 from medlora.scans.geometry import Array, check_stack
 from medlora.scans.header import stored_pixels
+from medlora.scans.passes import COUNTERS, REFERENCE, are_pieces, in_order, passes_over, say_joined
 from medlora.scans.plane import Plane, Refused, Volume, by_words, grouped
 from medlora.scans.runs import say_short
+from medlora.scans.stacks import KINDS, numbered_through, parted
 
-# What names a kind of image, or a volume of a run: may tell images at the same position apart, most telling first.
-_KINDS = (
-    "TemporalPositionIdentifier", "EchoNumbers", "EchoTime", "DiffusionBValue", "SequenceName", "InversionTime",
-    "TriggerTime", "ComplexImageComponent", "ImageType", "ConvolutionKernel", "KVP", "SliceThickness",
-    "AcquisitionNumber", "FlipAngle", "StackID", "FrameOfReferenceUID", "DiffusionGradientOrientation",
-)  # fmt: skip
 _DIFFUSION = ("DiffusionBValue", "DiffusionGradientOrientation")
 # Times, and dimensions of a file, do so only where all slices of a volume share them.
 _MOMENTS = (
     ("TemporalPositionTimeOffset",), ("FrameReferenceTime",), ("AcquisitionDate", "AcquisitionTime"),
     ("ContentDate", "ContentTime"), *((dimension,) for dimension in DIMENSIONS),
 )  # fmt: skip
-_REFERENCE = (("FrameReferenceTime",),)
 _TIMES = ("AcquisitionDate", "AcquisitionTime", "ContentDate", "ContentTime")
 _SCALES = ("RescaleSlope", "RescaleIntercept")
 # Slices that differ in these make no clean volume, even where each position is there once.
@@ -34,11 +30,11 @@ _NEVER_MIXED = (
     "FrameOfReferenceUID", "EchoNumbers", "DiffusionBValue", "ConvolutionKernel", "ComplexImageComponent", "Units",
     "RescaleType", "TemporalPositionIdentifier", "DiffusionGradientOrientation", "SequenceName", "ImageType",
 )  # fmt: skip
+# Nor do those of which some say one thing here and others another; silence says nothing.
+_SAID = ("SeriesNumber", "PatientPosition")
 # Nor do those in which these numbers differ by more than rounding; but an inversion time may be fitted to each slice.
 _NEVER_APART = ("EchoTime", "InversionTime", "FlipAngle", "KVP", "SliceThickness")
 _FITTED = ("InversionTime",)
-# Counters of the acquisition: they rise from rotation to rotation of one volume as well, so a gap may be a loss.
-_COUNTERS = ("AcquisitionNumber", "TriggerTime")
 
 
 def volumes_of(planes: list[Plane]) -> list[Volume | Refused]:
@@ -47,16 +43,18 @@ def volumes_of(planes: list[Plane]) -> list[Volume | Refused]:
     assert directions is not None
     planes = sorted(planes, key=lambda plane: (float(plane.position @ directions[2]), plane.uid, plane.frame))
     slots = _slots(planes, directions)
-    groups = [planes] if len(slots) == len(planes) else _separated(slots, whole=True)
+    # Series of several numbers may be one that was sent again under another.
+    several = len(slots) < len(planes) and "SeriesNumber" in _kinds(planes)
+    groups = [planes] if len(slots) == len(planes) else None if several else _separated(slots)
     if groups is not None:
         return [*_checked_parts(groups, directions)]
     planes, copies = _without_copies(slots)
     slots = _slots(planes, directions)
     results: list[Volume | Refused] = [Refused([copy], Issue(Code.DuplicateFile)) for copy in copies]
-    groups = [planes] if len(slots) == len(planes) else _separated(slots, whole=True) if copies else None
+    groups = [planes] if len(slots) == len(planes) else _separated(slots) if copies or several else None
     if groups is not None:
         return [*_checked_parts(groups, directions), *results]
-    groups, ordered = _separated(slots, whole=False), _by_order(slots)
+    groups, ordered = _beside(slots), _by_order(slots)
     # Where each position is there equally often, more parts than that are pieces: slabs with trigger times of their own
     if groups is not None and (ordered is None or len(groups) <= len(ordered)):
         return [*say_short(_checked_parts(groups, directions)), *results]
@@ -69,8 +67,25 @@ def volumes_of(planes: list[Plane]) -> list[Volume | Refused]:
     if len(remaining) == len(slots):
         results = [*(Refused([copy], Issue(Code.DuplicateFile)) for copy in copies), *results]
         return [*_checked_parts([remaining], directions), *results]
+    passed = _in_passes(slots, directions)
+    if passed is not None:
+        return [*passed, *results]
     crowded = sum(len(slot) > 1 for slot in slots)
     return [Refused(planes, Issue(Code.DuplicatePosition, f"{crowded} of {len(slots)} positions")), *results]
+
+
+def _in_passes(slots: list[list[Plane]], directions: Array) -> list[Volume] | None:
+    """The volumes of a series acquired in pieces, some of which were acquired again."""
+    planes = [*itertools.chain(*slots)]
+    kinds = [word for word in _kinds(planes) if word not in COUNTERS and _tells(word, slots)]
+    found = passes_over(slots, kinds, _is_pet(planes))
+    if found is None:
+        return None
+    counters, passes, single = found
+    volumes = say_short(_checked_parts([*passes, *single], directions))
+    joined = {id(plane) for plane in itertools.chain(*passes)}
+    say_joined([volume for volume in volumes if id(volume.planes[0]) in joined], counters, directions)
+    return volumes
 
 
 def _checked_parts(groups: list[list[Plane]], directions: Array) -> list[Volume]:
@@ -80,8 +95,8 @@ def _checked_parts(groups: list[list[Plane]], directions: Array) -> list[Volume]
     """
     found: list[Volume] = []
     for group in groups:
-        parts = _parted_by_kind(group, directions)
-        parts = [group] if len(groups) > 1 and min(map(len, parts)) == 2 else parts
+        parts = parted(group, directions)
+        parts = [Volume(group)] if len(groups) > 1 and min(len(part.planes) for part in parts) == 2 else parts
         found += (_checked(part, directions) for part in parts)
     return found
 
@@ -112,40 +127,84 @@ def _without_copies(slots: list[list[Plane]], times: bool = True) -> tuple[list[
     copies: list[Plane] = []
     for slot in slots:
         seen: dict[Hashable, Plane] = {}
-        for plane in slot:
+        # Deflated files do not say where their pixels lie.
+        alike = all(plane.header.pixels is not None and plane.header.pixels[1] >= 0 for plane in slot)
+        for plane in sorted(slot, key=lambda plane: str(plane.values.get("SeriesNumber", ""))):
             # Frames of one file are never copies; a repeated frame is the file's own doing.
             key: Hashable = id(plane)
             if len(slot) > 1 and plane.single:
-                words = (*_KINDS, *_SCALES, *(_TIMES if times else ()))
-                key = (by_words(words)(plane), stored_pixels(plane.header) or id(plane))
+                words = (*KINDS[1:], *_SCALES, *(_TIMES if times else ()))
+                key = (by_words(words)(plane), _pixels(plane, alike) or id(plane))
             (copies if key in seen else kept).append(plane)
             seen.setdefault(key, plane)
     return kept, copies
 
 
-def _separated(slots: list[list[Plane]], whole: bool) -> list[list[Plane]] | None:
-    """Planes parted by what their headers say, so that no part holds a position twice.
+def _pixels(plane: Plane, stored: bool) -> bytes | None:
+    """SHA-256 of the pixels as stored, or as decoded; None where they cannot be had."""
+    try:
+        found = stored_pixels(plane.header) if stored else _cells(plane.header)
+    except OSError:
+        return None
+    return found if isinstance(found, bytes) else None
 
-    Args:
-        slots: planes by position.
-        whole: each part must hold every position. Else parts may lie beside each other (a thick and a thin stack) or
-            break off (a run cut short), and times, which may differ between the slices of one volume, part nothing
-            but the frames of PET, whose reference time each frame has in common (PS3.3 C.8.9.4.1.5).
-    """
+
+def _kinds(planes: list[Plane]) -> tuple[str, ...]:
+    """The kinds in which the planes differ; not Series Numbers of which most files have their own, by careless
+    anonymisation."""
+    number = {word: len(grouped(planes, by_words((word,)))) for word in KINDS}
+    return tuple(word for word in KINDS if number[word] > 1 and (word not in _SAID or 2 * number[word] <= len(planes)))
+
+
+def _is_pet(planes: list[Plane]) -> bool:
+    return planes[0].values.get("Modality") == "PT"
+
+
+def _separated(slots: list[list[Plane]]) -> list[list[Plane]] | None:
+    """Planes parted by what their headers say, so that each part holds every position once."""
     planes = list(itertools.chain(*slots))
-    of_pet = planes[0].values.get("Modality") == "PT"
-    place = {id(plane): i for i, slot in enumerate(slots) for plane in slot}
-    varying = tuple(word for word in _KINDS if len(grouped(planes, by_words((word,)))) > 1)
-    times = _MOMENTS if whole else _REFERENCE if of_pet else ()
-    separators = (*((word,) for word in _KINDS), _DIFFUSION, *times, varying)
-    for words in itertools.chain(separators, _together(varying, slots) if whole else ()):
+    varying = _kinds(planes)
+    separators = (*((word,) for word in varying), _DIFFUSION, *_MOMENTS, varying)
+    for words in itertools.chain(separators, _together(varying, slots)):
         parts = list(grouped(planes, by_words(words)).values())
-        places = [{place[id(plane)] for plane in part} for part in parts]
-        if len(parts) == 1 or any(len(where) < len(part) for where, part in zip(places, parts, strict=True)):
-            continue
-        if all(len(where) == len(slots) for where in places) if whole else min(map(len, parts)) > 1:
+        if len(parts) > 1 and all(len(part) == len(slots) for part in parts) and _are_apart(parts, slots):
             return parts
     return None
+
+
+def _beside(slots: list[list[Plane]]) -> list[list[Plane]] | None:
+    """Planes parted by what their headers say, so that no part holds a position twice; they may lie beside each other
+    (a thick and a thin stack) or break off (a run cut short).
+
+    Times, which may differ between the slices of one volume, part nothing but the frames of PET, whose reference time
+    each frame has in common (PS3.3 C.8.9.4.1.5). Counters part nothing where they tell pieces apart, not passes.
+    """
+    planes = list(itertools.chain(*slots))
+    place = {id(plane): i for i, slot in enumerate(slots) for plane in slot}
+    varying = _kinds(planes)
+    kinds = tuple(word for word in varying if word not in COUNTERS)
+    times: tuple[str, ...] = (
+        *(word for word in COUNTERS if word in varying),
+        *((REFERENCE,) if _is_pet(planes) else ()),
+    )
+    separators: list[tuple[tuple[str, ...], tuple[str, ...]]]
+    separators = [*(((word,), ()) for word in kinds), (_DIFFUSION, ()), (kinds, ())]
+    separators += [*(((), (word,)) for word in times), *((kinds, (word,)) for word in times), (kinds, times)]
+    for words, counters in separators:
+        groups = [in_order(group, counters) for group in grouped(planes, by_words(words)).values()]
+        parts = list(itertools.chain(*groups))
+        if len(parts) < 2 or min(map(len, parts)) < 2 or not _are_apart(parts, slots):
+            continue
+        places = [[{place[id(plane)] for plane in piece} for piece in pieces] for pieces in groups]
+        if not any(are_pieces(pieces, REFERENCE in counters) for pieces in places):
+            return parts
+    return None
+
+
+def _are_apart(parts: list[list[Plane]], slots: list[list[Plane]]) -> bool:
+    """Whether no part holds two planes at one position."""
+    place = {id(plane): i for i, slot in enumerate(slots) for plane in slot}
+    return all(len({place[id(plane)] for plane in part}) == len(part) for part in parts)
 
 
 def _together(kinds: tuple[str, ...], slots: list[list[Plane]]) -> Iterator[tuple[str, ...]]:
@@ -186,7 +245,7 @@ def _are_foretold(groups: list[list[Plane]]) -> bool:
         {plane.values.get(word) for group in groups for plane in group}
         for word in ("NumberOfTemporalPositions", "CardiacNumberOfImages")
     )
-    if said == {len(groups)} and all(_numbered_through(group) for group in groups):
+    if said == {len(groups)} and all(numbered_through(group) for group in groups):
         return True
     return phases == {len(groups)} and all(_rise(slot) for slot in zip(*groups, strict=True))
 
@@ -226,121 +285,24 @@ def _moment(plane: Plane) -> tuple:
     return acquisition, trigger, times, frame if plane.frame >= 0 else number
 
 
-def _parted_by_kind(planes: list[Plane], directions: Array) -> list[list[Plane]]:
-    """An uneven stack that falls into even ones of different kinds (thick and thin, two kernels) is those.
-
-    So is an even one of two acquisitions half a step apart, where numbers or the slices' thickness give them away.
-    """
-    if len(planes) <= 3:
-        return [planes]
-    issues = _issues_of_uneven(planes, directions)
-    if not issues:
-        return _woven(planes, directions) or [planes]
-    for word in _KINDS:
-        parts = list(grouped(planes, by_words((word,))).values())
-        if len(parts) < 2 or not all(len(part) > 1 and not _issues_of_uneven(part, directions) for part in parts):
-            continue
-        return _slabs(parts, directions) if word in _COUNTERS else parts
-    return [planes]
-
-
-def _slabs(parts: list[list[Plane]], directions: Array) -> list[list[Plane]]:
-    """Of even stacks side by side, of one step, those as one that are rotations of one: that follow each other closely,
-    or lack a slice between them, or as many as instance numbers skip; or, without numbers, half of what the shorter
-    holds."""
-    steps = [_step(part, directions) for part in parts]
-    if max(steps) - min(steps) > 0.02 * max(steps):
-        # Two slices some steps apart may have lost those between them; they are no stack of a step of its own.
-        if any(len(part) == 2 and _is_multiple(step, min(steps)) for part, step in zip(parts, steps, strict=True)):
-            return [sorted(itertools.chain(*parts), key=lambda plane: float(plane.position @ directions[2]))]
-        return parts
-    found: list[list[Plane]] = []
-    for after in sorted(parts, key=lambda part: float(part[0].position @ directions[2])):
-        if not found:
-            found.append(list(after))
-            continue
-        before = found[-1]
-        end, start = _positions([before[-1], after[0]]) @ directions[2]
-        gap = float(start - end) / max(steps)
-        if gap <= 0:
-            return parts
-        numbers = [[plane.values.get("InstanceNumber") for plane in part] for part in (before, after)]
-        known = [[number for number in part if isinstance(number, int)] for part in numbers]
-        on_grid = abs(gap - round(gap)) < 0.1
-        if 0.7 < gap < 1.4:
-            lost = True
-        elif known == numbers:
-            skipped = min(abs(a - b) for a, b in itertools.product(*known))
-            lost = on_grid and (round(gap) == 2 or (skipped > 1 and abs(skipped - round(gap)) <= 1))
-        else:
-            lost = on_grid and round(gap) - 1 <= min(len(before), len(after)) // 2
-        if lost:
-            before += after
-        else:
-            found.append(list(after))
-    return found
-
-
-def _is_multiple(step: float, of: float) -> bool:
-    times = round(step / of)
-    return times > 1 and abs(step - times * of) < 0.1 * of
-
-
-def _woven(planes: list[Plane], directions: Array) -> list[list[Plane]] | None:
-    """The even stacks that lie within each other in this even one: where instance numbers give them away, or slices far
-    thicker than the step, of which each stack has numbers of its own."""
-    twice, step = _numbered_twice(planes), _step(planes, directions)
-    thick = planes[0].values.get("SliceThickness")
-    thick = isinstance(thick, (int, float)) and thick > 1.5 * step and not twice
-    for word in _KINDS if twice or thick else ():
-        parts = list(grouped(planes, by_words((word,))).values())
-        if len(parts) < 2 or not all(
-            len(part) > 1 and not _numbered_twice(part) and not _issues_of_uneven(part, directions) for part in parts
-        ):
-            continue
-        ends = [(_positions(part) @ directions[2])[[0, -1]] for part in parts]
-        if max(start for start, _ in ends) >= min(end for _, end in ends):  # slabs lie side by side
-            continue
-        if twice or all(_numbered_through(part) for part in parts):
-            return parts
-    return None
-
-
-def _step(planes: list[Plane], directions: Array) -> float:
-    along = _positions(planes) @ directions[2]
-    return float(along[-1] - along[0]) / (len(planes) - 1)
-
-
-def _numbered_through(planes: list[Plane]) -> bool:
-    numbers = [plane.values.get("InstanceNumber") for plane in planes]
-    found = [number for number in numbers if isinstance(number, int)]
-    return len(found) == len(planes) and max(found) - min(found) == len(found) - 1
-
-
-def _numbered_twice(planes: list[Plane]) -> bool:
-    numbers = [plane.values.get("InstanceNumber" if plane.frame < 0 else "InStackPositionNumber") for plane in planes]
-    return None not in numbers and len(set(numbers)) < len(numbers)
-
-
-def _issues_of_uneven(planes: list[Plane], directions: Array) -> list[Issue]:
-    """What is odd about a stack whose steps are not all the same; nothing where they are."""
-    _, issues = check_stack(_positions(planes), directions)
-    return issues if any(issue.code in (Code.NonUniformSpacing, Code.UnalignedSlices) for issue in issues) else []
-
-
-def _checked(planes: list[Plane], directions: Array) -> Volume:
+def _checked(volume: Volume, directions: Array) -> Volume:
     """The volume, with what is odd about it."""
+    planes = volume.planes
     if len(planes) == 1:
-        return Volume(planes)
-    issues = check_stack(_positions(planes), directions)[1]
-    step, thick = _step(planes, directions), planes[0].values.get("SliceThickness")
+        return volume
+    positions = np.array([plane.position for plane in planes])
+    issues = check_stack(positions, directions)[1]
+    step = float((positions[-1] - positions[0]) @ directions[2]) / (len(planes) - 1)
+    thick = planes[0].values.get("SliceThickness")
     if isinstance(thick, (int, float)) and step < 0.02 * thick:
         issues.append(Issue(Code.ConflictingGeometry, f"slices {thick:g} mm thick, {step:.2g} mm apart"))
     mixed = [word for word in _NEVER_MIXED if len(grouped(planes, by_words((word,)))) > 1]
     mixed += [word for word in _NEVER_APART if _differ(planes, word)]
+    mixed += [word for word in _SAID if _say_other(planes, word)]
     if mixed:
         issues.append(Issue(Code.MixedSlices, ", ".join(mixed)))
-    return Volume(planes, issues)
+    volume.issues[:0] = issues
+    return volume
 
 
 def _differ(planes: list[Plane], word: str) -> bool:
@@ -350,5 +312,7 @@ def _differ(planes: list[Plane], word: str) -> bool:
     return bool(numbers) and max(numbers) - min(numbers) > 0.01 * abs(max(numbers))
 
 
-def _positions(planes: list[Plane]) -> Array:
-    return np.array([plane.position for plane in planes])
+def _say_other(planes: list[Plane], word: str) -> bool:
+    """Whether some say one thing and some another: not each its own, as careless anonymisation numbers files."""
+    said = {str(plane.values[word]) for plane in planes if plane.values.get(word) is not None}
+    return 1 < len(said) <= max(2, len(planes) // 2)

@@ -167,3 +167,64 @@ def test_a_slice_sent_again_at_another_time_is_no_slice(tmp_path):
     found = scans.read(tmp_path)
     np.testing.assert_array_equal(found[0].array, volume - 1024.0)
     assert [e.code for e in found.excluded] == [Code.DuplicateFile]
+
+
+def _twice(folder, first=None, second=None, count=5, **kind):
+    volume = series(folder / "a", axial(count), **kind, **(first or {}))
+    series(folder / "b", axial(count), **kind, **(second or {}))
+    return volume
+
+
+@pytest.mark.parametrize("word", ["StudyInstanceUID", "SeriesInstanceUID"])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_series_that_is_there_again_under_another_uid_counts_once(tmp_path, word, swapped):
+    """Sent twice, once after its study or series had been given another UID; the lower one is kept, wherever it is."""
+    uids = [{word: "1.2.3.99"}, {word: "1.2.3.10"}]
+    volume = _twice(tmp_path, *(uids[::-1] if swapped else uids))
+    found = scans.read(tmp_path)
+    (scan,) = found
+    np.testing.assert_array_equal(scan.array, volume - 1024.0)
+    assert scan.issues == () and {path.parent.name for path in scan.sources} == {"a" if swapped else "b"}
+    (copy_of_it,) = found.excluded
+    assert (copy_of_it.code, len(copy_of_it.paths)) == (Code.DuplicateFile, 5)
+    assert copy_of_it.reason == "which is there again, as another series or in another study"
+
+
+@pytest.mark.parametrize(
+    "other", [{"RescaleIntercept": 0}, {"PixelSpacing": [0.5, 0.5]}, {"Laterality": "R"}, {"PatientID": "other"}]
+)
+def test_series_of_the_same_uids_that_are_no_copies_are_refused(tmp_path, other):
+    _twice(tmp_path, {"Laterality": "L"}, {"StudyInstanceUID": "1.2.3.10"} | {"Laterality": "L"} | other)
+    found = scans.survey(tmp_path)
+    assert found.scans == [] and [e.code for e in found.excluded] == [Code.RepeatedInstance] * 2
+    reason = "of several patients" if "PatientID" in other else "in several series"
+    assert [e.reason for e in found.excluded] == [reason] * 2
+
+
+def test_one_other_pixel_makes_another_series(tmp_path):
+    _twice(tmp_path, second={"StudyInstanceUID": "1.2.3.10"})
+    data = pydicom.dcmread(tmp_path / "b" / "0003.dcm")
+    data.PixelData = data.PixelData[:-2] + b"\1\1"
+    data.save_as(tmp_path / "b" / "0003.dcm")
+    found = scans.survey(tmp_path)
+    assert found.scans == [] and [e.reason for e in found.excluded] == ["in several series"] * 2
+
+
+def test_a_compressed_copy_in_another_study_is_a_copy(tmp_path):
+    volume = _twice(tmp_path, second={"StudyInstanceUID": "1.2.3.10"})
+    for path in (tmp_path / "b").iterdir():
+        data = pydicom.dcmread(path)
+        data.compress(RLELossless, generate_instance_uid=False)
+        data.save_as(path)
+    found = scans.read(tmp_path)
+    np.testing.assert_array_equal(found[0].array, volume - 1024.0)
+    assert len(found) == 1 and [e.code for e in found.excluded] == [Code.DuplicateFile]
+
+
+@pytest.mark.parametrize("kept", [[0, 3], [0, 1, 2, 3]])
+def test_key_images_in_a_series_of_their_own_stay(tmp_path, kept):
+    series(tmp_path / "a", axial(5))
+    series(tmp_path / "b", axial(5), SeriesInstanceUID="1.2.3.10")
+    for k in set(range(5)) - set(kept):
+        (tmp_path / "b" / f"{k:04d}.dcm").unlink()
+    assert sorted(scan.shape[2] for scan in scans.read(tmp_path)) == [len(kept), 5]

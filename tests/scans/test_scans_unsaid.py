@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pydicom
 import pytest
-from make_dicom import AXIAL, CR, CT, SC, axial, image, picture, save, series
+from make_dicom import AXIAL, CR, CT, MR, PET, SC, axial, image, picture, save, series
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
@@ -51,9 +51,40 @@ def test_measured_quantities_need_no_photometric_interpretation(tmp_path):
     np.testing.assert_array_equal(scans.read(tmp_path)[0].array[..., 0], pixels.T - 1024.0)
 
 
-def test_a_dose_is_known_by_its_class(tmp_path):
+@pytest.mark.parametrize(
+    ("sop_class", "modality"), [(CT, "CT"), (MR, "MR"), (PET, "PT"), ("1.2.840.10008.5.1.4.1.1.2.2", "CT")]
+)
+@pytest.mark.parametrize("written", ["ct", "Mr", "MRI", "PET", "pt", "OT", "CR", "DX", None])
+def test_the_class_of_measured_quantities_decides_what_they_are(tmp_path, sop_class, modality, written):
+    """A CT whose Modality is "ct" was turned round as MONOCHROME1; those of a PET/CT may both say PT."""
+    about = {"RescaleSlope": 1, "RescaleIntercept": -1024, "Units": "BQML"}
+    volume = series(
+        tmp_path, axial(4), sop_class=sop_class, stored=12, PhotometricInterpretation="MONOCHROME1", Modality=written,
+        **about,
+    )  # fmt: skip
+    (scan,) = scans.read(tmp_path)
+    np.testing.assert_array_equal(scan.array, volume - 1024.0)
+    assert (scan.modality, scan.header["Modality"], scan.inverted, scan.issues) == (modality, modality, False, ())
+
+
+@pytest.mark.parametrize(("written", "meant"), [("cr", "CR"), ("Dx", "DX"), ("CR", "CR")])
+def test_a_modality_in_small_letters_is_the_one_it_means(tmp_path, written, meant):
+    """Two radiographs of one series are two scans, and MONOCHROME1 of 12 bits is turned round: 4095 less the value."""
+    for k in range(2):
+        data = image(picture(seed=k), CR, stored=12, PhotometricInterpretation="MONOCHROME1", Modality=written)
+        save(data, tmp_path / f"{k}")
+    found = scans.read(tmp_path)
+    assert [scan.modality for scan in found] == [meant] * 2
+    for k, scan in enumerate(sorted(found, key=lambda scan: scan.sources)):
+        np.testing.assert_array_equal(scan.array[..., 0], 4095 - picture(seed=k).T)
+
+
+@pytest.mark.parametrize("modality", [None, "OT", "rtdose", "CT"])
+def test_a_dose_is_known_by_its_class(tmp_path, modality):
     dose = picture(3 * 12, 16).reshape(3, 12, 16)
-    data = image(dose, DOSE, stored=32, Modality=None, DoseGridScaling=1e-3, GridFrameOffsetVector=[0, 3, 6], **PLACE)
+    data = image(
+        dose, DOSE, stored=32, Modality=modality, DoseGridScaling=1e-3, GridFrameOffsetVector=[0, 3, 6], **PLACE
+    )
     data.FrameIncrementPointer, data.DoseUnits = 0x3004000C, "GY"
     save(data, tmp_path / "a")
     (scan,) = scans.read(tmp_path)

@@ -11,9 +11,9 @@ from medlora.errors import MedloraError
 
 KEYS: dict[str, tuple[str, ...]] = {
     "file": (
-        "file", "path", "filename", "filepath", "image", "imagepath", "imagefile", "imageindex", "imagename", "imageid",
-        "dicom", "dicompath", "dicomfile", "dicomid", "dcm", "dcmpath", "nifti", "niftipath", "folder", "foldername",
-        "directory", "dir", "ファイル", "ファイル名",
+        "file", "path", "filename", "filepath", "image", "imagepath", "imagefile", "imagefilepath", "imageindex",
+        "imagename", "imageid", "dicom", "dicompath", "dicomfile", "dicomid", "dcm", "dcmpath", "nifti", "niftipath",
+        "folder", "foldername", "directory", "dir", "ファイル", "ファイル名",
     ),
     "sop": ("sopinstanceuid", "sopuid", "instanceuid", "imageuid"),
     "series": ("seriesinstanceuid", "seriesuid", "series"),
@@ -35,7 +35,8 @@ PARTICIPANT = "participantid"
 """Of BIDS, whose participants.tsv tells subjects by the names of their folders."""
 
 _PERSONAL = re.compile(
-    r"(?<![^\W_])(name|names|date|dates|dob|birth|birthdate|birthday|patientname|patientsname|studydate|age)(?![^\W_])"
+    r"(?<![^\W_])(name|names|date|dates|dob|birth|birthdate|birthday|patientname|patientsname|age"
+    r"|(study|exam|scan|visit|acq|acquisition)date|(geburts|untersuchungs)?datum)(?![^\W_])"
     r"|氏名|名前|生年月日|日付",
     re.IGNORECASE,
 )
@@ -49,16 +50,23 @@ _DATA = re.compile(r"\.(dcm|dicom|nii|nii\.gz|mh[ad]|png|jpe?g)$|^[\d.,/-]+$|\^"
 
 def key_columns(table: LabelTable) -> dict[str, str]:
     """The columns that can join rows to scans: kind of key → heading, in the order in which they are tried."""
+    return {kind: columns[0] for kind, columns in all_key_columns(table).items()}
+
+
+def all_key_columns(table: LabelTable) -> dict[str, list[str]]:
+    """Those of `key_columns`, and the other columns of each kind."""
     if table.keys is not None:
-        return dict(table.keys)
-    found = {}
-    for kind, names in KEYS.items():
-        column = _first(table, names)
-        if column is not None:
-            found[kind] = column
-    if "file" not in found and plain(found.get("patient", "")) == PARTICIPANT:
-        found["file"] = found["patient"]  # BIDS names folders so; the last to be tried
+        return {kind: [heading] for kind, heading in table.keys.items()}
+    found = {kind: columns for kind, names in KEYS.items() if (columns := columns_of(table, names))}
+    if "file" not in found and "patient" in found and names_folders(table, found["patient"][0]):
+        found["file"] = found["patient"][:1]  # the last to be tried
     return found
+
+
+def names_folders(table: LabelTable, column: str) -> bool:
+    """Whether a column of patients names the folders of BIDS."""
+    cells = [cell for cell in table.frame[column] if not is_missing(cell)]
+    return plain(column) == PARTICIPANT or (bool(cells) and all(cell.startswith("sub-") for cell in cells))
 
 
 def asked_key(table: LabelTable, key: str) -> tuple[str, str]:

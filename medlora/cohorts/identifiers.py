@@ -8,6 +8,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+DIGITS = 15
+"""That a spreadsheet keeps of a number; those behind them become zeros."""
+
 _LONGEST = 64  # characters of a DICOM identifier (PS3.5 6.2)
 _SHORTENED = re.compile(r"([+-]?\d)(?:[.,](\d{1,15}))?E\+?(\d{1,9})", re.IGNORECASE)
 
@@ -27,9 +30,21 @@ class Matches:
     ambiguous: set[str] = field(default_factory=set)
 
 
-def is_shortened(value: str) -> bool:
-    """Whether a spreadsheet wrote a long number in short (``1.23E+08``), so that its last digits are lost."""
-    return _SHORTENED.fullmatch(value) is not None
+def shortened(values: Iterable[str]) -> set[str]:
+    """Those of a column's numbers whose last digits a spreadsheet has lost.
+
+    That is where it wrote them in short (``1.23E+08``), and where it kept 15 digits and made zeros of the others, which
+    is seen by all the longer numbers of a column ending so.
+    """
+    values = set(values)
+    long = {value for value in values if value.isdecimal() and len(value.lstrip("0")) > DIGITS}
+    cut = {value for value in long if not value.lstrip("0")[DIGITS:].strip("0")}
+    return {value for value in values if _SHORTENED.fullmatch(value)} | (cut if cut == long else set())
+
+
+def keeps_zeros(values: Iterable[str]) -> bool:
+    """Whether a column has a number that begins with a zero, so that no spreadsheet has taken them away."""
+    return any(value.isdecimal() and value.startswith("0") and value.strip("0") for value in values)
 
 
 def without_damage(value: str) -> str:
@@ -42,7 +57,7 @@ def match_identifiers(values: Iterable[str], known: Iterable[str]) -> Matches:
     """Match the identifiers of a table to those of an archive.
 
     First exactly; then those left over without regard to lost leading zeros and an added ``.0``, then to upper and
-    lower case, then by the digits that a shortened number (``1.23E+08``) still shows. A match is only taken when
+    lower case, then by the digits that a shortened number (see `shortened`) still shows. A match is only taken when
     neither side has a second candidate; of shortened numbers none is taken where any of them may mean several, since
     then as many may mean one that is not there.
 
@@ -53,8 +68,9 @@ def match_identifiers(values: Iterable[str], known: Iterable[str]) -> Matches:
     values, archive = set(values), set(known)
     found = Matches()
     stripped = _by(archive, without_damage)
-    zeros_lost = not any(value.isdecimal() and value.startswith("0") for value in values)
-    for value in values & archive:
+    zeros_lost, short = not keeps_zeros(values), shortened(values)
+    whole = {value for value in values if not (value in short and value.isdecimal())}
+    for value in whole & archive:
         # "123" in a table that has lost its leading zeros may as well be the archive's "0123"
         if zeros_lost and value.isdecimal() and len(stripped[without_damage(value)]) > 1:
             found.ambiguous.add(value)
@@ -63,19 +79,13 @@ def match_identifiers(values: Iterable[str], known: Iterable[str]) -> Matches:
     folded = _by(archive, str.casefold)
     numbers = sorted((int(name), name) for name in archive if name.isdecimal() and len(name) <= _LONGEST)
     _take(
-        found, "with leading zeros or a trailing .0 disregarded", values, lambda v: stripped.get(without_damage(v), [])
+        found, "with leading zeros or a trailing .0 disregarded", whole, lambda v: stripped.get(without_damage(v), [])
     )
-    _take(found, "with upper and lower case disregarded", values, lambda v: folded.get(v.casefold(), []))
-    shortened = {value for value in values if is_shortened(value)}
+    _take(found, "with upper and lower case disregarded", whole, lambda v: folded.get(v.casefold(), []))
     shown = Matches(dict(found.to))
-    _take(
-        shown,
-        "by the leading digits of a shortened number",
-        shortened,
-        lambda value: _shown_by(value, numbers),
-    )
+    _take(shown, "by the leading digits of a shortened number", short, lambda value: _shown_by(value, numbers))
     if shown.ambiguous:
-        found.ambiguous |= shortened - found.to.keys()
+        found.ambiguous |= short - found.to.keys()
     else:
         found.to |= shown.to
         found.repaired |= shown.repaired
@@ -108,6 +118,9 @@ def _take(found: Matches, how: str, values: set[str], candidates: Callable[[str]
 
 def _shown_by(short: str, numbers: list[tuple[int, str]]) -> list[str]:
     """Those of the sorted numbers that round to what the shortened number still shows."""
+    if short.isdecimal():  # zeros for the digits that were lost
+        step = 10 ** (len(short.lstrip("0")) - DIGITS)
+        return _between(numbers, int(short), int(short) + step)
     parts = _SHORTENED.fullmatch(short)
     if parts is None or int(parts.group(3)) > _LONGEST:
         return []

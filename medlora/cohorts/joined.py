@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -18,7 +19,7 @@ NAMES = {
 }
 
 
-SHORTENED = "a number that a spreadsheet has shortened (as 1.23E+09): export the column as text"
+SHORTENED = "a number that a spreadsheet has shortened (as 1.23E+09, or to 15 digits): export the column as text"
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Join:
         unmatched: rows about no scan of the archive.
         ambiguous: the rows among them whose identifier may mean several scans.
         shortened: the rows without a scan whose identifier is a number that a spreadsheet has shortened.
+        elsewhere: the rows among them whose path names another folder than the archive.
         left_out: rows about files that could not be taken as a scan.
         copies: scan_id → rows among them about files that are copies of the scan's, where it has rows of its own.
         of_others: rows whose accession number, or end of a path, is that of another patient's scan, as the table's
@@ -46,7 +48,10 @@ class Join:
         told_by: other headings by which scans of one identifier were told apart.
         lost: heading of those → rows whose cell fits no scan of theirs.
         differ: heading of dates → rows that keep their only scan, though its date is another.
+        patient: heading of the table's patients: of several, the one that names most of the archive's.
         passed: keys further up in the order that led to no scan.
+        rivals: other columns of the same kind, by which no more rows match.
+        notes: what else is to be said about the table, one sentence each.
         better: a key further down in the order that would have matched more rows.
     """
 
@@ -57,6 +62,7 @@ class Join:
     unmatched: list[int] = field(default_factory=list)
     ambiguous: list[int] = field(default_factory=list)
     shortened: list[int] = field(default_factory=list)
+    elsewhere: list[int] = field(default_factory=list)
     left_out: list[int] = field(default_factory=list)
     copies: dict[str, list[int]] = field(default_factory=dict)
     of_others: list[int] = field(default_factory=list)
@@ -69,7 +75,10 @@ class Join:
     told_by: list[str] = field(default_factory=list)
     lost: dict[str, list[int]] = field(default_factory=dict)
     differ: dict[str, list[int]] = field(default_factory=dict)
+    patient: str | None = None
     passed: list[Join] = field(default_factory=list)
+    rivals: list[Join] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     better: Join | None = None
 
     @property
@@ -81,6 +90,20 @@ class Join:
     def whole_study(self) -> bool:
         """Whether a row is about a study or patient, not one scan."""
         return self.key not in ONE_SCAN
+
+    def apart(self, other: Join) -> list[int]:
+        """The rows that another column leads to other scans than this one does."""
+        ours, theirs = self.scans_of_rows, other.scans_of_rows
+        return [row for row in ours if row in theirs and ours[row] != theirs[row]]
+
+    @property
+    def scans_of_rows(self) -> dict[int, set[str]]:
+        """Row → the scans that it is about."""
+        found: dict[int, set[str]] = defaultdict(set)
+        for scan_id, rows in self.scans.items():
+            for row in rows:
+                found[row].add(scan_id)
+        return dict(found)
 
     def messages(self) -> list[str]:
         """One sentence each: what matched, what did not, what had to be repaired."""
@@ -96,8 +119,15 @@ class Join:
             for other in self.passed
             if other.column not in self.told_by
         ]
+        lines += [
+            f"the column {other.column!r} ({NAMES[other.key]}) was not used: it leads {_rows(rows)} to other scans"
+            for other in self.rivals
+            if (rows := self.apart(other))
+        ]
         if self.unmatched:
             why = " (its value may mean several)" if self.unmatched[0] in self.ambiguous else ""
+            if self.elsewhere:
+                why = f"; the paths of {_rows(self.elsewhere)} name another folder than the archive"
             if self.shortened:
                 why = f"; {_rows(self.shortened)} hold {SHORTENED}"
             lines.append(
@@ -134,7 +164,7 @@ class Join:
                 f"{self.better.matched} rows would match by {NAMES[self.better.key]} (column {self.better.column!r}): "
                 f"--key {self.better.key}"
             )
-        return lines
+        return lines + self.notes
 
 
 def _named(rows: Sequence[int], most: int = 20) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -10,13 +11,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medlora.cohorts.headings import KEYS, asked_key, columns_of, has_no_heading, key_columns
-from medlora.cohorts.identifiers import Matches, is_shortened, match_identifiers
+from medlora.cohorts.headings import KEYS, all_key_columns, asked_key, columns_of, has_no_heading
+from medlora.cohorts.identifiers import Matches, match_identifiers, shortened
 from medlora.cohorts.joined import NAMES, SHORTENED, Join
 from medlora.cohorts.labels import LabelTable, is_missing
 from medlora.cohorts.narrowing import MOST_FILES, narrow
 from medlora.cohorts.paths import PathMatches, match_paths
-from medlora.cohorts.reconciling import reconcile
+from medlora.cohorts.patients import written_apart
+from medlora.cohorts.places import unread_centres
+from medlora.cohorts.reconciling import hold_against_folders, hold_against_patients
+from medlora.cohorts.suggesting import suggestion
 from medlora.errors import MedloraError
 
 if TYPE_CHECKING:
@@ -33,6 +37,8 @@ def join(
 ) -> Join:
     """Join by the first key that matches anything: file path, SOP, series or study UID, accession number, patient.
 
+    Of several columns of one kind the one is taken by which most rows match.
+
     Args:
         table: the labels.
         scans: those of the archive.
@@ -45,7 +51,7 @@ def join(
         MedloraError: there is no key, or it matches nothing.
     """
     try:
-        columns = dict([asked_key(table, key)]) if key else key_columns(table)
+        columns = _asked(table, key) if key else all_key_columns(table)
     except MedloraError:
         if not has_no_heading(table):
             raise
@@ -55,55 +61,71 @@ def join(
             f"{table.path.name} seems to have no headings: its first row holds a file, a number or a date",
             "add a first row that names the columns, e.g. file,label",
         )
+    there = _Archive(scans, left_out, archive, copies or {})
     if not columns:
         raise MedloraError(
             f"{table.path.name} has no column that tells which scan a row is about; its columns are: "
             + ", ".join(map(repr, table.frame.columns)),
             "add a column 'file' (path in the archive), 'series_uid', 'study_uid', 'accession_number' or "
-            "'patient_id', or name it with --key, e.g. --key patient=COLUMN",
+            "'patient_id', or name it with --key, e.g. --key patient=COLUMN" + there.suggestion(table, []),
         )
-    there = _Archive(scans, left_out, archive, copies or {})
-    tried = [_join_by(kind, column, table, there) for kind, column in columns.items()]
+    there.patient = _patient_column(table, there)
+    tried = [_best_of(kind, found, table, there) for kind, found in columns.items()]
     if not key and tried[0].key == "file":
-        tried[:1] = _by_files(tried[0], table, there)
+        strange = all(joined.key != "patient" or not joined.matched for joined in tried)
+        tried[:1] = _by_files(tried[0], columns.get("patient", []) if strange else [], table, there)
         best = max(tried, key=lambda other: other.matched)
         if best.key != "file" and 2 * tried[0].matched < min(best.matched, len(tried[0].ambiguous)):
             tried.sort(key=lambda joined: joined.key == "file")  # numbers of images, which few files happen to have
     order = list(KEYS)
     for joined in tried:
-        if joined.contradicted and joined.column == columns.get("patient"):
+        if joined.contradicted and joined.column in columns.get("patient", ()):
             continue  # the name of a folder, of another patient's
         if joined.contradicted and not key:
             raise MedloraError(
                 f"{table.path.name}: by {NAMES[joined.key]} (column {joined.column!r}) most rows lead to scans of "
-                f"other patients of the archive than the column {columns['patient']!r} names, e.g. row "
+                f"other patients of the archive than the column {there.patient!r} names, e.g. row "
                 f"{joined.contradicting[0]}; it is not known which of the two is right",
                 "say it: " + ", or ".join(f"--key {other}" for other in columns),
             )
         if joined.scans:
+            _not_disputed(joined, table)
             best = max(tried, key=lambda other: other.matched)
             joined.better = best if best.matched > joined.matched and not joined.contradicting else None
             before = order[: order.index(joined.key)]
             joined.passed = [other for other in tried if other.key in before and other.column != joined.column]
+            joined.patient = joined.column if joined.key == "patient" else there.patient
+            joined.notes = _notes(joined, table)
             _narrow(joined, table, scans, archive)
             return joined
+    tried = [other for joined in tried for other in (joined, *joined.rivals)]
     met = max(len(joined.left_out) for joined in tried)
+    elsewhere = max(len(joined.elsewhere) for joined in tried)
+    paths = any(joined.ambiguous for joined in tried if joined.key == "file")
     doubtful = max(len(joined.ambiguous) for joined in tried)
-    shortened = max(len(joined.shortened) for joined in tried)
+    lost = max(len(joined.shortened) for joined in tried)
     raise MedloraError(
         f"none of the {len(table.frame)} rows of {table.path.name} matched one of the {len(scans)} scans; compared: "
         + "; ".join(f"column {joined.column!r} as {NAMES[joined.key]}" for joined in tried)
         + (f"; {met} rows are about files that were left out" if met else "")
         + (f"; {doubtful} rows may mean several scans, or scans of several patients" if doubtful else "")
-        + (f"; {shortened} rows hold {SHORTENED}" if shortened else "")
+        + (f"; the paths of {elsewhere} rows name another folder than {archive.name!r}" if elsewhere else "")
+        + (f"; {lost} rows hold {SHORTENED}" if lost else "")
         + f". The first row is row {table.frame.index[0]}",
         "check that the table belongs to this archive, or name the right column with --key"
-        + ("; write paths from the archive's folder on, with the file's extension" if tried[0].ambiguous else ""),
+        + ("; write paths from the archive's folder on, with the file's extension" if paths else "")
+        + there.suggestion(table, tried),
     )
 
 
 class _Archive:
-    """The archive's side of a join; `join` documents the arguments."""
+    """The archive's side of a join; `join` documents the arguments.
+
+    Attributes:
+        patient: heading of the table's patients that are held against the archive's.
+    """
+
+    patient: str | None = None
 
     def __init__(
         self, scans: Sequence[ScanFiles], left_out: Iterable[str | Path], root: Path, copies: Mapping[str, str]
@@ -125,25 +147,99 @@ class _Archive:
     def _paths(self, scan: ScanFiles) -> list[str]:
         return [relative(path, self.root) for path in scan.paths]
 
+    def suggestion(self, table: LabelTable, tried: Sequence[Join]) -> str:
+        """See `suggestion`, of the columns that were not tried."""
+        known = {kind: {*self.scans_of(kind), *(self.outside if kind == "file" else ())} for kind in KEYS}
+        return suggestion(table, known, {(joined.key, joined.column) for joined in tried})
+
+    @cached_property
+    def paths(self) -> dict[str, str]:
+        """scan_id → the first of its paths."""
+        return {scan.scan_id: relative(scan.paths[0], self.root) for scan in self.scans}
+
     @cached_property
     def outside(self) -> list[str]:
         """Paths of the files that are part of no scan."""
         return [relative(path, self.root) for path in self._left_out]
 
 
-def _by_files(first: Join, table: LabelTable, there: _Archive) -> list[Join]:
-    """Joins by columns of files, best first: by the first, by others, by a folder's and a name's together."""
+def _by_files(first: Join, patients: Sequence[str], table: LabelTable, there: _Archive) -> list[Join]:
+    """Joins by columns of files, best first: by the first, by others, by a folder's and a name's together.
+
+    Folders may be called by ``patients``, too: the headings of these, where the scans themselves say nothing of them.
+    """
     columns = [first.column, *(c for c in columns_of(table, KEYS["file"]) if c != first.column)]
     found = [first, *(_join_by("file", column, table, there) for column in columns[1:])]
-    unsettled = any(joined.ambiguous or joined.folder_rows for joined in found)
-    for folder, name in itertools.permutations(columns, 2) if unsettled else ():
+    unsettled = any(joined.ambiguous or joined.folder_rows or joined.groups for joined in found)
+    folders = [*columns, *(column for column in patients if column not in columns)]
+    for folder, name in itertools.product(folders, columns) if unsettled else ():
+        if folder == name:
+            continue
         both = table.frame[folder].str.rstrip("/\\") + "/" + table.frame[name]
-        frame = table.frame.assign(**{folder: both.where((table.frame[folder] != "") & (table.frame[name] != ""), "")})
-        joined = _join_by("file", folder, replace(table, frame=frame), there)
-        joined.told_by = [name]
+        frame = table.frame.assign(**{name: both.where((table.frame[folder] != "") & (table.frame[name] != ""), "")})
+        joined = _join_by("file", name, replace(table, frame=frame), there)
+        joined.told_by = [folder]
         if joined.matched and not joined.folder_rows:
+            found = [other for other in found if other.told_by or not _tells_more(joined, other)]
             found.append(joined)
     return sorted(found, key=lambda joined: (-joined.matched, bool(joined.folder_rows), len(joined.told_by)))
+
+
+def _tells_more(joined: Join, other: Join) -> bool:
+    """Whether a folder and a name together lead other rows to a scan than the name, or the folder, alone does."""
+    alike = all(sorted(rows) == sorted(other.scans.get(scan_id, rows)) for scan_id, rows in joined.scans.items())
+    return not alike or bool(joined.apart(other))
+
+
+def _asked(table: LabelTable, key: str) -> dict[str, list[str]]:
+    """What ``--key`` allows: one column; but of a kind alone, all of that kind (of files, the first)."""
+    kind, column = asked_key(table, key)
+    return {kind: all_key_columns(table)[kind] if key == kind and kind != "file" else [column]}
+
+
+def _best_of(kind: str, columns: Sequence[str], table: LabelTable, there: _Archive) -> Join:
+    """The join by one of the columns, by which most rows match. (Columns of files are compared by `_by_files`.)"""
+    found = [_join_by(kind, column, table, there) for column in (columns[:1] if kind == "file" else columns)]
+    best = max(found, key=lambda joined: joined.matched)
+    best.rivals = [joined for joined in found if joined is not best]
+    return best
+
+
+def _not_disputed(joined: Join, table: LabelTable) -> None:
+    for other in joined.rivals:
+        if other.matched == joined.matched and joined.apart(other):
+            raise MedloraError(
+                f"{table.path.name}: by {NAMES[joined.key]} as many rows match by the column {other.column!r} as by "
+                f"{joined.column!r}, but other scans, and it is not known which of the two is right",
+                f"say it: --key {joined.key}={joined.column}, or --key {joined.key}={other.column}",
+            )
+
+
+def _patient_column(table: LabelTable, there: _Archive) -> str | None:
+    """Of the columns of patients the one that names most of the archive's, else the first."""
+    columns, known = all_key_columns(table).get("patient", []), there.scans_of("patient")
+    if len(columns) < 2:
+        return next(iter(columns), None)
+    cells = {column: [cell for cell in table.frame[column] if not is_missing(cell)] for column in columns}
+    return max(columns, key=lambda column: len(match_identifiers(cells[column], known).to))
+
+
+def _notes(joined: Join, table: LabelTable) -> list[str]:
+    """What is to be said of columns beside the key."""
+    found, cells = [], []
+    if joined.patient is not None:
+        cells = [table.cell(row, joined.patient) for row in joined.scans_of_rows]
+    if apart := written_apart(cells):
+        found.append(
+            f"{apart} patients of the column {joined.patient!r} are written in several ways, which differ in leading "
+            "zeros, a trailing .0 or case; each counts as one patient"
+        )
+    if unread := unread_centres(table):
+        found.append(
+            f"the columns {', '.join(map(repr, unread))} were not read as centres of places; if they are, name them "
+            "x, y and z, and say --coordinates"
+        )
+    return found
 
 
 def _join_by(kind: str, column: str, table: LabelTable, there: _Archive) -> Join:
@@ -157,33 +253,36 @@ def _join_by(kind: str, column: str, table: LabelTable, there: _Archive) -> Join
             rows_of[value].append(row)
     scans_of = there.scans_of(kind)
     found: PathMatches | Matches
-    folders: set[str] = set()
-    loose: set[str] = set(rows_of)  # what may mean another patient's scans, too
     if kind == "file":
         same = {name: scan_ids[0] for name, scan_ids in scans_of.items() if len(scan_ids) == 1}
         files = [*scans_of, *there.outside]
-        found = match_paths(rows_of, files, there.root, table.path.parent, {**same, **there.copies})
-        meant, folders = dict(found.to), found.folders
-        loose = folders.union(*found.repaired.values())
+        found = paths = match_paths(rows_of, files, there.root, table.path.parent, {**same, **there.copies})
+        meant = dict(paths.to)
+        _take(result, rows_of, meant, scans_of)
+        _take_copies(result, rows_of, meant, there.copies)
+        result.elsewhere = sorted(row for value in paths.elsewhere for row in rows_of[value])
+        result.folder_rows = {row for value in paths.folders for row in rows_of[value]}
+        result.of_folders = _of_folders(result, rows_of, paths.folders)
+        by_end = set().union(*paths.repaired.values())
+        loose = {row for value in by_end | paths.folders for row in rows_of[value]}
+        hold_against_patients(result, loose, table, there.patient, there.scans)
+        bare = {row for value in by_end if not re.search(r"[/\\]", value) for row in rows_of[value]}
+        hold_against_folders(result, bare, table, there.patient, there.paths)
     else:
         found = match_identifiers(rows_of, scans_of)
         meant = {value: [name] for value, name in found.to.items()}
-    _take(result, rows_of, meant, scans_of)
-    if kind == "file":
-        _take_copies(result, rows_of, meant, there.copies)
-        result.folder_rows = {row for value in folders for row in rows_of[value]}
-        result.of_folders = _of_folders(result, rows_of, folders)
-    if kind != "patient":
-        _hold_against_patients(result, {row for value in loose for row in rows_of[value]}, table, there.scans)
+        _take(result, rows_of, meant, scans_of)
+        if kind != "patient":  # what may mean another patient's scans, too
+            hold_against_patients(result, set(result.scans_of_rows), table, there.patient, there.scans)
     for value in found.ambiguous:
         result.ambiguous.extend(rows_of[value])
-    result.shortened = [
-        row for value in rows_of if is_shortened(value) and value not in meant for row in rows_of[value]
-    ]
+    result.shortened = [row for value in shortened(rows_of) if value not in meant for row in rows_of[value]]
     result.repaired = {
         how: sorted(row for value in values for row in rows_of[value]) for how, values in found.repaired.items()
     }
-    for rows in (result.unmatched, result.ambiguous, result.left_out, result.of_others, *result.scans.values()):
+    for rows in (result.unmatched, result.ambiguous, result.shortened, result.left_out, result.of_others):
+        rows.sort()
+    for rows in result.scans.values():
         rows.sort()
     return result
 
@@ -237,38 +336,6 @@ def _of_folders(result: Join, rows_of: Mapping[str, list[int]], folders: Iterabl
     return [[s for s in scan_ids if s not in named] for _, scan_ids in sorted(found.items()) if len(scan_ids) > 1]
 
 
-def _hold_against_patients(result: Join, loose: set[int], table: LabelTable, scans: Sequence[ScanFiles]) -> None:
-    """Take no scan of another patient than the table says: hospitals number accessions, and files, each for itself.
-
-    A row that leads to a scan of its patient gives up the others. One that leads to others' alone gives them up where
-    more rows agree than do not, since de-identification may have renamed one side; by the end of a path only where its
-    patient is elsewhere in the archive. A path written out, and a UID, are believed.
-    """
-    named: dict[int, list[str]] = defaultdict(list)
-    for scan_id, rows in result.scans.items():
-        for row in rows:
-            named[row].append(scan_id)
-    found = reconcile(named, table, key_columns(table).get("patient"), scans)
-    dropped = set(found.beside)
-    against = {"file": found.elsewhere & loose, "accession": found.against}.get(result.key, set())
-    if len(found.agree) > len(against):
-        dropped |= {(row, scan_id) for row in against for scan_id in named[row]}
-        against = set()
-    result.contradicting = sorted(found.elsewhere - {row for row, _ in dropped})
-    result.contradicted = 2 * len(found.elsewhere & against) > found.told
-    if result.key in ("accession", "study"):
-        several = {row for row, count in found.patients.items() if count > 1}
-        result.ambiguous.extend(several)
-        result.unmatched.extend(several)
-        result.scans = {s: [row for row in rows if row not in several] for s, rows in result.scans.items()}
-    result.scans = {s: [row for row in rows if (row, s) not in dropped] for s, rows in result.scans.items()}
-    result.scans = {scan_id: rows for scan_id, rows in result.scans.items() if rows}
-    result.of_others = sorted({row for row, _ in dropped})
-    still = {row for rows in result.scans.values() for row in rows}
-    result.unmatched += [row for row in result.of_others if row not in still]
-    result.of_folders = [[s for s in scan_ids if s in result.scans] for scan_ids in result.of_folders]
-
-
 def _narrow(result: Join, table: LabelTable, scans: Sequence[ScanFiles], archive: Path) -> None:
     """Leave each row the scans that its other columns fit (see `medlora.cohorts.narrowing`)."""
     named: dict[int, list[str]] = defaultdict(list)
@@ -288,6 +355,7 @@ def _narrow(result: Join, table: LabelTable, scans: Sequence[ScanFiles], archive
         if meant := [row for row in rows if row not in left or scan_id in left[row]]:
             kept[scan_id] = meant
     result.scans, result.lost, result.differ = kept, found.lost, found.differ
+    result.notes += found.unused
     result.told_by += [column for column in found.used if column not in result.told_by]
     parted: dict[tuple[int, tuple[str, ...]], list[int]] = defaultdict(list)
     for number, group in enumerate(result.groups):

@@ -5,17 +5,19 @@ A table joined by patient may hold a row for each visit; one joined by accession
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from medlora.cohorts.criteria import FRONTAL, LATERAL
+from medlora.cohorts.dates import dates_of, orders_of
 from medlora.cohorts.headings import KEYS, columns_of
 from medlora.cohorts.labels import LabelTable, is_missing, plain
 from medlora.cohorts.paths import without_extension
-from medlora.cohorts.selection import FRONTAL, LATERAL
+from medlora.cohorts.visits import Numbering, numbered
+from medlora.errors import MedloraError
 
 if TYPE_CHECKING:
     from medlora.scans import ScanFiles
@@ -23,7 +25,13 @@ if TYPE_CHECKING:
 Values = frozenset[str]
 
 TELLING: dict[str, tuple[str, ...]] = {
-    "date": ("studydate", "examdate", "scandate", "imagingdate", "acquisitiondate", "visitdate", "date", "検査日"),
+    "date": (
+        "studydate", "dateofstudy", "studydatetime", "examdate", "dateofexam", "examinationdate", "dateofexamination",
+        "scandate", "dateofscan", "imagingdate", "imagedate", "acquisitiondate", "acquisitiondatetime", "acqdate",
+        "seriesdate", "visitdate", "dateofvisit", "untersuchungsdatum", "aufnahmedatum", "studiendatum", "dateexamen",
+        "datedexamen", "datedelexamen", "fechaestudio", "fechadeestudio", "fechadelestudio", "fechaexamen",
+        "fechadeexamen", "fechadelexamen", "検査日", "撮影日", "date", "datum", "fecha",
+    ),
     "side": ("laterality", "imagelaterality", "side"),
     "view": ("viewposition", "view", "projection"),
     "file": KEYS["file"],
@@ -32,18 +40,16 @@ TELLING: dict[str, tuple[str, ...]] = {
 """Headings (as those of `headings.KEYS`) by what their cells say of a scan; the order in which they are asked."""
 
 _OF_A_STUDY = ("side", "view", "file")  # what tells scans of one study apart
+_OF_A_VISIT = {  # what tells studies of one patient apart; in words what cells are not, scans do not say, rows have not
+    "date": ("a date that is understood", "these scans say no date", "a scan of its date"),
+    "part": ("a name of a visit", "these scans lie in no folders of visits", "a scan in a folder of that name"),
+}
 _ENOUGH = 0.8  # of the patients, studies or folders that must have a row that fits before a column is believed
 MOST_FILES = 4  # of a scan that one file's name can mean
 _DOUBTFUL = ["several"]  # instead of scans: a cell that may mean one or another
 _SIDES = {"l": "L", "left": "L", "links": "L", "左": "L", "r": "R", "right": "R", "rechts": "R", "右": "R"}
 _FOLDERS = {"ses": ("", "ses", "session"), "stu": ("", "s", "study"), "vis": ("", "v", "visit", "ses"),
             "tim": ("", "tp", "timepoint", "ses")}  # fmt: skip
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_YEAR_FIRST = re.compile(
-    r"(\d{4})(?:[-/.年](\d{1,2})[-/.月](\d{1,2})日?(?:[ T].*)?|(\d\d)(\d\d)(?:\.0|\d{6}.*)?)", re.ASCII
-)
-_OTHERS_FIRST = re.compile(r"(\d{1,2})([-/.])(\d{1,2})\2(\d{4})(?:[ T].*)?", re.ASCII)
-_NAMED_MONTH = re.compile(r"(\d{1,2})[- ]([A-Za-z]{3})[a-z]*[- ](\d{4})", re.ASCII)
 
 
 @dataclass
@@ -55,12 +61,14 @@ class Narrowed:
         lost: heading → rows whose cell fits none of their scans, of a column that fits the others'.
         used: headings that told scans apart.
         differ: heading of dates → rows that keep their only scan, though theirs is another date than most others'.
+        unused: a sentence for each column of dates or visits that did not tell apart studies that rows are about.
     """
 
     scans: dict[int, list[str]]
     lost: dict[str, list[int]] = field(default_factory=dict)
     used: list[str] = field(default_factory=list)
     differ: dict[str, list[int]] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
 
 
 def narrow(
@@ -82,18 +90,37 @@ def narrow(
         key: kind and heading of what the rows were joined by.
         scans: by scan_id.
         paths: scan_id → the first of its files, relative to the archive, with forward slashes.
+
+    Raises:
+        MedloraError: the table numbers visits otherwise than the archive's folders do.
     """
     found = Narrowed({row: list(scan_ids) for row, scan_ids in named.items()})
+    asked: dict[str, tuple[str, _Reader]] = {}
+
+    def study_of(scan_id: str) -> str:
+        return scans[scan_id].identity.study_uid or scan_id
+
     for kind in _OF_A_STUDY if key[0] in ("accession", "study") else TELLING:
+        doubts: list[MedloraError] = []
+        tried: dict[str, _Reader] = {}
         for column in columns_of(table, TELLING[kind]):
             if column == key[1]:
                 continue
-            reader = _reader(kind, table, column, scans, paths)
-            believed = _narrow_by(found, table, column, reader)
+            tried[column] = reader = _reader(kind, table, column, scans, paths)
+            believed = _narrow_by(found, table, column, reader, doubts)
             if kind == "date":
                 _say_others(found, table, column, reader, believed)
             if believed:
+                tried = {column: reader}
                 break
+        else:
+            if doubts:
+                raise doubts[0]
+        if kind in _OF_A_VISIT:
+            asked |= {column: (kind, reader) for column, reader in tried.items()}
+    for column, (kind, reader) in asked.items():
+        if line := _unused(found, table, column, _OF_A_VISIT[kind], reader, study_of):
+            found.unused.append(line)
     return found
 
 
@@ -145,13 +172,14 @@ class _Reader:
         return fitting
 
 
-def _narrow_by(found: Narrowed, table: LabelTable, column: str, reader: _Reader) -> bool:
-    """Narrow by one column, if it is believed; whether it was."""
+def _narrow_by(found: Narrowed, table: LabelTable, column: str, reader: _Reader, doubts: list[MedloraError]) -> bool:
+    """Narrow by one column, if it is believed; whether it was. Told is why its numbers are not those of folders."""
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for row, found_now in found.scans.items():
         groups[tuple(found_now)].append(row)
     fitting: dict[int, list[str]] = {}
     met, asked, told = 0, 0, False
+    numbering = Numbering(_ENOUGH)
     for scan_ids, rows in groups.items():
         if not scan_ids or (len(scan_ids) == 1 and len(rows) == 1):
             continue
@@ -163,6 +191,12 @@ def _narrow_by(found: Narrowed, table: LabelTable, column: str, reader: _Reader)
         met += len(certain) == len(of_rows) and any(certain.values())
         told = told or any(len(fit) < len(scan_ids) for fit in certain.values())
         fitting |= certain
+        if fits is not None and reader.study is not None and len(certain) == len(of_rows):
+            studies = {scan_id: reader.study(scan_id) for scan_id in scan_ids}
+            numbering.add({row: cells[row] for row in certain}, fits, studies)
+    if why := numbering.doubt():
+        doubts.append(_numbered_otherwise(table, column, why))
+        return False
     if not told or met < max(1, _ENOUGH * asked):
         return False
     found.used.append(column)
@@ -170,6 +204,56 @@ def _narrow_by(found: Narrowed, table: LabelTable, column: str, reader: _Reader)
         found.lost[column] = lost
     found.scans |= fitting
     return True
+
+
+def _numbered_otherwise(table: LabelTable, column: str, why: str) -> MedloraError:
+    return MedloraError(
+        f"{table.path.name}: the visits of the column {column!r} do not seem to be numbered as the archive's folders "
+        f"are, so it is not known which scan is of which visit: {why}",
+        f"write into {column!r} the numbers of the folders, or add a column that tells the scans apart (file, "
+        f"series_uid, study_uid, study_date); without the column {column!r} the rows of a patient must agree",
+    )
+
+
+def _unused(
+    found: Narrowed,
+    table: LabelTable,
+    column: str,
+    words: tuple[str, str, str],
+    reader: _Reader,
+    study_of: Callable[[str], str],
+) -> str:
+    """That a column did not tell apart several studies that rows are about, and why; empty where that is not so."""
+    groups: dict[tuple[str, ...], dict[int, str]] = defaultdict(dict)
+    for row, scan_ids in found.scans.items():
+        if len(set(map(study_of, scan_ids))) > 1 and not is_missing(cell := table.cell(row, column)):
+            groups[tuple(scan_ids)][row] = cell
+    cells = {row: cell for group in groups.values() for row, cell in group.items()}
+    if plain(column) in ("study", "studyid") and len(cells) > 1 and len(set(cells.values())) == 1:
+        return ""  # the name of a trial
+    understood, nothing_said, such_a_scan = words
+    rows, unread = list(cells), [row for row, cell in cells.items() if not reader.asked(cell)]
+    if unread and (column in found.used or len(unread) == len(rows)):
+        rows, why = unread, f"none of their cells is {understood}"
+    elif column in found.used or (fit := _fit(reader, groups)) == len(rows):
+        return ""  # as where several studies are of one day
+    elif any(reader.said(scan_id) for scan_ids in groups for scan_id in scan_ids):
+        why = f"only {fit} of them have {such_a_scan}" if fit else f"none of them has {such_a_scan}"
+    else:
+        why = nothing_said
+    several = f"{len(rows)} row{'s' if len(rows) > 1 else ''}"
+    return (
+        f"the column {column!r} was not used to tell the scans of {several} apart: {why}; the first is row {min(rows)}"
+    )
+
+
+def _fit(reader: _Reader, groups: Mapping[tuple[str, ...], Mapping[int, str]]) -> int:
+    """How many cells, each among the scans that its row leads to, say what one of these says."""
+    fit = 0
+    for scan_ids, cells in groups.items():
+        fits, said = reader.among(scan_ids), frozenset[str]().union(*map(reader.said, scan_ids))
+        fit += sum(bool(reader.asked(cell) & said) and fits(cell) is not _DOUBTFUL for cell in cells.values())
+    return fit
 
 
 def _say_others(found: Narrowed, table: LabelTable, column: str, reader: _Reader, believed: bool) -> None:
@@ -189,8 +273,8 @@ def _reader(
     kind: str, table: LabelTable, column: str, scans: Mapping[str, ScanFiles], paths: Mapping[str, Sequence[str]]
 ) -> _Reader:
     if kind == "date":
-        orders = _orders(table.frame[column])
-        return _Reader(lambda cell: _dates(cell, orders), lambda s: _one(scans[s].identity.study_date[:8]))
+        orders = orders_of(table.frame[column])
+        return _Reader(lambda cell: dates_of(cell, orders), lambda s: _one(scans[s].identity.study_date[:8]))
     if kind == "side":
         return _Reader(
             lambda cell: _one(_SIDES.get(cell.strip().casefold(), "")),
@@ -202,8 +286,8 @@ def _reader(
         return _Reader(_file_asked, lambda s: _files_said(paths[s]), single=True)
     prefixes = _FOLDERS[plain(column)[:3]]
     return _Reader(
-        lambda cell: frozenset(f"{prefix}{_number(plain(cell))}" for prefix in prefixes if plain(cell)),
-        lambda s: frozenset(_number(plain(part)) for part in PurePosixPath(paths[s][0]).parts[:-1]),
+        lambda cell: frozenset(f"{prefix}{numbered(cell)}" for prefix in prefixes if plain(cell)),
+        lambda s: frozenset(numbered(part) for part in PurePosixPath(paths[s][0]).parts[:-1]),
         lambda s: scans[s].identity.study_uid or s,
     )
 
@@ -233,33 +317,3 @@ def _files_said(paths: Sequence[str]) -> Values:
     """The names of a scan's files, and those without their extensions, marked by a dot."""
     names = [PurePosixPath(path).name.casefold() for path in paths] if len(paths) <= MOST_FILES else []
     return frozenset(names) | {f"{without_extension(name)}." for name in names}
-
-
-def _number(name: str) -> str:
-    """``name`` without zeros before the number at its end: "ses01" and "ses1" are the same."""
-    return re.sub(r"0*(\d+)$", r"\1", name)
-
-
-def _orders(cells: Iterable[str]) -> tuple[bool, bool]:
-    """Whether days, and whether months, may come first in the column's dates: where no cell says otherwise, either."""
-    found = [match.groups() for cell in cells if (match := _OTHERS_FIRST.fullmatch(str(cell).strip()))]
-    day_first = any(int(first) > 12 or mark == "." for first, mark, _, _ in found)
-    month_first = any(int(second) > 12 for _, _, second, _ in found)
-    return not month_first, not day_first
-
-
-def _dates(cell: str, orders: tuple[bool, bool]) -> Values:
-    """What the cell may mean, as DICOM writes a date (YYYYMMDD)."""
-    cell, pairs = cell.strip(), list[tuple[str, str]]()
-    if known := _YEAR_FIRST.fullmatch(cell):
-        year, month, day, *closely = known.groups()
-        pairs = [(month or closely[0], day or closely[1])]
-    elif written := _NAMED_MONTH.fullmatch(cell):
-        day, word, year = written.groups()
-        pairs = [(str(_MONTHS.index(word.lower()) + 1), day)] if word.lower() in _MONTHS else []
-    elif other := _OTHERS_FIRST.fullmatch(cell):
-        first, _, second, year = other.groups()
-        pairs = [(second, first)] * orders[0] + [(first, second)] * orders[1]
-    else:
-        return frozenset()
-    return frozenset(f"{year}{int(month):02d}{int(day):02d}" for month, day in pairs)

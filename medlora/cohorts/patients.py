@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from medlora.cohorts.identifiers import is_shortened, without_damage
+from medlora.cohorts.identifiers import shortened, without_damage
 from medlora.cohorts.labels import is_missing, plain
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def patients_of(
         "placeholders": sum(bool(given[s]) and given[s] in no_names for s in own),
         "nobody": sum(s not in ties.written and s not in known for s in own & cells.keys()),
         "alike": sum(len(keys) for keys in alike.values() if len(keys) > 1),
-        "shortened": len({key for s, key in found.key.items() if found.origin[s] == "table" and is_shortened(key)}),
+        "shortened": len({key for s, key in found.key.items() if found.origin[s] == "table" and key in ties.shortened}),
         "tied": len({ties.of(scan_id) for scan_id in own & known.keys() if len(ties.ids[ties.of(scan_id)]) > 1}),
         "together": sum(len(patients) > 1 for patients in several.values()),
         "strangers": _strangers(scans, found),
@@ -121,7 +121,8 @@ class _Ties:
 
         nobody = placeholders(cells.values())
         self.known = known
-        self.sure = {s: _canonical(cell) for s, cell in cells.items() if not (is_shortened(cell) or cell in nobody)}
+        self.shortened = shortened(cells.values())
+        self.sure = {s: _canonical(c) for s, c in cells.items() if not (c in self.shortened or c in nobody)}
         self._sets = DisjointSet(scan_ids)
         self.ids = {s: {known[s]} if s in known else set() for s in self._sets}  # of the patients so far
         told = {s: cell for s, cell in cells.items() if s in self.sure or (s not in known and cell not in nobody)}
@@ -177,6 +178,14 @@ class _Ties:
         ids = set().union(*(self.ids[one] for one in members))
         cells = {_canonical(cell) for one in members for cell in self.cells[one]}
         return len(ids) < 2 and len(cells) < 2
+
+
+def written_apart(cells: Iterable[str]) -> int:
+    """How many patients of a table are written in several ways, which counts as one."""
+    writings: dict[str, set[str]] = defaultdict(set)
+    for cell in {cell for cell in cells if not is_missing(cell)} - shortened(cells):
+        writings[_canonical(cell)].add(cell)
+    return sum(len(ways) > 1 for ways in writings.values())
 
 
 def _canonical(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -17,6 +18,8 @@ SYSTEMS = ("lps", "ras", "voxel")
 LUNA16 = ("coordx", "coordy", "coordz")
 """Headings of the LUNA16 challenge (and LNDb, and what follows them); the coordinates are LPS."""
 _HEADINGS = (LUNA16, ("x", "y", "z"), ("xmm", "ymm", "zmm"), ("centerx", "centery", "centerz"))
+_DECLARED = {"lps": ("xlps", "ylps", "zlps"), "ras": ("xras", "yras", "zras")}
+_GEOMETRY = re.compile("spac|size|dim|shape|resol|origin|orient|direct|extent|fov|thick", re.IGNORECASE)
 _DIAMETERS = ("diametermm", "diameter")
 
 
@@ -73,9 +76,19 @@ def read_places(table: LabelTable, coordinates: str | None) -> Places | None:
             f"--coordinates {coordinates}: {table.path} was read as {table.format}, whose places are {table.system}",
             "leave --coordinates out: the format says it",
         )
-    coordinates = coordinates or table.system
     headings = {plain(heading): heading for heading in table.frame.columns}
+    declared = next((system for system, names in _DECLARED.items() if all(name in headings for name in names)), None)
     names = next((names for names in _HEADINGS if all(name in headings for name in names)), None)
+    if names is None and declared is not None:
+        names = _DECLARED[declared]
+        if coordinates is not None and coordinates.casefold() != declared:
+            raise MedloraError(
+                f"--coordinates {coordinates}: the headings of {table.path.name} "
+                f"({', '.join(headings[name] for name in names)}) say {declared}",
+                "leave --coordinates out, or correct the headings",
+            )
+        coordinates = declared
+    coordinates = coordinates or table.system
     if names is None:
         if coordinates is not None:
             raise MedloraError(
@@ -103,6 +116,26 @@ def read_places(table: LabelTable, coordinates: str | None) -> Places | None:
         found[row] = Place(row, (x, y, z), size)
     used = (*columns, diameter) if diameter is not None else tuple(columns)
     return Places((coordinates or "lps").casefold(), used, found, table.items)
+
+
+def unread_centres(table: LabelTable) -> list[str]:
+    """Three headings that differ by x, y and z alone, hold numbers, and are none that `read_places` knows."""
+    headings = {plain(heading): heading for heading in table.frame.columns}
+    known = (*_HEADINGS, *_DECLARED.values())
+    if any(all(name in headings for name in names) for names in known):
+        return []
+    for name in headings:
+        for at in (at for at, letter in enumerate(name) if letter == "x"):
+            found = [headings.get(f"{name[:at]}{axis}{name[at + 1 :]}") for axis in "xyz"]
+            columns = [heading for heading in found if heading is not None]
+            if len(columns) == 3 and not _GEOMETRY.search(name) and all(_holds_numbers(table, c) for c in columns):
+                return columns
+    return []
+
+
+def _holds_numbers(table: LabelTable, column: str) -> bool:
+    cells = [cell for cell in table.frame[column] if not is_missing(cell)]
+    return bool(cells) and all(re.fullmatch(r"[+-]?\d+([.,]\d+)?(E[+-]?\d+)?", cell, re.IGNORECASE) for cell in cells)
 
 
 def _number(table: LabelTable, row: int, column: str) -> float:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 from medlora.cohorts import headings, marks
-from medlora.cohorts.identifiers import is_shortened
+from medlora.cohorts.identifiers import shortened
 from medlora.cohorts.joined import NAMES, SHORTENED, Join
-from medlora.cohorts.labels import LabelTable, is_missing, plain
+from medlora.cohorts.labels import LabelTable, is_missing
 from medlora.cohorts.places import Place, Places
 from medlora.cohorts.splits import split_name
 from medlora.errors import MedloraError
@@ -91,6 +91,7 @@ def read_rows(
             repeated or disagree.
     """
     keys = headings.key_columns(table)
+    names = {heading for columns in headings.all_key_columns(table).values() for heading in columns}
     columns: dict[str, str] = {}
     if split_column:
         columns["split"] = table.column(split_column, "--split-column")
@@ -101,8 +102,8 @@ def read_rows(
     elif not site.startswith("="):
         columns["site"] = table.column(site, "--site")
     several = list(keys.values()).count(keys.get("patient", "")) > 1  # a name that may mean anything
-    if "patient" in keys and (not several or plain(keys["patient"]) == headings.PARTICIPANT):
-        columns["patient"] = keys["patient"]
+    if joined.patient and (not several or headings.names_folders(table, joined.patient)):
+        columns["patient"] = joined.patient
     findings = marks.finding_columns(table, label_column)
     if uncertain is not None and findings is None:
         raise MedloraError("--uncertain is for findings, and there is one column of labels", "leave it out")
@@ -111,9 +112,7 @@ def read_rows(
     elif isinstance(label_column, str) and label_column:
         columns["label"] = table.column(label_column, "--label-column")
     else:
-        taken = {*keys.values(), joined.column, *joined.told_by, *columns.values()} | {
-            *(places.columns if places else ())
-        }
+        taken = {*names, joined.column, *joined.told_by, *columns.values()} | {*(places.columns if places else ())}
         columns["label"] = headings.label_column(table, taken)
     if split_column:
         _check_splits(table, columns["split"])
@@ -138,7 +137,7 @@ def read_rows(
     if findings is None:
         _are_classes(table, columns["label"], rows)
     if "site" in columns:
-        _are_sites(table, columns["site"], rows, keys)
+        _are_sites(table, columns["site"], rows, names)
     if site and site.startswith("="):
         rows.site = dict.fromkeys(joined.scans, site[1:])
     named: dict[str, Any] = {f"{what}_column": columns.get(what) for what in ("label", "site", "patient", "split")}
@@ -176,10 +175,10 @@ def _are_classes(table: LabelTable, column: str, rows: Rows) -> None:
         )
 
 
-def _are_sites(table: LabelTable, column: str, rows: Rows, keys: Mapping[str, str]) -> None:
+def _are_sites(table: LabelTable, column: str, rows: Rows, names: Set[str]) -> None:
     """Refuse a column of names or numbers before one of its values gets into the cohort as a site."""
     sites, n = len(set(rows.site.values())), len(rows.site)
-    personal = column in keys.values() or headings.is_personal(column)
+    personal = column in names or headings.is_personal(column)
     if personal or (sites > 2 and (sites == n or sites > max(20, n / 2))):
         raise MedloraError(
             f"{table.path.name}: the column {column!r} holds {sites} different values for {n} scans, so they cannot be "
@@ -221,7 +220,7 @@ def _no_repeated_rows(table: LabelTable, joined: Join, told: Sequence[str]) -> N
             continue  # a row per visit is usual; rows that disagree are found below
         labels = {tuple(table.cell(row, column) for column in told) for row in numbers}
         if len(labels) == 1:
-            short = is_shortened(table.cell(numbers[0], joined.column))
+            short = table.cell(numbers[0], joined.column) in shortened(table.frame[joined.column])
             raise MedloraError(
                 f"{table.path.name}: rows {_list(numbers)} are about the same case (column {joined.column!r})"
                 + (f", or seem so: they hold {SHORTENED}" if short else ""),

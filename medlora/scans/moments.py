@@ -19,7 +19,7 @@ _CLOCKS = (("AcquisitionDate", "AcquisitionTime"), ("ContentDate", "ContentTime"
 def moment_of(planes: list[Plane]) -> tuple[Any, ...]:
     """When the first of the planes was made, as far as the headers say: to sort the volumes of one series by.
 
-    Where no time and no number tells volumes apart, the paths do.
+    Where no time and no number tells volumes apart, their UIDs do: never the names of files.
     """
     return (
         *(_least(planes, word) for word in _ORDINALS),
@@ -27,7 +27,8 @@ def moment_of(planes: list[Plane]) -> tuple[Any, ...]:
         *(_least(planes, word) for word in DIMENSIONS),
         _least(planes, "InstanceNumber"),
         min(plane.frame + _number(plane.values.get("ConcatenationFrameOffsetNumber", 0)) for plane in planes),
-        min(str(plane.header.path) for plane in planes),
+        _least(planes, "SeriesNumber"),
+        min(plane.uid for plane in planes),
     )
 
 

@@ -29,19 +29,59 @@ def in_order(planes: Iterable[Plane], counters: Sequence[str]) -> list[list[Plan
     return [piece for _, piece in sorted(pieces.items(), key=lambda item: item[0])]
 
 
-def are_pieces(places: Sequence[set[int]], beds: bool) -> bool:
-    """Whether what counters tell apart are no passes by themselves: where some lie beside each other; or, most of one
-    size, overlap at their ends alone, three in a row, or two where they are beds.
+def are_pieces(pieces: Sequence[list[Plane]], places: Sequence[set[int]], beds: bool) -> bool:
+    """Whether what counters tell apart are no passes by themselves: where they lie beside each other, one step apart;
+    or, as beds do, overlap at their ends.
 
     Args:
-        places: numbers of the positions that each holds, in order.
+        pieces: planes, sorted along the normal.
+        places: numbers of the positions that each holds.
         beds: whether they are beds of a PET.
     """
-    if len(_filled(places, back=False)) < len(places):
-        return True
+    found = _filled(places, back=False)
+    if len(found) < len(places):
+        return _are_regular(found, pieces, beds)
     edges = sum(0 < 2 * len(a & b) < min(len(a), len(b)) for a, b in itertools.pairwise(places))
     alike = Counter(map(len, places)).most_common(1)[0][1]
-    return edges > (0 if beds else 1) and 2 * alike > len(places)
+    return beds and edges > 0 and 2 * alike > len(places)
+
+
+def _are_regular(found: Iterable[Sequence[int]], pieces: Sequence[list[Plane]], beds: bool) -> bool:
+    """Whether pieces that were put together lie so by no chance, as shots of biopsies or regions of the body may: most
+    follow each other at their own step, or are packages of one grid, and a pass has three, or several have two each."""
+    places = [_along(piece) for piece in pieces]
+    joints = [
+        _belong_together(*ends)
+        for numbers in found
+        for ends in itertools.pairwise(sorted((places[i] for i in numbers), key=lambda along: float(along[0])))
+    ]
+    if not joints:
+        return beds
+    counts = Counter(map(len, found))
+    most = max(counts)
+    return 2 * sum(joints) > len(joints) and (beds or most > 2 or counts[most] > 1)
+
+
+def _along(planes: Sequence[Plane]) -> Array:
+    """Where planes lie along the normal, in order."""
+    directions = planes[0].directions
+    assert directions is not None
+    return np.sort([float(plane.position @ directions[2]) for plane in planes])
+
+
+def _belong_together(before: Array, after: Array) -> bool:
+    """Whether a piece begins one step behind another; or they reach into each other, and each lies on one grid."""
+    gap = after[0] - before[-1]
+    if gap > 0:
+        step = max(
+            ((along[-1] - along[0]) / (len(along) - 1) for along in (before, after) if len(along) > 1), default=gap
+        )
+        return bool(0.7 * step < gap < 1.4 * step)
+    steps = np.diff(np.sort([*before, *after]))
+    if (smallest := steps.min()) < 0.01:
+        return False
+    times = steps / smallest
+    return bool(np.all(abs(times - times.round()) < 0.1)) and 2 * int((times.round() == 1).sum()) >= len(times)
 
 
 def passes(places: Sequence[set[int]], every: set[int]) -> list[list[int]] | None:
@@ -111,7 +151,10 @@ def passes_within(planes: Sequence[Plane], word: str) -> list[list[list[Plane]]]
     index = {id(plane): i for i, plane in enumerate(planes)}
     pieces = in_order(planes, (word,))
     spans = [set(range(index[id(piece[0])], index[id(piece[-1])] + 1)) for piece in pieces]
-    found = passes(spans, {0, len(planes) - 1}) or [[i] for i in range(len(pieces))]
+    alone = [[i] for i in range(len(pieces))]
+    found = passes(spans, {0, len(planes) - 1}) or alone
+    if not _are_regular(found, pieces, beds=False):
+        found = alone
     return [[pieces[i] for i in sorted(numbers, key=lambda i: min(spans[i]))] for numbers in found]
 
 
@@ -145,7 +188,7 @@ def passes_over(
             if repeated or 2 * sum(len(piece) > 1 for piece in pieces) <= len(pieces):
                 break
             together = passes(places, set().union(*places))
-            if together is None:
+            if together is None or not _are_regular(together, pieces, beds):
                 break
             joined = (itertools.chain(*(pieces[i] for i in numbers)) for numbers in together)
             found += (sorted(planes, key=lambda plane: place[id(plane)]) for planes in joined)
@@ -154,23 +197,28 @@ def passes_over(
     return None
 
 
-def say_joined(volumes: Sequence[Volume], words: Sequence[str], directions: Array) -> Sequence[Volume]:
-    """Flag the volumes that were put together of pieces by their order, and a piece by itself that others go on.
+def say_joined(
+    volumes: Sequence[Volume], words: Sequence[str], directions: Array, beds: bool = False
+) -> Sequence[Volume]:
+    """Flag the volumes that were put together of pieces by their order, and a piece by itself beside which others go
+    on.
 
     Args:
         volumes: of one series, size, orientation and kind, which lie over each other.
         words: the counters that tell the pieces apart.
         directions: from `geometry.axes`.
+        beds: whether the pieces are beds of a PET, which go on with each other even where they overlap.
 
     Returns:
         The same volumes.
     """
     places = [[float(plane.position @ directions[2]) for plane in volume.planes] for volume in volumes]
-    every = np.unique(list(itertools.chain(*places)))
-    for volume, own in zip(volumes, places, strict=True):
-        if (count := len(in_order(volume.planes, words))) > 1:
+    every = np.unique([*itertools.chain(*places)])
+    counts = [len(in_order(volume.planes, words)) for volume in volumes]
+    for volume, own, count in zip(volumes, places, counts, strict=True):
+        if count > 1:
             volume.issues.append(Issue(Code.InferredVolumes, f"{count} pieces, one after the other"))
-        elif not any(issue.code is Code.MissingSlices for issue in volume.issues):
+        elif (beds or max(counts) > 1) and not any(issue.code is Code.MissingSlices for issue in volume.issues):
             step = (max(own) - min(own)) / (len(own) - 1) if len(own) > 1 else math.inf
             beyond = np.maximum(every - max(own), min(own) - every)
             if np.any((beyond > 0.01) & (beyond < 1.5 * step)):

@@ -10,12 +10,14 @@ import numpy as np
 
 from medlora.scans.codes import Code, Issue
 from medlora.scans.geometry import check_stack
-from medlora.scans.kinds import is_secondary
+from medlora.scans.kinds import is_derived, is_secondary
 from medlora.scans.plane import Plane, Volume, by_words, listed
 
 # What two volumes of one run have in common.
 _RUN = ("ConvolutionKernel", "SliceThickness", "ImageType")
 _OF_ANY_KIND = ("ConvolutionKernel", "SliceThickness")
+# Derived images that an acquisition of water and fat always makes of all its slices.
+_SEPARATED = frozenset(("WATER", "W", "FAT", "F", "IN_PHASE", "IP", "OPP_PHASE", "OUT_PHASE", "OP"))
 _SAME_PLACE = 0.01  # mm
 _RUN_OF_FILES = ("Rows", "Columns", "Modality", "FrameOfReferenceUID", *_RUN)
 
@@ -32,20 +34,25 @@ def say_short(volumes: list[Volume]) -> list[Volume]:
     places = _places(volumes)
     for volume, where in zip(volumes, places, strict=True):
         for other, there in zip(volumes, places, strict=True):
-            if where < there and _of_one_run(volume.planes[0], other.planes[0]):
+            if where < there and _as_long(volume.planes[0], other.planes[0]):
                 detail = f"{len(there) - len(where)} of the {len(there)} that another volume has"
                 volume.issues.append(Issue(Code.MissingSlices, detail))
                 break
     return volumes
 
 
-def _of_one_run(one: Plane, other: Plane) -> bool:
-    """Whether volumes have as many slices. Those of one MR acquisition do, whatever they show (water and fat, magnitude
-    and phase); but what was computed afterwards may be of some of them."""
-    if one.values.get("Modality") != "MR":
-        return by_words(_RUN)(one) == by_words(_RUN)(other)
-    alike = by_words(_OF_ANY_KIND)(one) == by_words(_OF_ANY_KIND)(other)
-    return alike and is_secondary(one.values) == is_secondary(other.values)
+def _as_long(one: Plane, other: Plane) -> bool:
+    """Whether a volume should have the slices of another. Those of one MR acquisition should, whatever they show (water
+    and fat, magnitude and phase); but what was computed from it (differences, maps) may be of some of them."""
+    if by_words(_RUN)(one) == by_words(_RUN)(other):
+        return True
+    if one.values.get("Modality") != "MR" or by_words(_OF_ANY_KIND)(one) != by_words(_OF_ANY_KIND)(other):
+        return False
+    return not is_secondary(other.values) and (not is_derived(one.values) or _is_separated(one))
+
+
+def _is_separated(plane: Plane) -> bool:
+    return not _SEPARATED.isdisjoint(str(word).upper() for word in listed(plane.values.get("ImageType")))
 
 
 def say_of_files(volumes: Iterable[Volume]) -> None:

@@ -105,10 +105,13 @@ def _go_on(before: list[Plane], after: list[Plane], step: float, directions: Arr
     numbers = [[plane.values.get("InstanceNumber") for plane in part] for part in (before, after)]
     known = [[number for number in part if isinstance(number, int)] for part in numbers]
     on_grid = abs(gap - round(gap)) < 0.1
+    shorter = min(len(before), len(after))
     if known == numbers:
         skipped = min(abs(a - b) for a, b in itertools.product(*known))
-        return on_grid and (round(gap) == 2 or (skipped > 1 and abs(skipped - round(gap)) <= 1))
-    return on_grid and round(gap) - 1 <= min(len(before), len(after)) // 2
+        if skipped:
+            return on_grid and (round(gap) == 2 or (skipped > 1 and abs(skipped - round(gap)) <= 1))
+        return on_grid and round(gap) - 1 <= shorter  # numbered anew in each piece: one of them may be lost
+    return on_grid and round(gap) - 1 <= shorter // 2
 
 
 def _is_multiple(step: float, of: float) -> bool:

@@ -25,6 +25,7 @@ _ALIKE = (
     "PatientID", "SeriesNumber", "Modality", "SOPClassUID", "Rows", "Columns", "ConvolutionKernel", "SliceThickness",
     "EchoTime", "EchoNumbers", "DiffusionBValue", "TemporalPositionIdentifier",
 )  # fmt: skip
+_OF_A_BODY = ("StudyInstanceUID", "FrameOfReferenceUID")
 
 
 def say_torn(volumes: Mapping[tuple[str, ...], Iterable[Volume]]) -> None:
@@ -145,7 +146,7 @@ def in_pieces(series: Mapping[_Key, Sequence[Header]]) -> dict[_Key, int]:
         keys = {id(plane): key for key, plane in loose.items() if key not in found}
         candidates = [plane for key, plane in loose.items() if key not in found and together(plane) is not None]
         for alike in grouped(candidates, together).values():
-            for stack in _runs(alike):
+            for stack in filter(_is_no_chance, _runs(alike)):
                 found |= {keys[id(plane)]: len(stack) - 1 for plane in stack}
     return found
 
@@ -179,7 +180,7 @@ def _alike(plane: Plane) -> Hashable:
 
 def _runs(planes: list[Plane]) -> Iterator[list[Plane]]:
     """Three or more slices whose numbers rise by one while their places move on by the same step."""
-    planes = sorted(planes, key=lambda plane: plane.values["InstanceNumber"])
+    planes = sorted(planes, key=lambda plane: (plane.values["InstanceNumber"], *_coordinates(plane), plane.uid))
     run = planes[:1]
     for plane in planes[1:]:
         if not _goes_on(run[-1], plane) or (len(run) > 1 and not _same_step(run[-2], run[-1], plane)):
@@ -189,6 +190,18 @@ def _runs(planes: list[Plane]) -> Iterator[list[Plane]]:
         run.append(plane)
     if len(run) > 2:
         yield run
+
+
+def _is_no_chance(run: list[Plane]) -> bool:
+    """Whether slices follow each other for another reason than that among many some do: of other studies and frames of
+    reference, as in folders of single images, it takes five."""
+    apart = all(len({plane.values.get(word) for plane in run}) == len(run) for word in _OF_A_BODY)
+    return len(run) >= (5 if apart else 3)
+
+
+def _coordinates(plane: Plane) -> list[float]:
+    assert plane.position is not None
+    return [float(number) for number in plane.position]
 
 
 def _goes_on(before: Plane, after: Plane) -> bool:

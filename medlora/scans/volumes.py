@@ -84,7 +84,7 @@ def _in_passes(slots: list[list[Plane]], directions: Array) -> list[Volume] | No
     counters, passes, single = found
     volumes = say_short(_checked_parts([*passes, *single], directions))
     joined = {id(plane) for plane in itertools.chain(*passes)}
-    say_joined([volume for volume in volumes if id(volume.planes[0]) in joined], counters, directions)
+    say_joined([volume for volume in volumes if id(volume.planes[0]) in joined], counters, directions, _is_pet(planes))
     return volumes
 
 
@@ -196,7 +196,8 @@ def _beside(slots: list[list[Plane]]) -> list[list[Plane]] | None:
         if len(parts) < 2 or min(map(len, parts)) < 2 or not _are_apart(parts, slots):
             continue
         places = [[{place[id(plane)] for plane in piece} for piece in pieces] for pieces in groups]
-        if not any(are_pieces(pieces, REFERENCE in counters) for pieces in places):
+        beds = REFERENCE in counters
+        if not any(are_pieces(pieces, where, beds) for pieces, where in zip(groups, places, strict=True)):
             return parts
     return None
 

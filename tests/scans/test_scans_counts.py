@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pydicom
 import pytest
 from make_dicom import AXIAL, MR, SC, axial, image, picture, save, series
 
@@ -264,3 +265,16 @@ def test_series_of_one_image_that_are_no_stack_stay_clean(tmp_path, changed):
 def test_two_series_of_one_image_are_not_enough(tmp_path):
     pieces(tmp_path, 2, SeriesInstanceUID=lambda k: f"1.2.{k + 10}")
     assert [scan.issues for scan in scans.read(tmp_path)] == [()] * 2
+
+
+@pytest.mark.parametrize(("count", "issues"), [(4, 0), (5, 5)])
+def test_four_of_many_single_images_may_follow_each_other_by_chance(tmp_path, count, issues):
+    """Of other studies and frames of reference, as in a folder of teaching cases; five are no chance."""
+    makers = {word: lambda k: f"1.2.{k + 10}" for word in ("SeriesInstanceUID", "StudyInstanceUID")}
+    pieces(tmp_path, count, **makers)
+    for k, path in enumerate(sorted(tmp_path.iterdir())):
+        header = pydicom.dcmread(path)
+        header.FrameOfReferenceUID = f"1.2.9.{k + 1}"
+        header.save_as(path)
+    found = scans.survey(tmp_path).scans
+    assert len(found) == count and sum(bool(scan.issues) for scan in found) == issues

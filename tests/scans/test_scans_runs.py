@@ -147,3 +147,16 @@ def test_a_stack_scattered_over_files_of_several_frames_is_said(tmp_path):
         of_frames(tmp_path / "slices", str(z), axial(4)[[z] * 3], extra=phases)
     found = scans.read(tmp_path / "slices")
     assert len(found) == 12 and all(codes(scan) == [Code.MissingSlices] for scan in found)
+
+
+@pytest.mark.parametrize("kind", [["DERIVED", "PRIMARY", "M", "SUB"], ["DERIVED", "PRIMARY", "DIFFUSION", "ADC"]])
+def test_what_was_computed_of_some_slices_lacks_none(tmp_path, kind):
+    """Twenty slices before and after contrast, and the differences of eight."""
+    places = [*axial(20), *axial(20), *axial(20)[6:14]]
+    kinds = [["ORIGINAL", "PRIMARY", "M", "ND"]] * 40 + [kind] * 8
+    each = [
+        {"ImageType": kind, "TemporalPositionIdentifier": 1 + (20 <= k < 40), "InstanceNumber": k + 1}
+        for k, kind in enumerate(kinds)
+    ]
+    series(tmp_path, np.array(places), sop_class=MR, each=each)
+    assert sorted((scan.shape[2], scan.issues) for scan in scans.read(tmp_path)) == [(8, ()), (20, ()), (20, ())]

@@ -55,11 +55,11 @@ def test_the_time_of_a_frame_is_in_the_header_and_that_of_the_clock_is_not(tmp_p
     assert not any("AcquisitionTime" in scan.header for scan in found)
 
 
-def test_where_nothing_tells_their_time_the_paths_keep_the_order_the_same(tmp_path):
+def test_where_nothing_tells_their_time_their_uids_do_and_no_names_of_files(tmp_path):
     for k, name in enumerate("ba"):
         data = image(picture(seed=k), "1.2.840.10008.5.1.4.1.1.1", SOPInstanceUID=f"1.2.{k}")
         save(data, tmp_path / f"{name}.dcm")
-    assert [scan.sources[0].name for scan in scans.read(tmp_path)] == ["a.dcm", "b.dcm"]
+    assert [scan.sources[0].name for scan in scans.read(tmp_path)] == ["b.dcm", "a.dcm"]
 
 
 def test_series_keep_their_order_among_each_other(tmp_path):

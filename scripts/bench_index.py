@@ -5,7 +5,7 @@
 Three kinds of files, each over and over (as hard links, where the system has them): slices of CT and MR with the real
 headers that pydicom is packaged with and their pixels repeated to 512 x 512; the images of 100 KB and more that pydicom
 and nibabel are packaged with, most of them with short headers; and Siemens mosaics, whose private header has to be read
-to know what they are. Each way is timed three times, in turn, and the best time of each counts. The memory bar is
+to know what they are. Each way is timed five times, in turn, and the best time of each counts. The memory bar is
 measured in a process of its own, on as many small files as asked for.
 """
 
@@ -29,7 +29,7 @@ import pydicom
 from medlora import progress
 from medlora.cohorts import index
 
-PASSES = 3
+PASSES = 5
 
 
 def real_files(mosaics: bool) -> list[Path]:

@@ -56,9 +56,9 @@ def one_of_each(members: Iterable[Header]) -> tuple[list[Header], list[LeftOut]]
         known: dict[int, bytes | Issue] = {}
 
         def cells(header: Header, known: dict[int, bytes | Issue] = known) -> bytes | Issue:
-            """As `_cells`, decoded once."""
+            """As `cells_of`, decoded once."""
             if id(header) not in known:
-                known[id(header)] = _cells(header)
+                known[id(header)] = cells_of(header)
             return known[id(header)]
 
         whole, damaged = _without_damaged(same, cells)
@@ -75,7 +75,7 @@ def one_of_each(members: Iterable[Header]) -> tuple[list[Header], list[LeftOut]]
 
 def are_copies(same: Sequence[Header]) -> bool:
     """Whether files of one SOP Instance UID, in whichever series they are, hold the same image."""
-    return _are_copies(same, _cells)
+    return _are_copies(same, cells_of)
 
 
 def _worth(header: Header) -> tuple[bool, bool, int]:
@@ -137,7 +137,7 @@ def _stored_alike(same: Sequence[Header]) -> bool:
     return len(digests) == 1 and None not in digests
 
 
-def _cells(header: Header) -> bytes | Issue:
+def cells_of(header: Header) -> bytes | Issue:
     """SHA-256 of the decoded cells, less the bits that do not count; or why they cannot be decoded."""
     digest = hashlib.sha256()
     try:

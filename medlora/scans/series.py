@@ -12,7 +12,7 @@ from medlora.scans.codes import Code, Issue
 from medlora.scans.elements import ULTRASOUND_VOLUME
 from medlora.scans.geometry import Array
 from medlora.scans.header import Header, Values
-from medlora.scans.kinds import but_for_sums, is_secondary, is_unplaced_capture
+from medlora.scans.kinds import is_secondary, is_unplaced_capture
 from medlora.scans.plane import (
     Plane,
     Refused,
@@ -71,8 +71,6 @@ def assemble(
             else:
                 found = volumes_of(part)
             for result in found:
-                if isinstance(result, Volume):
-                    _allow_sums(result)
                 if mixed and isinstance(result, Volume) and not is_localizer(part[0].values):
                     result.issues.append(Issue(Code.MixedOrientation))
             results += found
@@ -82,22 +80,6 @@ def assemble(
     _check_concatenations(headers, results)
     say_of_files(result for result in results if isinstance(result, Volume))
     return results
-
-
-def _allow_sums(volume: Volume) -> None:
-    """Slices of one kind remain so where some were summed up of thinner ones: GE's ADD, below the skull's base."""
-    if len({but_for_sums(plane.values) for plane in volume.planes}) > 1:
-        return
-    kept = []
-    for issue in volume.issues:
-        mixed = issue.detail.split(", ")
-        if issue.code is Code.MixedSlices and "ImageType" in mixed:
-            mixed.remove("ImageType")
-            if mixed:
-                kept.append(Issue(Code.MixedSlices, ", ".join(mixed)))
-        else:
-            kept.append(issue)
-    volume.issues[:] = kept
 
 
 def _without_place(alone: list[list[Plane]]) -> list[Volume | Refused]:

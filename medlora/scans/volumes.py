@@ -8,10 +8,11 @@ from collections.abc import Hashable, Iterator
 import numpy as np
 
 from medlora.scans.codes import Code, Issue
-from medlora.scans.copies import _cells
+from medlora.scans.copies import cells_of
 from medlora.scans.frames import DIMENSIONS
 from medlora.scans.geometry import Array, check_stack
 from medlora.scans.header import stored_pixels
+from medlora.scans.kinds import but_for_sums
 from medlora.scans.passes import COUNTERS, REFERENCE, are_pieces, in_order, passes_over, say_joined
 from medlora.scans.plane import Plane, Refused, Volume, by_words, grouped
 from medlora.scans.runs import say_short
@@ -143,7 +144,7 @@ def _without_copies(slots: list[list[Plane]], times: bool = True) -> tuple[list[
 def _pixels(plane: Plane, stored: bool) -> bytes | None:
     """SHA-256 of the pixels as stored, or as decoded; None where they cannot be had."""
     try:
-        found = stored_pixels(plane.header) if stored else _cells(plane.header)
+        found = stored_pixels(plane.header) if stored else cells_of(plane.header)
     except OSError:
         return None
     return found if isinstance(found, bytes) else None
@@ -162,12 +163,12 @@ def _is_pet(planes: list[Plane]) -> bool:
 
 def _separated(slots: list[list[Plane]]) -> list[list[Plane]] | None:
     """Planes parted by what their headers say, so that each part holds every position once."""
-    planes = list(itertools.chain(*slots))
+    planes, place = list(itertools.chain(*slots)), _numbered(slots)
     varying = _kinds(planes)
     separators = (*((word,) for word in varying), _DIFFUSION, *_MOMENTS, varying)
     for words in itertools.chain(separators, _together(varying, slots)):
         parts = list(grouped(planes, by_words(words)).values())
-        if len(parts) > 1 and all(len(part) == len(slots) for part in parts) and _are_apart(parts, slots):
+        if len(parts) > 1 and all(len(part) == len(slots) for part in parts) and _are_apart(parts, place):
             return parts
     return None
 
@@ -179,8 +180,7 @@ def _beside(slots: list[list[Plane]]) -> list[list[Plane]] | None:
     Times, which may differ between the slices of one volume, part nothing but the frames of PET, whose reference time
     each frame has in common (PS3.3 C.8.9.4.1.5). Counters part nothing where they tell pieces apart, not passes.
     """
-    planes = list(itertools.chain(*slots))
-    place = {id(plane): i for i, slot in enumerate(slots) for plane in slot}
+    planes, place = list(itertools.chain(*slots)), _numbered(slots)
     varying = _kinds(planes)
     kinds = tuple(word for word in varying if word not in COUNTERS)
     times: tuple[str, ...] = (
@@ -193,7 +193,7 @@ def _beside(slots: list[list[Plane]]) -> list[list[Plane]] | None:
     for words, counters in separators:
         groups = [in_order(group, counters) for group in grouped(planes, by_words(words)).values()]
         parts = list(itertools.chain(*groups))
-        if len(parts) < 2 or min(map(len, parts)) < 2 or not _are_apart(parts, slots):
+        if len(parts) < 2 or min(map(len, parts)) < 2 or not _are_apart(parts, place):
             continue
         places = [[{place[id(plane)] for plane in piece} for piece in pieces] for pieces in groups]
         beds = REFERENCE in counters
@@ -202,9 +202,13 @@ def _beside(slots: list[list[Plane]]) -> list[list[Plane]] | None:
     return None
 
 
-def _are_apart(parts: list[list[Plane]], slots: list[list[Plane]]) -> bool:
+def _numbered(slots: list[list[Plane]]) -> dict[int, int]:
+    """The number of each plane's position, by its identity."""
+    return {id(plane): i for i, slot in enumerate(slots) for plane in slot}
+
+
+def _are_apart(parts: list[list[Plane]], place: dict[int, int]) -> bool:
     """Whether no part holds two planes at one position."""
-    place = {id(plane): i for i, slot in enumerate(slots) for plane in slot}
     return all(len({place[id(plane)] for plane in part}) == len(part) for part in parts)
 
 
@@ -298,6 +302,8 @@ def _checked(volume: Volume, directions: Array) -> Volume:
     if isinstance(thick, (int, float)) and step < 0.02 * thick:
         issues.append(Issue(Code.ConflictingGeometry, f"slices {thick:g} mm thick, {step:.2g} mm apart"))
     mixed = [word for word in _NEVER_MIXED if len(grouped(planes, by_words((word,)))) > 1]
+    if "ImageType" in mixed and len({but_for_sums(plane.values) for plane in planes}) == 1:
+        mixed.remove("ImageType")  # slices of one kind, some of which were summed up of thinner ones
     mixed += [word for word in _NEVER_APART if _differ(planes, word)]
     mixed += [word for word in _SAID if _say_other(planes, word)]
     if mixed:

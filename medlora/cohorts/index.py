@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from operator import add, attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
@@ -44,6 +45,7 @@ CREATE TABLE bases (name TEXT PRIMARY KEY, header TEXT) WITHOUT ROWID;
 CREATE TABLE meta (made_with TEXT, listing TEXT, series TEXT);
 """
 _PAIRED = (b".hdr", b".hdr.gz")
+_size, _modified, _changed = map(attrgetter, ("st_size", "st_mtime_ns", "st_ctime_ns"))
 _CHECK = 68  # where a SQLite file keeps its application ID, four bytes: here a checksum
 
 
@@ -152,29 +154,25 @@ def index_again(folder: str | os.PathLike[str], known: Path | None, workers: int
 def _index(folder: str | os.PathLike[str], kept: sqlite3.Connection, workers: int | None) -> Index:
     """What is in ``folder``: by ``kept`` itself where nothing has changed, else by a copy of it that is brought up to
     date."""
-    from medlora.scans import Code, Excluded
-    from medlora.scans.folder import entries
+    from medlora.scans import Code
+    from medlora.scans.folder import listing
 
     folder = Path(folder).absolute()
     if not folder.is_dir():
         raise MedloraError(f"{folder} is not a folder", "give the folder that holds the scans")
     excluded: list[Excluded] = []
-    names, sizes, times = [], array("q"), array("q")
-    for path, entry in entries(folder, excluded):
-        try:
-            status = entry.stat()
-        except OSError as error:
-            excluded.append(Excluded((folder / path,), Code.CannotOpen, error.strerror or ""))
-        else:
-            names.append(path)
-            sizes.append(status.st_size)
-            # What unpacks or copies files may set their modification time back; the time of change they cannot.
-            times.append(status.st_mtime_ns + status.st_ctime_ns)
+    names: list[str] = []
+    sizes, times = array("q"), array("q")
+    for paths, statuses in listing(folder, excluded):
+        names += paths
+        sizes.extend(map(_size, statuses))
+        # What unpacks or copies files may set their modification time back; the time of change they cannot.
+        times.extend(map(add, map(_modified, statuses), map(_changed, statuses)))
     digest = hashlib.sha256("\0".join(names).encode(errors="surrogatepass"))
     digest.update(sizes.tobytes() + times.tobytes())
-    listing = digest.hexdigest()
-    listed, series = kept.execute("SELECT listing, series FROM meta").fetchone()
-    if listed == listing:
+    listed = digest.hexdigest()
+    known, series = kept.execute("SELECT listing, series FROM meta").fetchone()
+    if known == listed:
         table, problems = json.loads(series)
         return Index(folder, pd.DataFrame(**table), problems, excluded, len(names), 0, kept)
     database = _in_memory(kept)
@@ -188,9 +186,9 @@ def _index(folder: str | os.PathLike[str], kept: sqlite3.Connection, workers: in
     with database:
         if Code.CannotOpen.name in problems:  # what could not be opened is tried again the next time
             database.execute("UPDATE files SET mtime = -1 WHERE problem = ?", (Code.CannotOpen.name,))
-            listing = ""
+            listed = ""
         table = found.to_dict("split", index=False)
-        database.execute("UPDATE meta SET listing = ?, series = ?", (listing, json.dumps([table, problems])))
+        database.execute("UPDATE meta SET listing = ?, series = ?", (listed, json.dumps([table, problems])))
     return Index(folder, found, problems, excluded, len(names), read, database)
 
 

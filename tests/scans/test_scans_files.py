@@ -295,6 +295,36 @@ def test_links_out_of_the_folder_and_in_circles(tmp_path):
     assert sorted(e.code.name for e in excluded) == ["CannotOpen", "LinkLeavesFolder", "LinkLeavesFolder"]
 
 
+def test_thousands_of_files_beside_junk_folders_and_links(tmp_path):
+    """A folder is looked through some files at a time: what is found is what a walk that looks at each one finds."""
+    for i in range(2500):
+        (tmp_path / f"d{i:04d}.dcm").touch()
+    for name in ("desktop.ini", "._d1200.dcm", "Thumbs.db"):
+        (tmp_path / name).touch()
+    for name in ("d0500", "d1999"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1").touch()
+        (tmp_path / name / ".DS_Store").touch()
+    links = sys.platform != "win32"  # which asks a privilege for them
+    if links:
+        (tmp_path / "d1500").symlink_to(tmp_path / "nothing")
+    excluded = []
+    files = list(scans.list_files(tmp_path, excluded))
+    expected = [tmp_path / f"d{i:04d}.dcm" for i in range(2500)] + [tmp_path / "d0500" / "1", tmp_path / "d1999" / "1"]
+    assert files == expected
+    assert [(e.code, e.paths) for e in excluded] == ([(Code.CannotOpen, (tmp_path / "d1500",))] if links else [])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the system keeps open what is opened")
+def test_a_file_that_vanishes_while_its_folder_is_listed(tmp_path, monkeypatch):
+    for i in range(20):
+        (tmp_path / f"{i:02d}").touch()
+    monkeypatch.setattr(os, "listdir", lambda _: [f"{i:02d}" for i in range(21)])
+    excluded = []
+    assert [path.name for path in scans.list_files(tmp_path, excluded)] == [f"{i:02d}" for i in range(20)]
+    assert [(e.code, e.paths) for e in excluded] == [(Code.CannotOpen, (tmp_path / "20",))]
+
+
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="needs permissions that bind")
 def test_no_permission(tmp_path):
     series(tmp_path, axial(3))

@@ -25,6 +25,10 @@ def check(
         str | None,
         typer.Option("--key", help="How rows find scans: file, series, study, accession, patient, or a column."),
     ] = None,
+    patient_column: Annotated[
+        str | None,
+        typer.Option("--patient-column", help="Column of the patients, whose scans are kept in one split."),
+    ] = None,
     label_column: Annotated[
         str | None,
         typer.Option(
@@ -76,6 +80,7 @@ def check(
         archive,
         labels,
         key=key,
+        patient_column=patient_column,
         label_column=label_column,
         uncertain=uncertain,
         site=site,

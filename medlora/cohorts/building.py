@@ -52,6 +52,7 @@ def build(
     labels: str | os.PathLike[str] | None,
     *,
     key: str | None,
+    patient_column: str | None,
     label_column: str | Sequence[str] | None,
     uncertain: str | None,
     site: str | None,
@@ -69,9 +70,10 @@ def build(
     source = recognise(labels) if labels is not None else None
     table = source.read() if source is not None and not source.needs_scans else None
     places = read_places(table, coordinates) if table is not None else None
-    if source is None and (key or label_column or uncertain or split_column):
+    if source is None and (key or patient_column or label_column or uncertain or split_column):
         raise MedloraError(
-            "there is no table of labels for --key, --label-column, --uncertain or --split-column", "add --labels"
+            "there is no table of labels for --key, --patient-column, --label-column, --uncertain or --split-column",
+            "add --labels",
         )
     excluded = Excluded()
     known = None if update is None else Path(update) / "private" / "index.sqlite"
@@ -88,9 +90,10 @@ def build(
 
     joined: Join | None = None
     rows, copies, unlabelled = Rows(), Copies(), 0
-    asked: dict[str, Any] = {"key": key, "label_column": None, "site": site, "split_column": split_column}
+    asked: dict[str, Any] = {"key": key, "patient_column": patient_column, "label_column": None, "site": site}
+    asked["split_column"] = split_column
     if table is not None:
-        joined = join(table, scans, excluded.paths, archive, key, copied)
+        joined = join(table, scans, excluded.paths, archive, key, copied, patient_column)
         for line in joined.messages():
             say(line)
         rows, asked = read_rows(

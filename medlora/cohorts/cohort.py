@@ -62,6 +62,7 @@ class Cohort:
         labels: str | os.PathLike[str] | None = None,
         *,
         key: str | None = None,
+        patient_column: str | None = None,
         label_column: str | Sequence[str] | None = None,
         uncertain: str | None = None,
         site: str | None = None,
@@ -82,6 +83,8 @@ class Cohort:
                 without them the cohort has no labels and no splits.
             key: how rows are joined to scans: ``file``, ``sop``, ``series``, ``study``, ``accession``, ``patient``,
                 a heading of the table, or ``kind=heading``; the first of these that matches where None.
+            patient_column: heading of the patients, whose scans are kept in one split, beside DICOM's Patient ID; told
+                by its name where None.
             label_column: heading of the labels, told by its name where None; or headings of several findings, as a
                 list or separated by commas, whose cells are 1 (present), 0 (absent), -1 (uncertain) or empty (unknown).
             uncertain: what uncertain findings are taken as: ``unknown`` (where None), ``absent`` or ``present``.
@@ -102,9 +105,9 @@ class Cohort:
         from medlora.cohorts.building import build
 
         return build(
-            cls, archive, labels, key=key, label_column=label_column, uncertain=uncertain, site=site,
-            split_seed=split_seed, split_column=split_column, fractions=fractions, select=select,
-            coordinates=coordinates, modality=modality, update=update, workers=workers,
+            cls, archive, labels, key=key, patient_column=patient_column, label_column=label_column,
+            uncertain=uncertain, site=site, split_seed=split_seed, split_column=split_column, fractions=fractions,
+            select=select, coordinates=coordinates, modality=modality, update=update, workers=workers,
         )  # fmt: skip
 
     @classmethod

@@ -162,12 +162,16 @@ def _about_centres(cohort: Cohort) -> list[tuple[str, bool]]:
 
 def _about_patients(cohort: Cohort) -> list[str]:
     info, lines = cohort.info["patients"], []
-    origin = info["from"]
-    if origin.get("none"):
-        lines.append(
-            f"{_n(origin['none'], 'scan has', 'scans have')} no patient ID, neither in the file nor in the table: each "
-            "counts as its own patient, so the same patient may be in several splits"
-        )
+    remedy = "; --patient-column names the column of the table that knows" if cohort.info["labels"] else ""
+    for origin, counted in (
+        ("none", "each counts as its own patient"),
+        ("together", "those of one study, or of one row, count as one patient"),
+    ):
+        if n := info["from"].get(origin):
+            lines.append(
+                f"{_n(n, 'scan has', 'scans have')} no patient ID, neither in the file nor in a column of the table "
+                f"known for that: {counted}, so the same patient may be in several splits{remedy}"
+            )
     if info["placeholders"]:
         lines.append(
             f"{_n(info['placeholders'], 'scan has', 'scans have')} a placeholder as Patient ID, which was taken as none"

@@ -17,6 +17,7 @@ from medlora.cohorts.joined import NAMES, SHORTENED, Join
 from medlora.cohorts.labels import LabelTable, is_missing
 from medlora.cohorts.narrowing import MOST_FILES, narrow
 from medlora.cohorts.paths import PathMatches, match_paths
+from medlora.cohorts.patient_columns import patient_columns
 from medlora.cohorts.patients import written_apart
 from medlora.cohorts.places import unread_centres
 from medlora.cohorts.reconciling import hold_against_folders, hold_against_patients
@@ -34,6 +35,7 @@ def join(
     archive: Path,
     key: str | None = None,
     copies: Mapping[str, str] | None = None,
+    patient_column: str | None = None,
 ) -> Join:
     """Join by the first key that matches anything: file path, SOP, series or study UID, accession number, patient.
 
@@ -46,6 +48,7 @@ def join(
         archive: its root.
         key: a kind of key, a heading, or ``kind=heading``, to take no other.
         copies: paths (relative to the archive) of files left out as copies of one of a scan → its scan_id.
+        patient_column: heading of the patients that splits keep together; told by its name where None.
 
     Raises:
         MedloraError: there is no key, or it matches nothing.
@@ -69,7 +72,7 @@ def join(
             "add a column 'file' (path in the archive), 'series_uid', 'study_uid', 'accession_number' or "
             "'patient_id', or name it with --key, e.g. --key patient=COLUMN" + there.suggestion(table, []),
         )
-    there.patient = _patient_column(table, there)
+    there.patient = patient_columns(table, there.scans_of("patient"), patient_column).named
     tried = [_best_of(kind, found, table, there) for kind, found in columns.items()]
     if not key and tried[0].key == "file":
         strange = all(joined.key != "patient" or not joined.matched for joined in tried)
@@ -94,8 +97,10 @@ def join(
             joined.better = best if best.matched > joined.matched and not joined.contradicting else None
             before = order[: order.index(joined.key)]
             joined.passed = [other for other in tried if other.key in before and other.column != joined.column]
-            joined.patient = joined.column if joined.key == "patient" else there.patient
-            joined.notes = _notes(joined, table)
+            by = joined.column if joined.key == "patient" else None
+            whose = patient_columns(table, there.scans_of("patient"), patient_column, by)
+            joined.patient = whose.people
+            joined.notes = [*whose.notes(), *_notes(joined, table)]
             _narrow(joined, table, scans, archive)
             return joined
     tried = [other for joined in tried for other in (joined, *joined.rivals)]
@@ -213,15 +218,6 @@ def _not_disputed(joined: Join, table: LabelTable) -> None:
                 f"{joined.column!r}, but other scans, and it is not known which of the two is right",
                 f"say it: --key {joined.key}={joined.column}, or --key {joined.key}={other.column}",
             )
-
-
-def _patient_column(table: LabelTable, there: _Archive) -> str | None:
-    """Of the columns of patients the one that names most of the archive's, else the first."""
-    columns, known = all_key_columns(table).get("patient", []), there.scans_of("patient")
-    if len(columns) < 2:
-        return next(iter(columns), None)
-    cells = {column: [cell for cell in table.frame[column] if not is_missing(cell)] for column in columns}
-    return max(columns, key=lambda column: len(match_identifiers(cells[column], known).to))
 
 
 def _notes(joined: Join, table: LabelTable) -> list[str]:

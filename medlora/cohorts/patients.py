@@ -30,7 +30,8 @@ class Patients:
 
     Attributes:
         key: scan_id → identifier of the patient; goes nowhere but into the salted hash and ``private/``.
-        origin: scan_id → ``dicom``, ``table`` or ``none`` (each such scan is its own patient).
+        origin: scan_id → ``dicom``, ``table``, ``together`` (nobody knows whose; those of one study or row are one
+            patient's) or ``none`` (each such scan is its own patient).
         info: counts of what deserves a word, without identifiers.
     """
 
@@ -79,7 +80,9 @@ def patients_of(
         if key in ids - names:
             key = f"{key} of the table"
         origin = "none"
-        if scan_id in known:
+        if not names and not written:
+            origin = "together" if scan_id in by_row | by_study else "none"
+        elif scan_id in known:
             origin = "dicom" if len(names) == 1 else "table"
         elif scan_id in ties.written or scan_id in by_row:
             origin = "table"

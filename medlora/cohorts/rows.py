@@ -102,7 +102,7 @@ def read_rows(
     elif not site.startswith("="):
         columns["site"] = table.column(site, "--site")
     several = list(keys.values()).count(keys.get("patient", "")) > 1  # a name that may mean anything
-    if joined.patient and (not several or headings.names_folders(table, joined.patient)):
+    if joined.patient and (asked.get("patient_column") or not several or headings.names_folders(table, joined.patient)):
         columns["patient"] = joined.patient
     findings = marks.finding_columns(table, label_column)
     if uncertain is not None and findings is None:

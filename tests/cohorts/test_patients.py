@@ -10,6 +10,7 @@ from archives import noise, uid, write_csv, write_dicom
 from PIL import Image
 
 from medlora.cohorts import Cohort
+from medlora.errors import MedloraError
 
 FRACTIONS = (0.4, 0.3, 0.3)
 
@@ -192,3 +193,55 @@ def test_a_namesake_is_the_one_that_is_written(tmp_path, first):
     (without,) = (scan.scan_id for scan in scans if not scan.identity.patient_id)
     key = patients_of(scans, {without: "7"}).key
     assert {s.identity.patient_id for s in scans if key[s.scan_id] == key[without]} == {"7", ""}
+
+
+@pytest.mark.parametrize("by", ["study", "row"])
+def test_scans_that_only_their_study_or_row_ties_are_nobodys(tmp_path, by):
+    """A study is of one patient, but a patient has several: of whom nobody knows, the splits may tear them."""
+    rows = [("accession_number" if by == "study" else "file", "label")]
+    for n in range(24):
+        for view in ("PA", "LL"):
+            path = tmp_path / "archive" / f"{n:02d}_" / f"{view}.dcm"
+            tags = {"StudyInstanceUID": uid(n), "AccessionNumber": f"A{n}"} if by == "study" else {}
+            write_dicom(path, noise(2 * n + (view == "LL")), f"{n}{view}", "", ViewPosition=view, **tags)
+        rows.append((f"A{n}" if by == "study" else f"{n:02d}_", "xy"[n % 2]))
+    cohort = cohort_of(tmp_path, rows)
+    said = [line for line in cohort.warnings if "no patient ID" in line]
+    assert len(said) == 1
+    assert said[0].startswith("24 scans have") and "those of one study, or of one row" in said[0]
+    assert "may be in several splits" in said[0] and "--patient-column" in said[0]
+
+
+def test_images_numbered_as_patients_are_of_the_people_in_the_other_column(tmp_path):
+    """As the RSNA's pneumonia challenge with the mapping to the patients of the NIH's radiographs."""
+    rows = [("patientId", "subject_id", "label")]
+    for n in range(45):
+        write_dicom(tmp_path / "archive" / f"{n:02d}.dcm", noise(n), n, f"image {n}")
+        rows.append((f"image {n}", f"S{n // 3}", "xy"[n // 3 % 2]))
+    cohort = cohort_of(tmp_path, rows)
+    assert (len(cohort), cohort.table["patient"].nunique()) == (45, 15)
+    assert not cohort.errors
+
+
+def test_columns_of_patients_that_disagree_are_said(tmp_path):
+    rows = [("patient_id", "subject", "label")]
+    for n in range(24):
+        write_dicom(tmp_path / "archive" / f"{n:02d}.dcm", noise(n), n, f"P{n // 2}")
+        rows.append((f"P{n // 2}", f"S{n % 12}", "xy"[n // 2 % 2]))
+    cohort = cohort_of(tmp_path, rows)
+    assert cohort.table["patient"].nunique() == 12
+    assert any("not 'subject'; --patient-column" in line for line in cohort.warnings)
+
+
+def test_the_column_of_patients_may_be_named(tmp_path):
+    rows = [("file", "Nr. of person", "label")]
+    for n in range(30):
+        path = tmp_path / "archive" / f"{n // 2:02d}_{n % 2}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(noise(n).astype("u1")).save(path)
+        rows.append((f"{n // 2:02d}_{n % 2}.png", f"{n // 2}", "xy"[n // 2 % 2]))
+    unknown = cohort_of(tmp_path, rows)
+    assert any("--patient-column" in line for line in unknown.warnings)
+    untorn(cohort_of(tmp_path, rows, patient_column="Nr. of person"), 15)
+    with pytest.raises(MedloraError, match="--patient-column"):
+        cohort_of(tmp_path, rows, patient_column="Nr")

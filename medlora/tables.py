@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
+import json
 import os
 import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from medlora.encodings import decode
 from medlora.errors import MedloraError
 
 MAX_BYTES = 1 << 30
@@ -36,7 +40,7 @@ class Table:
 
 
 def read_table(path: str | os.PathLike[str], what: str) -> Table:
-    """Read a CSV file (comma, semicolon, tab or bar; UTF-8 with or without BOM, UTF-16, cp932, Windows/Latin-1).
+    """Read a CSV file (comma, semicolon, tab or bar; see `medlora.encodings` for the text), packed by gzip or not.
 
     Args:
         path: the file.
@@ -54,13 +58,19 @@ def read_table(path: str | os.PathLike[str], what: str) -> Table:
     except OSError as error:
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
         raise MedloraError(f"cannot read the {what} {path}: {reason}", "check the path of the CSV file") from None
+    if data[:2] == b"\x1f\x8b":
+        data = _unpacked(path, data, what)
+    if data[:2] == b"PK" and path.suffix.lower() == ".zip":
+        raise MedloraError(f"{path} is a ZIP archive, not a CSV file", "unpack it, and give the CSV file that it holds")
     if data[:4] == b"PK\x03\x04" or data[:4] == b"\xd0\xcf\x11\xe0":
         raise MedloraError(
             f"{path} is a spreadsheet workbook, not a CSV file", "save it as CSV (UTF-8) and use that file"
         )
-    text, encoding = _decode(data)
-    if "\0" in text:
-        raise MedloraError(f"{path} is not a text file (it holds zero bytes)", "give a CSV file")
+    text, encoding = decode(data, path.name)
+    if _is_json(text):
+        raise MedloraError(
+            f"{path} is JSON, not a table of {what}", "write a CSV file with a heading and a row for each case"
+        )
     told = re.match(r"sep=(.)\r?\n", text)  # a first line that spreadsheets write and understand
     if told:
         text = text[told.end() :]
@@ -68,34 +78,27 @@ def read_table(path: str | os.PathLike[str], what: str) -> Table:
     return Table(path, _frame(path, text, delimiter), encoding, delimiter)
 
 
-def _decode(data: bytes) -> tuple[str, str]:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16", errors="replace"), "utf-16"
+def _unpacked(path: Path, data: bytes, what: str) -> bytes:
+    """The content of a file that gzip has packed."""
     try:
-        return data.decode("utf-8-sig"), "utf-8"
-    except UnicodeDecodeError:
-        pass
-    if _looks_japanese(data):
-        return data.decode("cp932"), "cp932"
-    try:
-        return data.decode("cp1252"), "cp1252"
-    except UnicodeDecodeError:
-        return data.decode("latin-1"), "latin-1"
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            found = file.read(MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error):
+        raise MedloraError(f"{path} is damaged: gzip cannot unpack it", "copy it again") from None
+    if len(found) > MAX_BYTES:
+        raise MedloraError(f"{path} is more than 1024 MiB unpacked; a table of {what} is at most that")
+    return found
 
 
-def _looks_japanese(data: bytes) -> bool:
-    """Whether bytes that are not UTF-8 are cp932 (Shift JIS) rather than a Western single-byte encoding.
-
-    Kana, Japanese punctuation and the common kanji have a first byte of 0x81 to 0x9F, where Western text has next
-    to nothing; Western letters with accents are 0xC0 and above and stand alone between ASCII letters.
-    """
-    try:
-        data.decode("cp932")
-    except UnicodeDecodeError:
+def _is_json(text: str) -> bool:
+    if not text.lstrip().startswith(("{", "[")):
         return False
-    japanese = len(re.findall(rb"[\x81-\x9f][\x40-\xfc]", data))
-    western = len(re.findall(rb"(?<![\x80-\xff])[\xc0-\xff](?![\x80-\xff])", data))
-    return japanese > western
+    for whole in (text, text.lstrip().partition("\n")[0]):  # or a record in each line
+        try:
+            return isinstance(json.loads(whole), (dict, list))
+        except (ValueError, RecursionError):
+            continue
+    return False
 
 
 def _delimiter(text: str) -> str:

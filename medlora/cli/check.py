@@ -7,15 +7,20 @@ from typing import Annotated
 
 import typer
 
-from medlora.cli.options import Debug, Json, Modality, Overwrite, quoted, show
+from medlora.cli.options import Debug, Json, Modality, Overwrite, given_path, quoted, show
 
 
 def check(
-    archive: Annotated[Path, typer.Argument(help="Folder of scans, as it comes from the hospital.")],
+    archive: Annotated[
+        Path,
+        typer.Argument(parser=given_path, help="Folder of scans, as it comes from the hospital."),
+    ],
     labels: Annotated[
         Path | None,
         typer.Option(
             "--labels",
+            metavar="<path>",
+            parser=given_path,
             help="CSV with a label for each scan or place; or a file or folder of LUNA16, LIDC-IDRI, 3D Slicer, "
             "DICOM SEG, RTSTRUCT or COCO annotations.",
         ),

@@ -24,6 +24,13 @@ Device = Annotated[str, typer.Option("--device", help="cpu, cuda, mps or auto.")
 RESEARCH_USE_ONLY = "Research use only: not a medical device."
 
 
+def given_path(text: str) -> Path:
+    """A path on the command line; an empty one, as of a variable that is not set, would mean the current folder."""
+    if not text.strip():
+        raise typer.BadParameter("the path is empty")
+    return Path(text)
+
+
 def show(lines: list[str], values: dict[str, Any], as_json: bool) -> None:
     """Print a verb's result: lines for a person, or one JSON object."""
     if as_json:

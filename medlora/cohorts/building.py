@@ -18,13 +18,11 @@ from medlora.cohorts import marks, readings
 from medlora.cohorts.assembling import cases_of, pictures, table_of
 from medlora.cohorts.choosing import of_many, of_several, selected
 from medlora.cohorts.copies import Copies, read_copies, same_images
-from medlora.cohorts.findings import with_findings
 from medlora.cohorts.formats import recognise
 from medlora.cohorts.headings import unused_splits
 from medlora.cohorts.index import Index, index_again
 from medlora.cohorts.joined import NAMES, Join
 from medlora.cohorts.joining import identifiers, join, relative
-from medlora.cohorts.labelling import FINDING
 from medlora.cohorts.labels import LabelTable
 from medlora.cohorts.left_out import Excluded
 from medlora.cohorts.modality import with_modality
@@ -34,6 +32,7 @@ from medlora.cohorts.places import Place, Places, read_places
 from medlora.cohorts.rows import Rows, read_rows
 from medlora.cohorts.selection import UNSETTLED
 from medlora.cohorts.source import sources_of
+from medlora.cohorts.splitting import with_splits
 from medlora.errors import MedloraError
 from medlora.progress import say, track
 
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
     from medlora.scans import ScanFiles
 
 THUMBNAILS_PER_CLASS = 12
-NOT_ACQUISITION = ("PatientSex", "PatientAge")
-"""Header fields that say who the patient is, not how the image was made: no part of the source check."""
 
 
 def build(
@@ -137,7 +134,7 @@ def build(
         "rows_without_choice": choice.rows_lost,
         "places_without_label": unlabelled,
         "rows_of_several": (0, 0) if joined is None or places is not None else of_several(scans, joined),
-        "rows_of_many": 0 if joined is None or joined.whole_study or places is not None else of_many(scans, joined),
+        "rows_of_many": (0, []) if joined is None or places is not None else of_many(scans, joined),
         "undecided": choice.undecided,
         "coordinates": None if places is None else places.system,
         "centres": readings.count(
@@ -151,14 +148,9 @@ def build(
         info["findings"] = {"uncertain_as": rows.uncertain, "uncertain": found}
     info["same_image"], info["same_image_scans"] = same_images(frame, pixels, copies, hashed)
     info["copies_in_conflict"] = len(copies.conflicts & set(frame["scan_id"]))
-    acquisition = [name for name in frame.columns if cohort_folder.is_acquisition(name)]
-    info["source_check"] = []
+    info["source_check"], info["source_unasked"] = [], []
     if rows.cases:
-        info["source_check"] = sources_of(
-            frame,
-            frame[[name for name in acquisition if name not in NOT_ACQUISITION]],
-            [pixels[scan_id].small for scan_id in frame["scan_id"]],
-        )
+        info["source_check"], info["source_unasked"] = sources_of(frame, scans, pixels, info["same_image"])
     left_out, paths_left_out = excluded.frames(archive)
     info["unsettled"] = dict(Counter(reason for reason in left_out["reason"] if reason.startswith(UNSETTLED)))
     private = cohort_folder.Private(_linkage(scans, archive, patients), paths_left_out, salt)
@@ -167,7 +159,7 @@ def build(
     cohort._files = {scan.scan_id: scan for scan in scans}
     cohort._places = pictures(rows, pixels)
     cohort._thumbnails = {scan_id: found.thumbnail for scan_id, found in pixels.items() if found.thumbnail}
-    return _with_splits(cohort, rows, split_seed, fractions)
+    return with_splits(cohort, rows, split_seed, fractions)
 
 
 def _folder(archive: str | os.PathLike[str]) -> Path:
@@ -357,42 +349,3 @@ def _join_info(joined: Join) -> dict[str, Any]:
         "left_out_rows": joined.left_out[:1000],
         "messages": joined.messages(),
     }
-
-
-def _with_splits(cohort: Cohort, rows: Rows, seed: int, fractions: Sequence[float] | None) -> Cohort:
-    if any(case.split for case in rows.cases):
-        without = cohort.table["split"] == ""
-        if without.any():
-            raise MedloraError(
-                f"{int(without.sum())} labelled scans have no split in the split column",
-                "fill the column in for every labelled row, or leave --split-column out",
-            )
-        cohort.info["split"] = {"by": "column"}
-    elif asked := cohort.info["asked"]["split_column"]:
-        raise MedloraError(
-            f"the column {asked!r} (--split-column) gives no case a split", "fill it in, or leave it out"
-        )
-    elif rows.cases and fractions is not None:
-        if rows.findings:
-            _told(cohort, fractions[0] > 0)
-        elif len(cohort.classes) < 2 and fractions[0] > 0:
-            raise MedloraError(
-                f"all {len(cohort)} labelled scans have the same label, {cohort.classes[0]!r}",
-                "two classes at least are needed; check the label column (--label-column)",
-            )
-        return cohort.split(seed, fractions)
-    return with_findings(cohort)
-
-
-def _told(cohort: Cohort, both: bool) -> None:
-    """Refuse findings that nothing can be learnt of."""
-    for name in cohort.classes:
-        known = cohort.table[FINDING + name].dropna()
-        if known.empty or (both and known.nunique() < 2):
-            raise MedloraError(
-                f"the finding {name!r} is unknown in all {len(cohort)} cases"
-                if known.empty
-                else f"the finding {name!r} is {'present' if known.iloc[0] else 'absent'} in all {len(known)} cases "
-                "where it is known",
-                "cases with and without it are needed; leave it out of --label-column",
-            )

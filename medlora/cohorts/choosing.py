@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from medlora.cohorts.criteria import is_localizer, listed
-from medlora.cohorts.selection import PREFERRED, UNSETTLED, Selection, by_study
+from medlora.cohorts.criteria import is_localizer, listed, plane_of
+from medlora.cohorts.selection import FLAT, PREFERRED, UNSETTLED, Selection, by_study
 from medlora.errors import MedloraError
 from medlora.progress import say
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from medlora.scans import ScanFiles
 
 
-DECISIVE = ("ConvolutionKernel", "ScanningSequence", "EchoTime", "RepetitionTime", "InversionTime", "DiffusionBValue")
+DECISIVE = (
+    "ConvolutionKernel", "ScanningSequence", "EchoTime", "RepetitionTime", "InversionTime", "DiffusionBValue",
+    "ContrastBolusAgent",
+)  # fmt: skip
 """Header fields in which scans of one study are other images of the same body."""
 
 
@@ -132,12 +135,14 @@ def _undecided(
     met = [*chosen, *(scan for scan, reason in others if reason == PREFERRED)]
     for group in by_study(met, _apart(joined)).values():
         best = [scan for scan in group if scan.scan_id in taken]
-        if len(best) == 1:
+        if len(best) == 1 and len(group) > 1:
             counts.update(
                 name
                 for name in DECISIVE
                 if any(listed(scan.header.get(name)) != listed(best[0].header.get(name)) for scan in group)
             )
+            if best[0].modality not in FLAT and len({plane_of(scan) for scan in group if not is_localizer(scan)}) > 1:
+                counts["plane"] += 1
     return dict(counts)
 
 
@@ -146,16 +151,24 @@ def _apart(joined: Join | None) -> dict[str, tuple[int, ...]]:
     return {} if joined is None else {scan_id: tuple(rows) for scan_id, rows in joined.scans.items()}
 
 
-def of_many(chosen: Sequence[ScanFiles], joined: Join) -> int:
-    """How many rows, each of one file, folder or series, give their label to several of the chosen scans."""
-    rows = Counter(row for scan in chosen for row in joined.scans.get(scan.scan_id, ()))
-    return sum(n > 1 for n in rows.values())
+def of_many(chosen: Sequence[ScanFiles], joined: Join) -> tuple[int, list[str]]:
+    """How many rows, each of one file, folder or series, give their label to several of the chosen scans; and how files
+    of these are called in most of the rows, which names the image and the mask beside it, but no patient."""
+    files: dict[int, list[str]] = defaultdict(list)
+    for scan in chosen:
+        for row in joined.scans.get(scan.scan_id, ()):
+            files[row].append(scan.paths[0].name)
+    several = [names for names in files.values() if len(names) > 1]
+    held = Counter(name for names in several for name in set(names))
+    usual = sorted(name for name, n in held.items() if 2 * n > len(several) > 2)
+    return len(several), usual[:5]
 
 
 def of_several(chosen: Sequence[ScanFiles], joined: Join) -> tuple[int, int]:
-    """How many rows are about several studies each (a scan that belongs to none counts as one), and about how many of
-    the chosen scans these are."""
-    study = {scan.scan_id: number for number, group in enumerate(by_study(chosen).values()) for scan in group}
+    """How many rows are about several studies each, and about how many of the chosen scans these are; of scans that
+    belong to no study `of_many` tells."""
+    placed = [scan for scan in chosen if scan.identity.study_uid]
+    study = {scan.scan_id: number for number, group in enumerate(by_study(placed).values()) for scan in group}
     studies: dict[int, set[int]] = defaultdict(set)
     for scan_id in joined.scans.keys() & study.keys():
         for row in joined.scans[scan_id]:

@@ -104,6 +104,7 @@ class Cohort:
         """
         from medlora.cohorts.building import build
 
+        _are_paths(archive, labels)
         return build(
             cls, archive, labels, key=key, patient_column=patient_column, label_column=label_column,
             uncertain=uncertain, site=site, split_seed=split_seed, split_column=split_column, fractions=fractions,
@@ -301,3 +302,15 @@ class Cohort:
         together = [sorted(names[patient] for patient in group) for group in self.info.get("same_image", [])]
         self.info = {**self.info, "same_image": together}
         self._private = replace(self._private, salt=salt)
+
+
+def _are_paths(archive: object, labels: object) -> None:
+    """Refuse what is no path, or an empty one, which would mean the current folder."""
+    if not isinstance(archive, (str, os.PathLike)) or not os.fspath(archive):
+        raise MedloraError("the archive is no path, or an empty one", "give the folder that holds the scans")
+    if labels is not None and (not isinstance(labels, (str, os.PathLike)) or not os.fspath(labels)):
+        what = "an empty path" if isinstance(labels, str) else f"a {type(labels).__name__}, not a path"
+        raise MedloraError(
+            f"labels is {what}: labels are read from a file, so that a cohort can be traced to it",
+            "save the table as CSV (pandas: table.to_csv('labels.csv', index=False)), and give the path of the file",
+        )

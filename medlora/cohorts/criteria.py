@@ -34,14 +34,11 @@ def _meets_modality(scan: ScanFiles, value: str) -> str | None:
 
 
 def _meets_plane(scan: ScanFiles, value: str) -> str | None:
-    normal = _normal(scan)
-    if normal is None:
-        return "the orientation is not given"
+    plane = plane_of(scan)
+    if not plane:
+        return "the orientation is not given" if scan.kind == "dicom" else "a file of its format does not say its plane"
     if is_localizer(scan):
         return "it is a localizer"
-    plane = max(PLANES, key=lambda name: abs(normal[PLANES[name]]))
-    if abs(normal[PLANES[plane]]) < np.cos(np.radians(30)):
-        return "the plane is oblique"
     return None if plane == value.casefold() else f"the plane is {plane}"
 
 
@@ -87,6 +84,13 @@ def _meets_thickness(scan: ScanFiles, value: str) -> str | None:
     return None if met[match.group(1)] else f"the slices are {thickness:g} mm thick"
 
 
+def _meets_contrast(scan: ScanFiles, value: str) -> str | None:
+    there = scan.header.get("ContrastBolusAgent") == "YES"
+    if there == (value.casefold() == "yes"):
+        return None
+    return "a contrast agent is named" if there else "no contrast agent is named"
+
+
 def _meets_file(scan: ScanFiles, value: str) -> str | None:
     met = PurePath(str(scan.paths[0]).casefold()).match(value.casefold())
     return None if met else "the file is called otherwise"
@@ -107,6 +111,7 @@ MEETS = {
     "side": _meets_side,
     "kernel": _meets_kernel,
     "thickness": _meets_thickness,
+    "contrast": _meets_contrast,
     "file": _meets_file,
 }
 
@@ -123,6 +128,15 @@ def kernel_kind(kernel: str) -> str | None:
     if match := _SIEMENS.match(first):
         return "sharp" if int(match.group(1)) >= 50 else "soft"
     return None
+
+
+def plane_of(scan: ScanFiles) -> str:
+    """``axial``, ``coronal``, ``sagittal``, or ``oblique`` where it is more than 30° off all; empty if not known."""
+    normal = _normal(scan)
+    if normal is None:
+        return ""
+    plane = max(PLANES, key=lambda name: abs(normal[PLANES[name]]))
+    return plane if abs(normal[PLANES[plane]]) >= np.cos(np.radians(30)) else "oblique"
 
 
 def _normal(scan: ScanFiles) -> np.ndarray | None:

@@ -140,9 +140,19 @@ def _about_join(cohort: Cohort) -> list[str]:
             "several scans of a study meet the rule of selection and one of them was taken, though they differ in "
             f"{fields}; a word of the rule would decide (--select)"
         )
-    if (many := info.get("rows_of_many")) and not several:
+    many, names = found if isinstance(found := info.get("rows_of_many", 0), (tuple, list)) else (found, [])
+    if many and not several:
         rows = _n(many, "row gives its label to several scans", "rows give their label to several scans each")
-        lines.append(f"{rows}; --select picks among them")
+        called = f" ({', '.join(names)})" if names else ""
+        lines.append(f"{rows}{called}; --select picks among them, by name if need be (--select file=NAME)")
+    split = info.get("split") or {}
+    if part := split.get("tune_from_train"):
+        lines.append(
+            f"the column of splits has no 'tune': {part:.0%} of the patients of its 'train' were drawn as tune (seed "
+            f"{split['seed']})"
+        )
+    if split.get("by") == "column" and not (cohort.table["split"] == "test").any():
+        lines.append("the column of splits has no 'test', so that nothing is left to test a model on")
     if unused := info.get("unused_split"):
         lines.append(f"the splits of the column {unused!r} were not used; --split-column takes them")
     return lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from medlora.cohorts.joined import key_option
 from medlora.cohorts.labels import LabelTable, is_missing, plain
 from medlora.cohorts.splits import split_name
 from medlora.errors import MedloraError
@@ -21,15 +22,16 @@ KEYS: dict[str, tuple[str, ...]] = {
     "accession": ("accessionnumber", "accession", "accessionno", "accno", "accnum", "acc", "検査番号", "受付番号"),
     "patient": (
         "patientid", "patient", "patientnumber", "patid", "pid", "subjectid", "subject", "participantid", "mrn",
-        "患者id", "患者番号",
+        "patientenid", "patientennummer", "patientennr", "idpatient", "idpaciente", "pacienteid", "患者id", "患者番号",
+        "カルテ番号",
     ),
 }  # fmt: skip
 """Headings (in lower case, letters and digits only) by kind of key, in the order in which keys are tried."""
 
 SITES = ("site", "hospital", "centre", "center", "institution", "施設", "病院")
 LABELS = (
-    "label", "labels", "class", "diagnosis", "finding", "findings", "findinglabels", "target", "category", "診断",
-    "ラベル",
+    "label", "labels", "class", "diagnosis", "finding", "findings", "findinglabels", "target", "category", "diagnose",
+    "klasse", "classe", "étiquette", "diagnóstico", "diagnostico", "clase", "etiqueta", "診断", "診断名", "ラベル",
 )  # fmt: skip
 PARTICIPANT = "participantid"
 """Of BIDS, whose participants.tsv tells subjects by the names of their folders."""
@@ -41,6 +43,9 @@ _PERSONAL = re.compile(
     re.IGNORECASE,
 )
 _OF_OTHERS = re.compile("|".join((*LABELS, *SITES, "disease", "病")), re.IGNORECASE)
+
+_UPPER = 5  # rows of a table among which the one of its headings is looked for, where the first is not
+_WITHOUT = re.compile(r"column \d+")  # as `read_table` calls columns without a heading
 
 SPLITS = ("split", "fold", "set", "subset", "partition")
 
@@ -96,7 +101,7 @@ def asked_key(table: LabelTable, key: str) -> tuple[str, str]:
             return known, column
     raise MedloraError(
         f"--key {key}: what the column {column!r} identifies is not clear from its heading",
-        f"say which of {kinds} it is, e.g. --key patient={column}",
+        f"say which of {kinds} it is, e.g. {key_option('patient', column)}",
     )
 
 
@@ -136,6 +141,18 @@ def unused_splits(table: LabelTable) -> str | None:
         return None
     cells = {cell for cell in table.frame[column] if not is_missing(cell)}
     return column if len(cells) > 1 and all(split_name(cell) for cell in cells) else None
+
+
+def headings_below(table: LabelTable) -> str:
+    """What to do about a table without a key whose headings seem to stand further down, as below a title; or empty."""
+    known = {name for names in KEYS.values() for name in names}
+    for column in table.frame.columns:
+        cells = table.frame[column].map(plain)  # a class of patients is there more than once
+        for row, cell in cells.iloc[:_UPPER].items():
+            if cell in known and (cells == cell).sum() == 1:
+                return f"the headings seem to be in row {row}: remove the rows above it"
+    without = sum(bool(_WITHOUT.fullmatch(heading)) for heading in table.frame.columns)
+    return "if the headings are in another row than the first, remove the rows above it" if without > 1 else ""
 
 
 def has_no_heading(table: LabelTable) -> bool:

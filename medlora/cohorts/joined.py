@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,10 @@ NAMES = {
 }
 
 
+ZEROS_LOST = (
+    "a number that lacks the leading zeros of files or folders of the archive, as spreadsheets take them away (1 for "
+    "001): format the column as text and write the names in full"
+)
 SHORTENED = "a number that a spreadsheet has shortened (as 1.23E+09, or to 15 digits): export the column as text"
 
 
@@ -34,6 +39,7 @@ class Join:
         unmatched: rows about no scan of the archive.
         ambiguous: the rows among them whose identifier may mean several scans.
         shortened: the rows without a scan whose identifier is a number that a spreadsheet has shortened.
+        zeros_lost: the rows without a scan whose file or folder is a number that seems to lack leading zeros.
         elsewhere: the rows among them whose path names another folder than the archive.
         left_out: rows about files that could not be taken as a scan.
         copies: scan_id → rows among them about files that are copies of the scan's, where it has rows of its own.
@@ -52,6 +58,7 @@ class Join:
         passed: keys further up in the order that led to no scan.
         rivals: other columns of the same kind, by which no more rows match.
         notes: what else is to be said about the table, one sentence each.
+        not_telling: a sentence for each column of dates or visits that did not tell apart scans that rows are about.
         better: a key further down in the order that would have matched more rows.
     """
 
@@ -62,6 +69,7 @@ class Join:
     unmatched: list[int] = field(default_factory=list)
     ambiguous: list[int] = field(default_factory=list)
     shortened: list[int] = field(default_factory=list)
+    zeros_lost: list[int] = field(default_factory=list)
     elsewhere: list[int] = field(default_factory=list)
     left_out: list[int] = field(default_factory=list)
     copies: dict[str, list[int]] = field(default_factory=dict)
@@ -79,6 +87,7 @@ class Join:
     passed: list[Join] = field(default_factory=list)
     rivals: list[Join] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    not_telling: list[str] = field(default_factory=list)
     better: Join | None = None
 
     @property
@@ -128,6 +137,8 @@ class Join:
             why = " (its value may mean several)" if self.unmatched[0] in self.ambiguous else ""
             if self.elsewhere:
                 why = f"; the paths of {_rows(self.elsewhere)} name another folder than the archive"
+            if self.zeros_lost:
+                why = f"; {_rows(self.zeros_lost)} hold {ZEROS_LOST}"
             if self.shortened:
                 why = f"; {_rows(self.shortened)} hold {SHORTENED}"
             lines.append(
@@ -164,7 +175,12 @@ class Join:
                 f"{self.better.matched} rows would match by {NAMES[self.better.key]} (column {self.better.column!r}): "
                 f"--key {self.better.key}"
             )
-        return lines + self.notes
+        return [*lines, *self.notes, *self.not_telling]
+
+
+def key_option(kind: str, column: str) -> str:
+    """What to type for a key, as it can be pasted into a shell."""
+    return f"--key {shlex.quote(f'{kind}={column}')}"
 
 
 def _named(rows: Sequence[int], most: int = 20) -> str:

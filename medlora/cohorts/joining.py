@@ -11,9 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medlora.cohorts.headings import KEYS, all_key_columns, asked_key, columns_of, has_no_heading
+from medlora.cohorts.headings import KEYS, all_key_columns, asked_key, columns_of, has_no_heading, headings_below
 from medlora.cohorts.identifiers import Matches, match_identifiers, shortened
-from medlora.cohorts.joined import NAMES, SHORTENED, Join
+from medlora.cohorts.joined import NAMES, SHORTENED, ZEROS_LOST, Join, key_option
 from medlora.cohorts.labels import LabelTable, is_missing
 from medlora.cohorts.narrowing import MOST_FILES, narrow
 from medlora.cohorts.paths import PathMatches, match_paths
@@ -69,7 +69,8 @@ def join(
         raise MedloraError(
             f"{table.path.name} has no column that tells which scan a row is about; its columns are: "
             + ", ".join(map(repr, table.frame.columns)),
-            "add a column 'file' (path in the archive), 'series_uid', 'study_uid', 'accession_number' or "
+            (f"{below}; or " if (below := headings_below(table)) else "")
+            + "add a column 'file' (path in the archive), 'series_uid', 'study_uid', 'accession_number' or "
             "'patient_id', or name it with --key, e.g. --key patient=COLUMN" + there.suggestion(table, []),
         )
     there.patient = patient_columns(table, there.scans_of("patient"), patient_column).named
@@ -109,12 +110,14 @@ def join(
     paths = any(joined.ambiguous for joined in tried if joined.key == "file")
     doubtful = max(len(joined.ambiguous) for joined in tried)
     lost = max(len(joined.shortened) for joined in tried)
+    zeros = max(len(joined.zeros_lost) for joined in tried)
     raise MedloraError(
         f"none of the {len(table.frame)} rows of {table.path.name} matched one of the {len(scans)} scans; compared: "
         + "; ".join(f"column {joined.column!r} as {NAMES[joined.key]}" for joined in tried)
         + (f"; {met} rows are about files that were left out" if met else "")
         + (f"; {doubtful} rows may mean several scans, or scans of several patients" if doubtful else "")
         + (f"; the paths of {elsewhere} rows name another folder than {archive.name!r}" if elsewhere else "")
+        + (f"; {zeros} rows hold {ZEROS_LOST}" if zeros else "")
         + (f"; {lost} rows hold {SHORTENED}" if lost else "")
         + f". The first row is row {table.frame.index[0]}",
         "check that the table belongs to this archive, or name the right column with --key"
@@ -216,7 +219,7 @@ def _not_disputed(joined: Join, table: LabelTable) -> None:
             raise MedloraError(
                 f"{table.path.name}: by {NAMES[joined.key]} as many rows match by the column {other.column!r} as by "
                 f"{joined.column!r}, but other scans, and it is not known which of the two is right",
-                f"say it: --key {joined.key}={joined.column}, or --key {joined.key}={other.column}",
+                f"say it: {key_option(joined.key, joined.column)}, or {key_option(joined.key, other.column)}",
             )
 
 
@@ -256,6 +259,7 @@ def _join_by(kind: str, column: str, table: LabelTable, there: _Archive) -> Join
         meant = dict(paths.to)
         _take(result, rows_of, meant, scans_of)
         _take_copies(result, rows_of, meant, there.copies)
+        result.zeros_lost = sorted(row for value in paths.zeros_lost for row in rows_of[value])
         result.elsewhere = sorted(row for value in paths.elsewhere for row in rows_of[value])
         result.folder_rows = {row for value in paths.folders for row in rows_of[value]}
         result.of_folders = _of_folders(result, rows_of, paths.folders)
@@ -351,7 +355,7 @@ def _narrow(result: Join, table: LabelTable, scans: Sequence[ScanFiles], archive
         if meant := [row for row in rows if row not in left or scan_id in left[row]]:
             kept[scan_id] = meant
     result.scans, result.lost, result.differ = kept, found.lost, found.differ
-    result.notes += found.unused
+    result.not_telling = found.unused
     result.told_by += [column for column in found.used if column not in result.told_by]
     parted: dict[tuple[int, tuple[str, ...]], list[int]] = defaultdict(list)
     for number, group in enumerate(result.groups):

@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from medlora.encodings import NAMES
 from medlora.errors import MedloraError
+from medlora.progress import say
 from medlora.tables import Table, read_table
 
-MISSING = frozenset(
-    {"", "na", "n/a", "#n/a", "nan", "<na>", "null", ".", "#value!", "#ref!", "#div/0!", "#name?", "#num!", "#null!"}
-)
-"""Cells that mean "no value" (compared in lower case): what spreadsheets, pandas, R, SAS and SQL write for it."""
+_ERRORS = frozenset({"#value!", "#ref!", "#div/0!", "#name?", "#num!", "#null!"})
+MISSING = _ERRORS | {"", "na", "n/a", "n.a.", "n.a", "n. a.", "?", "#n/a", "nan", "<na>", "null", "."}
+"""Cells that mean "no value", in lower case: what spreadsheets, pandas, R, SAS, SQL and people write for it."""
+_PERHAPS_MISSING = frozenset({"-", "--", "–", "—", "unknown", "not available", "n/d", "n.d.", "unbekannt", "不明"})
+"""Cells that may mean it, or a class; compared in the same way."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,16 @@ def is_missing(cell: str) -> bool:
     return cell.casefold() in MISSING
 
 
+def may_be_missing(cells: Iterable[str]) -> list[str]:
+    """Those that may stand for "no value", or for something: "-" does where there is "+", and "none" of diseases."""
+    cells = set(cells)
+    perhaps = {cell for cell in cells if cell == "None" or cell.casefold() in _PERHAPS_MISSING}
+    return sorted(cell for cell in perhaps if "+" not in cells or cell.isalpha())
+
+
 def read_labels(path: str | os.PathLike[str]) -> LabelTable:
-    """Read a table of labels; see `read_table`."""
+    """Read a table of labels (see `read_table`), and say in which encoding, where only its text tells."""
     table = read_table(path, "labels")
+    if table.encoding in NAMES:
+        say(f"{table.path.name} was read as {NAMES[table.encoding]}; if its words look wrong, save it as CSV UTF-8")
     return LabelTable(table.path, table.frame, table.encoding, table.delimiter)

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from medlora.cohorts.criteria import FRONTAL, LATERAL
-from medlora.cohorts.dates import dates_of, orders_of
+from medlora.cohorts.dates import are_serials, dates_of, orders_of
 from medlora.cohorts.headings import KEYS, columns_of
 from medlora.cohorts.labels import LabelTable, is_missing, plain
 from medlora.cohorts.paths import without_extension
@@ -44,6 +44,7 @@ _OF_A_VISIT = {  # what tells studies of one patient apart; in words what cells 
     "date": ("a date that is understood", "these scans say no date", "a scan of its date"),
     "part": ("a name of a visit", "these scans lie in no folders of visits", "a scan in a folder of that name"),
 }
+_SERIALS = "numbers by which a spreadsheet keeps dates (as 43845): format the column as dates and export it again"
 _ENOUGH = 0.8  # of the patients, studies or folders that must have a row that fits before a column is believed
 MOST_FILES = 4  # of a scan that one file's name can mean
 _DOUBTFUL = ["several"]  # instead of scans: a cell that may mean one or another
@@ -104,7 +105,7 @@ def narrow(
         doubts: list[MedloraError] = []
         tried: dict[str, _Reader] = {}
         for column in columns_of(table, TELLING[kind]):
-            if column == key[1]:
+            if column == key[1] or _is_status(table, column):
                 continue
             tried[column] = reader = _reader(kind, table, column, scans, paths)
             believed = _narrow_by(found, table, column, reader, doubts)
@@ -122,6 +123,11 @@ def narrow(
         if line := _unused(found, table, column, _OF_A_VISIT[kind], reader, study_of):
             found.unused.append(line)
     return found
+
+
+def _is_status(table: LabelTable, column: str) -> bool:
+    """Whether a column is the socio-economic status, as in OASIS, and not the session of BIDS."""
+    return column.strip() == "SES" and not any(cell.casefold().startswith("ses") for cell in table.frame[column])
 
 
 class _Reader:
@@ -235,6 +241,8 @@ def _unused(
     rows, unread = list(cells), [row for row, cell in cells.items() if not reader.asked(cell)]
     if unread and (column in found.used or len(unread) == len(rows)):
         rows, why = unread, f"none of their cells is {understood}"
+        if words is _OF_A_VISIT["date"] and are_serials(cells[row] for row in unread):
+            why += f"; they hold {_SERIALS}"
     elif column in found.used or (fit := _fit(reader, groups)) == len(rows):
         return ""  # as where several studies are of one day
     elif any(reader.said(scan_id) for scan_ids in groups for scan_id in scan_ids):

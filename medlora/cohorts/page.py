@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader
 from medlora.cohorts.folder import FIXED, is_acquisition
 from medlora.cohorts.labelling import ALL, is_finding, labelling
 from medlora.cohorts.pixels import data_uri
+from medlora.cohorts.source import CHANCE, SOURCES, WARN_ABOVE
 from medlora.cohorts.splits import SPLITS
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ def render(cohort: Cohort) -> str:
         thumbnails=_thumbnails(cohort),
         places=_places(cohort),
         same=_same(cohort),
+        seen={name: what.removeprefix("the ") for name, (what, _) in SOURCES.items()},
+        warn_above=WARN_ABOVE,
+        chance=CHANCE,
     )
 
 

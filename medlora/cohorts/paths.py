@@ -26,6 +26,7 @@ class PathMatches:
         folders: those of the table's paths that name a folder.
         repaired: how a path had to be read → the table's paths so read.
         ambiguous: the table's paths that may mean several files, or share one with another.
+        zeros_lost: those that mean none, numbers without the leading zeros of the name of a file or folder.
         elsewhere: those that mean none, but would if the last of their folders were the archive.
     """
 
@@ -33,6 +34,7 @@ class PathMatches:
     folders: set[str] = field(default_factory=set)
     repaired: dict[str, list[str]] = field(default_factory=dict)
     ambiguous: set[str] = field(default_factory=set)
+    zeros_lost: set[str] = field(default_factory=set)
     elsewhere: set[str] = field(default_factory=set)
 
 
@@ -66,7 +68,7 @@ def match_paths(
             folders[str(parent)].append(name)
     folders.pop(".", None)  # all of the archive
     stems = {without_extension(clean) for clean in exact}
-    damaged = _damaged(given.values(), (name.partition("/")[0] for name in stems))
+    damaged = of_roots = _damaged(given.values(), (name.partition("/")[0] for name in stems))
     for value, clean in given.items():
         places = {place for place in (clean, _within(archive, beside, clean)) if place in exact or place in folders}
         if not places:
@@ -96,6 +98,8 @@ def match_paths(
     found.repaired |= of_folders.repaired
     found.ambiguous |= of_folders.ambiguous
     found.elsewhere = elsewhere & left.keys()
+    lost = (of_roots | damaged) - shortened(given.values())
+    found.zeros_lost = {value for value, clean in given.items() if clean in lost and value not in found.to}
     return found
 
 
@@ -174,7 +178,7 @@ def _by_ending(
         path = of_archive(clean)
         if path is not None:
             entire[path].append(clean)
-            for end in _ends(path):
+            for end in ends_of(path):
                 by_end[end].append(clean)
     claims: dict[str, set[str]] = defaultdict(set)
     for value, names in found.to.items():
@@ -182,7 +186,7 @@ def _by_ending(
             claims[_clean(name)].add(value)
     meant: dict[str, list[str]] = {}
     for value, path in asked.items():
-        longer = () if value in elsewhere else _ends(path)
+        longer = () if value in elsewhere else ends_of(path)
         names = [*itertools.chain.from_iterable(entire.get(end, ()) for end in longer), *by_end.get(path, ())]
         meant[value] = list({same.get(exact[name], name): name for name in names}.values())
         for name in meant[value]:
@@ -247,7 +251,7 @@ def _damaged(values: Iterable[str], names: Iterable[str]) -> set[str]:
     return {number for number in doubted if written[left_of(number)] - {number}}
 
 
-def _ends(path: str) -> Iterator[str]:
+def ends_of(path: str) -> Iterator[str]:
     """The path itself, and its ends: of "a/b/c" also "b/c" and "c"."""
     while path:
         yield path

@@ -9,10 +9,12 @@ from typing import Any
 from medlora.cohorts import headings, marks
 from medlora.cohorts.identifiers import shortened
 from medlora.cohorts.joined import NAMES, SHORTENED, Join
-from medlora.cohorts.labels import LabelTable, is_missing
+from medlora.cohorts.labels import LabelTable, is_missing, may_be_missing
 from medlora.cohorts.places import Place, Places
 from medlora.cohorts.splits import split_name
 from medlora.errors import MedloraError
+
+_ONE_EACH = "where rows are about slices or regions, give one row for each scan, with one label for all of it"
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def read_rows(
     if places is not None:
         rows.cases = _cases_of_rows(table, joined, columns, places, rows)
     else:
-        _no_repeated_rows(table, joined, told)
+        _say_repeated_rows(table, joined, told)
         for scan_id, numbers in sorted(joined.scans.items()):
             _labels_agree(table, joined, numbers, told)
             label = [_one_cell(table, numbers, column) for column in told]
@@ -136,6 +138,11 @@ def read_rows(
                 rows.unknown[scan_id] = _nothing_known(numbers[0], label)
     if findings is None:
         _are_classes(table, columns["label"], rows)
+        if doubtful := may_be_missing(case.label for case in rows.cases):
+            joined.notes.append(
+                f"the column {columns['label']!r} holds {' and '.join(map(repr, doubtful))}, taken as "
+                f"{'classes' if len(doubtful) > 1 else 'a class'}; where it means that nothing is known, empty the cell"
+            )
     if "site" in columns:
         _are_sites(table, columns["site"], rows, names)
     if site and site.startswith("="):
@@ -214,23 +221,38 @@ def _cases_of_rows(table: LabelTable, joined: Join, columns: dict[str, str], pla
     return sorted(cases, key=lambda case: (case.scan_id, case.place.centre if case.place else ()))
 
 
-def _no_repeated_rows(table: LabelTable, joined: Join, told: Sequence[str]) -> None:
+def _say_repeated_rows(table: LabelTable, joined: Join, told: Sequence[str]) -> None:
+    """Say which rows are about one case and agree, as where each box of an image has a row; those that seem so by a
+    shortened number are refused."""
+    if joined.key == "patient":
+        return  # a row per visit is usual
+    cut = shortened(table.frame[joined.column])
+    alike = []
     for numbers in joined.groups:
-        if joined.key == "patient":
-            continue  # a row per visit is usual; rows that disagree are found below
         labels = {tuple(table.cell(row, column) for column in told) for row in numbers}
-        if len(labels) == 1:
-            short = table.cell(numbers[0], joined.column) in shortened(table.frame[joined.column])
-            raise MedloraError(
-                f"{table.path.name}: rows {_list(numbers)} are about the same case (column {joined.column!r})"
-                + (f", or seem so: they hold {SHORTENED}" if short else ""),
-                "export it again" if short else "keep one of these rows",
-            )
+        if len(labels) == 1:  # rows that disagree are found later
+            if table.cell(numbers[0], joined.column) in cut:
+                raise MedloraError(
+                    f"{table.path.name}: rows {_list(numbers)} are about the same case (column {joined.column!r}), or "
+                    f"seem so: they hold {SHORTENED}",
+                    "export it again",
+                )
+            alike.append(numbers)
+    if alike:
+        joined.notes.append(
+            f"{len(alike)} values of the column {joined.column!r} are in several rows, which agree (e.g. rows "
+            f"{_list(alike[0])}); each counts once"
+        )
 
 
 def _labels_agree(table: LabelTable, joined: Join, numbers: Sequence[int], told: Sequence[str]) -> None:
-    """Refuse rows about one patient or study that say different things, one of them nothing, of its scans."""
+    """Refuse rows about one patient or study that say different things, one of them nothing, of its scans; and rows
+    about the slices of one scan that differ."""
     if not (joined.whole_study or joined.folder_rows.intersection(numbers)):
+        several = len({table.cell(row, joined.column) for row in numbers}) > 1
+        if len(numbers) > 2 or (several and joined.key == "sop"):
+            for column in told:
+                _not_of_slices(table, numbers, column)
         return
     of_one = {"patient": "patient", "file": "folder"}.get(joined.key, "study")
     for column in told:
@@ -241,10 +263,20 @@ def _labels_agree(table: LabelTable, joined: Join, numbers: Sequence[int], told:
             what = "two labels" if cells[first] and cells[other] else "a label and none"
             raise MedloraError(
                 f"{table.path.name}: rows {first} and {other} give one {of_one} {what} (column {column!r}), and rows "
-                f"are joined by {NAMES[joined.key]}, so it is not known which scan has which",
+                f"are joined by {NAMES[joined.key]}, so it is not known which scan has which"
+                + "".join(f"; {note}" for note in joined.not_telling),
                 "add a column that tells the scans apart (file, series_uid, study_uid, study_date, laterality), or "
-                "correct one of the rows, or remove it",
+                "correct one of the rows, or remove it" + (f"; {_ONE_EACH}" if len(numbers) > 2 else ""),
             )
+
+
+def _not_of_slices(table: LabelTable, numbers: Sequence[int], column: str) -> None:
+    if len({cell for row in numbers if not is_missing(cell := table.cell(row, column))}) > 1:
+        raise MedloraError(
+            f"{table.path.name}: rows {_list(numbers)} are about the same scan, but their {column!r} differs; a "
+            "label is of a whole scan, not of one slice or region",
+            _ONE_EACH,
+        )
 
 
 def _one_cell(table: LabelTable, numbers: Sequence[int], column: str) -> str:

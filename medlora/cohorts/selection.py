@@ -18,16 +18,19 @@ A rule is a few words, each ``field=value``, all of which a scan must meet::
 ``thickness``
     ``thin`` or ``thick`` prefer the thinnest or thickest; a number of millimetres must be met within 5 %; ``<=1.5`` is
     a limit.
+``contrast``
+    ``yes`` or ``no``: whether Contrast/Bolus Agent names one.
 ``file``
     the end of the path, with ``*`` and ``?``: ``*_T1w.nii.gz``, ``lung/*.dcm``; of a series, that of its first file.
 any other header field
     by its DICOM keyword: ``BodyPartExamined=CHEST``; of several values one must be met.
 
-Of the scans of a study that meet all words one is taken: of known rather than unknown view, then PA before AP, the
-thinnest or thickest where asked for, FOR PRESENTATION before FOR PROCESSING, original before derived, the one with most
-slices, the thinnest, and last the smallest scan_id, so that the choice never depends on the order of files. Where that
-would pick the left breast or the right, or one of several views or body parts, or of several radiographs of unknown
-view, by nothing but its number, none is taken: the rule must say which.
+Of the scans of a study that meet all words one is taken: an image before a localizer, of known rather than unknown
+view, then PA before AP, the thinnest or thickest where asked for, FOR PRESENTATION before FOR PROCESSING, original
+before derived, the one with most slices, the thinnest, and last the smallest scan_id, so that the choice never depends
+on the order of files. Where that would pick the left breast or the right, or one of several views, or of several
+radiographs of unknown view, by nothing but its number, or one of several body parts, none is taken: the rule must say
+which.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medlora.cohorts.body_parts import may_be_one
 from medlora.cohorts.criteria import (
     FRONTAL,
     LATERAL,
@@ -50,6 +54,7 @@ from medlora.cohorts.criteria import (
     PLANES,
     RADIOGRAPHS,
     THICKNESS,
+    is_localizer,
     length_of,
     listed,
     meets_field,
@@ -74,11 +79,8 @@ PREFERRED = "another scan of the study was preferred"
 UNSETTLED = "the scans of the study differ in "
 """How the reason begins why no scan of a study was taken."""
 
-_LIKE = {
-    **dict.fromkeys(FRONTAL, "frontal"), **dict.fromkeys(LATERAL, "lateral"),
-    **dict.fromkeys(("CHEST", "THORAX", "LUNG", "LUNGS"), "chest"),
-}  # fmt: skip
-"""Views and body parts that mean the same for a choice."""
+_LIKE = {**dict.fromkeys(FRONTAL, "frontal"), **dict.fromkeys(LATERAL, "lateral")}
+"""Views that mean the same for a choice."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,9 @@ class Selection:
                 f"{most} studies each hold {' and '.join(alike)}: nothing says which of them the labels are about",
                 f"say it: --select modality={alike[0]}",
             )
-        return cls.parse(f"modality={modality} {DEFAULTS.get(modality, '')}")
+        # Of other formats nothing says how they were scanned.
+        dicom = any(scan.kind == "dicom" and scan.modality == modality for scan in scans)
+        return cls.parse(f"modality={modality} {DEFAULTS.get(modality, '') if dicom else ''}")
 
     def __str__(self) -> str:
         return " ".join(_quoted(f"{name}={value}") for name, value in self.words)
@@ -167,18 +171,21 @@ class Selection:
     def _unsettled(self, best: ScanFiles, rest: Sequence[ScanFiles]) -> str:
         """What ``rest`` has in another way than ``best`` though a label cannot be about both alike; empty if nothing.
 
-        Sides, and body parts of radiographs, are never a matter of rank; of views, where it tells the scans apart no
-        other way.
+        Sides and body parts are never a matter of rank; of views, where it tells the scans apart no other way.
         """
         peers = [scan for scan in rest if self._rank(scan)[:-1] == self._rank(best)[:-1] and len(scan.paths) == 1]
-        flat = [scan for scan in rest if scan.modality in FLAT] if best.modality in FLAT else []
         sides = {side_of(scan) for scan in (best, *rest)} - {""}
         near = {side_of(scan) for scan in (best, *peers)}
         if len(near) > 1 or (side_of(best) and len(sides) > 1):
             return _differ("side", near | sides, min(sides))
-        for name, others in (("ViewPosition", peers), ("BodyPartExamined", flat)):
+        alike = [
+            scan
+            for scan in rest
+            if (scan.modality in FLAT, is_localizer(scan)) == (best.modality in FLAT, is_localizer(best))
+        ]
+        for name, others, same in (("ViewPosition", peers, _same_view), ("BodyPartExamined", alike, may_be_one)):
             values = {str(scan.header.get(name, "")).upper() for scan in (best, *others)} - {""}
-            if any(not _words(one) & _words(other) for one, other in itertools.combinations(values, 2)):
+            if any(not same(one, other) for one, other in itertools.combinations(values, 2)):
                 return _differ(name, values, min(values))
         if best.modality in RADIOGRAPHS and not _seen(best) and any(scan.modality in RADIOGRAPHS for scan in peers):
             return f"{UNSETTLED}nothing that would tell a frontal view from a lateral one; let the labels name files"
@@ -197,6 +204,7 @@ class Selection:
         wish = dict(self.words).get("thickness", "").casefold()
         derived = "DERIVED" in listed(scan.header.get("ImageType"))
         return (
+            is_localizer(scan),
             {"PA": 0, "AP": 1}.get(str(scan.header.get("ViewPosition", "")).upper(), 2 if _seen(scan) else 3),
             {"thin": thickness, "thick": -thickness if np.isfinite(thickness) else np.inf}.get(wish, 0.0),
             scan.header.get("PresentationIntentType") == "FOR PROCESSING",
@@ -252,6 +260,8 @@ def _check(name: str, value: str) -> None:
         raise MedloraError(f"--select: the plane {value!r} is not known", f"use {', '.join(PLANES)}")
     if name == "side" and value.upper() not in ("L", "R"):
         raise MedloraError(f"--select: the side {value!r} is not known", "use L or R")
+    if name == "contrast" and value.casefold() not in ("yes", "no"):
+        raise MedloraError(f"--select: contrast={value} is not known", "use contrast=yes or contrast=no")
     if name == "thickness" and value.casefold() not in ("thin", "thick") and not THICKNESS.match(value):
         raise MedloraError(f"--select: the thickness {value!r} is not known", "use thin, thick, 1.5 or <=1.5")
     if name == "file" and (PurePath(value).is_absolute() or ".." in PurePath(value).parts):
@@ -273,6 +283,7 @@ def _example() -> str:
     return "for example: --select 'modality=CT plane=axial kernel=sharp thickness=thin'"
 
 
-def _words(value: str) -> set[str]:
-    """What a view or body part is called, a word each: those of one kind alike."""
-    return {_LIKE.get(value, value), *(_LIKE.get(word, word) for word in re.split(r"[\W_]+", value))}
+def _same_view(one: str, other: str) -> bool:
+    """Whether two View Positions have a word in common: those of one kind are alike."""
+    first, second = ({_LIKE.get(word, word) for word in (value, *re.split(r"[\W_]+", value))} for value in (one, other))
+    return bool(first & second)

@@ -11,7 +11,8 @@ from medlora.errors import MedloraError
 SPLITS = ("train", "tune", "test")
 _NAMES = {
     "train": "train", "training": "train", "trn": "train",
-    "tune": "tune", "val": "tune", "valid": "tune", "validation": "tune", "dev": "tune", "tuning": "tune",
+    "tune": "tune", "val": "tune", "valid": "tune", "validate": "tune", "validation": "tune", "dev": "tune",
+    "tuning": "tune",
     "test": "test", "testing": "test", "holdout": "test", "tst": "test",
 }  # fmt: skip
 

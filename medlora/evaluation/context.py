@@ -24,8 +24,8 @@ class ReportContext:
         baselines: other models' predictions on the same cases, by name (the linear probe).
         thumbnails: PNG bytes by case_id, or a function of case_id that gives them (or None).
         sizes: ``adapter_bytes``, ``backbone_bytes``, ``trainable_parameters``, ``total_parameters``.
-        source_check: rows ``{"class", "from", "auc", "low", "high", "method"}``: the area that image border or
-            acquisition tags alone reach.
+        source_check: rows ``{"class", "from", "auc", "low", "high", "method"}``: the area that the source of
+            the images alone reaches: their border, acquisition tags, year or site.
         warnings: sentences shown first.
         provenance: what was used (backbone, licence, fingerprint, method, seed, versions), shown as a table.
         same_data_warning: True (or a sentence) when the operating point was chosen on these very cases.

@@ -65,6 +65,7 @@ class Code(Enum):
         "Voxels are NaN, infinite, or too large for 32 bits; training takes the scan's lowest value",
         "flag",
     )
+    BlankSlices = "Slices hold one value alone, though their neighbours do not", "flag"
     UnusedBitsSet = "Bits outside Bits Stored were set and have been ignored", "flag"
     ConflictingPolarity = (
         "Photometric Interpretation disagrees with Presentation LUT Shape or with the VOI LUT, and was followed",

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import imagecodecs
@@ -30,6 +33,7 @@ from medlora.scans.entropy import lost
 from medlora.scans.header import Header, Values
 from medlora.scans.plain import dataset
 from medlora.scans.scan import ScanError
+from medlora.scans.surplus import surplus
 
 _NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
 _PREFIX = "1.2.840.10008.1.2.4."
@@ -109,11 +113,25 @@ def check_pixels(header: Header) -> Issue | None:
     there = min(length, header.size - offset)
     if there < needed:
         return Issue(Code.TruncatedPixelData, f"{max(there, 0)} of {needed} bytes")
-    if length - needed > 1 and length - needed >= needed // cells.frames:  # more than padding: PS3.5 8.1.1
-        return Issue(Code.DamagedHeader, f"pixels of more frames than the {cells.frames} that it says")
-    if length - needed > 1 and header.values.get("PhotometricInterpretation") == "YBR_FULL_422":
+    return _too_long(cells, header.values, length, partial(_bytes_of, header.path, offset)) if length > needed else None
+
+
+def _bytes_of(path: Path, offset: int, start: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset + start)
+        return file.read(size)
+
+
+def _too_long(cells: Cells, values: Values, length: int, read: Callable[[int, int], bytes]) -> Issue | None:
+    needed = _native_size(cells, values)
+    halved = values.get("PhotometricInterpretation") == "YBR_FULL_422"
+    if halved and 1 < length - needed < needed // cells.frames:
         return Issue(Code.DamagedHeader, "YBR_FULL_422, but more bytes than of halved colour")
-    return None
+    try:
+        more = surplus(cells, needed, length, read, ">" if values["TransferSyntaxUID"] == ExplicitVRBigEndian else "<")
+    except OSError as error:
+        return Issue(Code.CannotOpen, error.strerror or type(error).__name__)
+    return Issue(Code.DamagedHeader, more) if more else None
 
 
 def _unknown(values: Values, cells: Cells) -> str:
@@ -180,6 +198,9 @@ class Frames:
             raise ScanError(Issue(Code.DamagedPixelData, type(error).__name__)) from error
         if not isinstance(stored, bytes) or len(stored) < _native_size(self.cells, header.values):
             raise ScanError(Issue(Code.TruncatedPixelData))
+        problem = _too_long(self.cells, header.values, len(stored), lambda start, size: stored[start : start + size])
+        if problem is not None:
+            raise ScanError(problem)
         self._file, self._offset = io.BytesIO(stored), 0
 
     def __getitem__(self, index: int) -> np.ndarray[Any, Any]:
@@ -275,6 +296,8 @@ class Frames:
                 raise ScanError(Issue(Code.DamagedPixelData, "signed samples under a header of unsigned ones"))
             if photometric in ("YBR_RCT", "YBR_ICT") and stream.samples == 3 and stream.transformed is False:
                 raise ScanError(Issue(Code.UnknownPixelFormat, f"{photometric}, but the codestream is not transformed"))
+            if stream.transformed and photometric.startswith(("YBR_FULL", "YBR_PARTIAL")):  # PS3.5 8.2.4
+                raise ScanError(Issue(Code.UnknownPixelFormat, f"{photometric}, but the codestream is transformed"))
             # OpenJPEG undoes the component transform (YBR_RCT, YBR_ICT) itself.
             photometric = "RGB" if photometric in ("YBR_RCT", "YBR_ICT") else photometric
         elif self._syntax in _JPEG_LS:

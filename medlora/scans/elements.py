@@ -45,6 +45,7 @@ TECHNICAL = (
     "ContentTime", "AcquisitionDate", "ContentDate", "DiffusionGradientOrientation", "StackID", "InStackPositionNumber",
     "ConcatenationUID", "InConcatenationNumber", "InConcatenationTotalNumber", "ConcatenationFrameOffsetNumber",
     "SeriesNumber", "ImagePlanePixelSpacing", "DoseUnits", "PixelPresentation", "CardiacNumberOfImages",
+    "ContrastBolusAgent", "AcquisitionMatrix",
 )  # fmt: skip
 
 #: Sequences whose presence changes how the file is read.

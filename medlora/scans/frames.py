@@ -116,6 +116,11 @@ def _enhanced(header: Header) -> None:
             values.update(_real_world(item))
             if not values.keys() | header.values.keys() >= {"RescaleSlope"}:
                 values["UnclearMapping"] = True
+    elif header.values.get("Modality") == "MR" and "RescaleSlope" not in header.values:
+        common = _real_world(shared_items[0]) if shared_items else {}
+        for values, item in zip(header.frames, items, strict=True):
+            scale = common | _real_world(item) if "RescaleSlope" not in values else {}
+            values.update(scale if "UnclearMapping" not in scale else {})  # as of single images, in `add`
 
 
 def _is_mosaic(header: Header, item: pydicom.Dataset) -> bool:
@@ -244,6 +249,9 @@ def _mosaic(header: Header) -> None:
 
     The stored position is that of the corner of the whole mosaic, as if it were one large image around the first tile's
     centre (nibabel, "Siemens mosaic format").
+
+    Software that parts the tiles may leave the private header as it was, and the word MOSAIC, too: then what look like
+    tiles are pieces of one slice, with fewer pixels than were measured.
     """
     values = header.values
     found = values.get(CSA) or _older_layout(header)
@@ -253,6 +261,15 @@ def _mosaic(header: Header) -> None:
         header.problem = (Code.UnknownMosaic.name, "")
         return
     tiles = math.ceil(math.sqrt(count))
+    called = "MOSAIC" in listed(values.get("ImageType", "MOSAIC"))
+    # Pixels that were measured along a slice's longer side (PS3.3 C.8.3.1), two numbers of four being 0.
+    matrix = max((size for size in listed(values.get("AcquisitionMatrix")) if isinstance(size, int)), default=0)
+    parted = 2 * max(values["Rows"], values["Columns"]) <= tiles * matrix
+    if parted and not called:
+        return  # two witnesses against one: a slice like any other
+    if parted or not (called or matrix):
+        header.problem = (Code.UnknownMosaic.name, "tiles by a private header that others contradict")
+        return
     if values["Rows"] % tiles or values["Columns"] % tiles:
         header.problem = (Code.UnknownMosaic.name, "")
         return

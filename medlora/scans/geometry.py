@@ -109,17 +109,21 @@ def check_stack(positions: Array, directions: Array) -> tuple[Array, list[Issue]
     normal = directions[2]
     along = positions @ normal
     places = decimals(positions)
-    limit = tolerance(float(step @ normal), places)
+    rounding = _rounding(places) * float(np.abs(normal).sum())  # along a slanting normal those of all three add up
+    limit = max(tolerance(float(step @ normal), places), rounding)
     # From a line between two positions one may lie as far as both are rounded.
-    limit_beside = max(limit, 2 * _rounding(places), 0.05)
+    limit_beside = max(limit, 2 * rounding, 0.05)
     issues = []
     even = np.polynomial.Polynomial.fit(np.arange(count), along, 1)(np.arange(count))
-    if np.max(np.abs(along - even)) > limit:
-        gaps = np.diff(along)
-        usual = float(np.sort(gaps)[(count - 2) // 2])  # a gap that occurs: the lower median
-        multiples = np.round(gaps / usual)
+    gaps = np.diff(along)
+    usual = float(np.sort(gaps)[(count - 2) // 2])  # a gap that occurs: the lower median
+    multiples = np.round(gaps / usual) if usual > 0 else np.zeros_like(gaps)
+    missing = int(np.sum(multiples - 1))
+    uneven = bool(np.max(np.abs(along - even)) > limit)
+    # Of steps hardly larger than the last decimal rounding may double some, but not a few among many.
+    doubled = 0 < missing <= max(1, count // 10) and np.max(np.abs(gaps - multiples * usual)) <= 0.1 * usual
+    if uneven or doubled:
         slack = 2 * tolerance(usual, places)
-        missing = int(np.sum(multiples - 1))
         if missing and np.all(np.abs(gaps - multiples * usual) <= slack) and np.all(multiples >= 1):
             issues.append(Issue(Code.MissingSlices, f"{missing} between the {count} found, by position"))
         issues.append(Issue(Code.NonUniformSpacing, f"{gaps.min():.4g} to {gaps.max():.4g} mm"))

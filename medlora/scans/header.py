@@ -11,6 +11,9 @@ from typing import Any
 
 from medlora.scans.elements import ACQUISITION
 
+#: What is written as Contrast/Bolus Agent where there is none.
+_NO_AGENT = {"NONE", "NO", "N", "NO CONTRAST", "WITHOUT", "WITHOUT CONTRAST", "W/O", "NATIVE", "NON CONTRAST", "0", "-"}
+
 #: Plain values by DICOM keyword: str, int, float, or a list of them where there are several.
 Values = dict[str, Any]
 
@@ -84,7 +87,8 @@ def digest_of(*paths: str | os.PathLike[str]) -> str:
 
 
 def whitelisted(values: Values) -> Values:
-    """The acquisition fields among ``values`` (`elements.ACQUISITION`), and the transfer syntax.
+    """The acquisition fields among ``values`` (`elements.ACQUISITION`), the transfer syntax, and whether there is a
+    contrast agent: ``ContrastBolusAgent`` is YES or NO, since what it is called is free text (PS3.15 Table E.1-1).
 
     Ages above 89 years are given as 090Y: HIPAA's Safe Harbor, 45 CFR 164.514(b)(2)(i)(C), counts them as identifiers.
     """
@@ -92,4 +96,6 @@ def whitelisted(values: Values) -> Values:
     age = str(header.get("PatientAge", ""))
     if age.endswith("Y") and age[:-1].isdecimal() and int(age[:-1]) > 89:
         header["PatientAge"] = "090Y"
+    if agent := str(values.get("ContrastBolusAgent", "")).strip():
+        header["ContrastBolusAgent"] = "NO" if agent.upper() in _NO_AGENT else "YES"
     return header

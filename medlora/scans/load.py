@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRBigEndian
 
+from medlora.scans.blank import blank_slices
 from medlora.scans.codes import Code, Issue
 from medlora.scans.decode import MOST_DECODED, MOST_RATIO, Frames
 from medlora.scans.file import read_header
@@ -58,6 +59,9 @@ def load(planes: Sequence[tuple[Path, int]]) -> Voxels:
         issues.append(Issue(Code.UnusedBitsSet))
     if first.get("BitsAllocated", 0) >= 32:  # of fewer bits there are no floats
         issues += not_finite(array)
+    issues += blank_slices(array, placed)
+    if first.get("Modality") == "OPT" and array.shape[2] > 1 and placed[0].position is None and not _thickness(first):
+        issues.append(Issue(Code.UnknownSpacing, "between slices"))
     matrix, positions = place(placed, array.shape[2])
     ends = rescale_of(first, _tables(placed[0].header)).ends if inverted else None
     windows = _windows(first, ends) or _window_of_table(placed[0].header, ends)
@@ -292,9 +296,7 @@ def place(planes: list[Plane], depth: int) -> tuple[NDArray[np.float64], NDArray
     directions, position = planes[0].directions, planes[0].position
     if any(plane.position is None for plane in planes):
         position = None
-    said = (values.get(word) for word in ("SpacingBetweenSlices", "SliceThickness"))
-    # The sign of Spacing Between Slices is that of a stack's direction (PS3.3 C.8.4.15): here there is one slice.
-    thickness = next((abs(float(mm)) for mm in said if isinstance(mm, (int, float)) and mm), 1.0)
+    thickness = _thickness(values) or 1.0
     if directions is None or position is None:
         return flat_affine(spacing, thickness), None
     if len(planes) == 1:
@@ -304,6 +306,13 @@ def place(planes: list[Plane], depth: int) -> tuple[NDArray[np.float64], NDArray
     uneven = any(issue.code is Code.NonUniformSpacing for issue in issues)
     along = (positions - positions[0]) @ directions[2]
     return affine_of(directions, spacing, position, step), along if uneven else None
+
+
+def _thickness(values: Values) -> float:
+    """Millimetres from one slice to the next, or of the only one; 0 where they are not said."""
+    said = (values.get(word) for word in ("SpacingBetweenSlices", "SliceThickness"))
+    # The sign of Spacing Between Slices is that of a stack's direction (PS3.3 C.8.4.15): here there is one slice.
+    return next((abs(float(mm)) for mm in said if isinstance(mm, (int, float)) and mm), 0.0)
 
 
 def spacing_of(values: Values) -> tuple[float, float] | None:

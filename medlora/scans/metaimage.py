@@ -23,6 +23,7 @@ from medlora.scans.scan import ScanError
 _MOST_HEADER = 64 * 1024
 _MOST_VOXELS = 1 << 31
 _MOST_RATIO = 500
+_LEAST_REST, _MOST_REST = 4096, 16 << 20  # bytes, looked at behind the voxels
 _TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
     "MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4",
@@ -171,6 +172,21 @@ def _fits(image: MetaImage) -> None:
     if image.bytes > most:
         code = Code.TooLarge if image.compressed else Code.TruncatedPixelData
         raise ScanError(Issue(code, f"{max(there, 0)} of {image.bytes} bytes"))
+    if not image.compressed and image.start >= 0:
+        with image.data.open("rb") as file:
+            file.seek(image.start + image.bytes)
+            _check_rest(file.read(max(_slice_of(image), _MOST_REST)), image)
+
+
+def _slice_of(image: MetaImage) -> int:
+    """Bytes of a slice, or a few more where it is small: fewer behind the voxels are some note or padding."""
+    return max(image.bytes // image.shape[2], _LEAST_REST)
+
+
+def _check_rest(rest: bytes, image: MetaImage) -> None:
+    """Refuse voxels that the header does not count: a slice or more behind the last one; zeros are none."""
+    if len(rest) >= _slice_of(image) and rest.strip(b"\0"):
+        raise _damaged("there are voxels of more slices than it says")
 
 
 def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -190,7 +206,9 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
         try:
             inflating = zlib.decompressobj(wbits=47)
             data = inflating.decompress(data, image.bytes)
-            inflating.decompress(inflating.unconsumed_tail, 1)  # the checksum lies behind the last byte
+            # The checksum lies behind the last byte.
+            rest = inflating.decompress(inflating.unconsumed_tail, max(_slice_of(image), _MOST_REST))
+            _check_rest(rest, image)
         except zlib.error as error:
             raise ScanError(Issue(Code.DamagedPixelData)) from error
     if len(data) != image.bytes:

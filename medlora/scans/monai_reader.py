@@ -12,9 +12,14 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys
 
 from medlora.errors import MedloraError
-from medlora.scans.codes import Severity, severity
-from medlora.scans.scan import Scan
-from medlora.scans.survey import Severities, survey
+from medlora.scans.codes import Code, Severity, severity
+from medlora.scans.file import read_header
+from medlora.scans.grouping import series_of
+from medlora.scans.scan import Excluded, Scan
+from medlora.scans.survey import ScanFiles, Severities, survey
+
+# What is left out without a loss: files that are no image, or one that is there already.
+_NO_LOSS = {Code.NotAnImage, Code.EmptyFile, Code.LinkLeavesFolder, Code.DuplicateFile}
 
 
 class MonaiReader(ImageReader):
@@ -38,7 +43,7 @@ class MonaiReader(ImageReader):
         """The scan that ``data`` holds.
 
         Raises:
-            MedloraError: it holds none, or several and none was named by ``scan_id``.
+            MedloraError: it holds none, or several, one of which may be refused, and none was named by ``scan_id``.
             ScanError: its pixels cannot be decoded.
         """
         found = survey(data, severities=self.severities)
@@ -52,6 +57,13 @@ class MonaiReader(ImageReader):
             raise MedloraError(
                 f"{where} holds {len(scans)} scans: {', '.join(s.scan_id for s in scans[:8])}",
                 "give the path of one of them, or MonaiReader(scan_id=...)",
+            )
+        left_out = [e for e in found.excluded if self.scan_id is None and _is_other(e, scans[0])]
+        if left_out:
+            raise MedloraError(
+                f"{where} holds scan {scans[0].scan_id} and images of which no scan could be made: "
+                + " ".join(map(str, left_out[:8])),
+                f'give the path of the scan, or MonaiReader(scan_id="{scans[0].scan_id}")',
             )
         return scans[0].load()
 
@@ -69,3 +81,13 @@ class MonaiReader(ImageReader):
             "issues": [str(issue) for issue in img.issues],
         }
         return img.array, meta
+
+
+def _is_other(left_out: Excluded, scan: ScanFiles) -> bool:
+    """Whether what was left out may be what is looked for: another scan, or files of another series; those of its own
+    series leave a loss that the scan itself says."""
+    if left_out.code in _NO_LOSS:
+        return False
+    said = left_out.scan_id is None and any(issue.code is Code.MissingSlices for issue in scan.issues)
+    own = series_of(read_header(scan.paths[0]))
+    return not said or any(series_of(read_header(path)) != own for path in left_out.paths)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from io import IOBase
 from pathlib import Path
+from typing import IO
 
 import nibabel
 import numpy as np
@@ -31,6 +32,8 @@ _CIFTI = range(3000, 3100)  # intent codes (CIFTI-2, table of intents)
 _MOST_DECODED = 4 << 30
 _MOST_RATIO = 500
 _MOST_TRAILING = 64 << 20
+_LEAST_REST = 4096  # bytes; fewer behind the voxels are some note or padding
+_SPACES = range(6)  # what an sform's code may stand for (nifti1.h, NIFTI_XFORM)
 
 
 def files_of(path: Path) -> list[Path]:
@@ -88,9 +91,15 @@ def check(path: Path, size: int) -> tuple[list[Issue], nibabel.nifti1.Nifti1Head
             raise ScanError(
                 Issue(Code.TruncatedPixelData, f"{max(there, 0)} of {int(np.prod(shape)) * dtype.itemsize} bytes")
             )
+        with stored.open("rb") as file:
+            file.seek(stored.stat().st_size - there + needed)
+            _check_rest(file, shape, dtype)
     issues = []
+    written = _sform_code(path, header) if sform[1] == 0 else sform[1]
     if no_qform:
         issues.append(Issue(Code.ConflictingGeometry, "the qform is none; the sform was followed"))
+    elif written not in _SPACES and qform[1] > 0 and not _agree(header.get_sform(), qform[0], shape):
+        issues.append(Issue(Code.ConflictingGeometry, f"the sform's code {written} is none; the qform was followed"))
     elif sform[1] == 0 and qform[1] == 0:
         issues.append(Issue(Code.NoGeometry, "neither sform nor qform"))
     elif sform[1] == 0 and not _sized(path, header):
@@ -122,7 +131,9 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
                 with np.errstate(over="ignore"):  # the caller looks for infinities
                     stored = image.get_fdata(dtype=np.float32, caching="unchanged")
             affine = _affine(image)
-            for holder in image.file_map.values():
+            for name, holder in image.file_map.items():
+                if name == "image" and isinstance(holder.fileobj, gzip.GzipFile):
+                    _check_rest(holder.fileobj, image.shape, kind)
                 _read_to_the_end(holder.fileobj)
     except (ScanError, FileNotFoundError, PermissionError):
         raise
@@ -153,6 +164,32 @@ def _read_to_the_end(file: object) -> None:
             if not file.read(65_536):
                 return
         raise ScanError(Issue(Code.DamagedPixelData, "far more follows the voxels than padding"))
+
+
+def _check_rest(file: IO[bytes] | gzip.GzipFile, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Refuse voxels that the header does not count; a few bytes behind those that it does, or zeros, are none.
+
+    Args:
+        file: behind the last voxel.
+        shape: of the voxels.
+        dtype: of one.
+
+    Raises:
+        ScanError: a slice or more follows.
+    """
+    size = max(int(np.prod(shape[:2])) * dtype.itemsize, _LEAST_REST)
+    there, empty = 0, True
+    while there < _MOST_TRAILING and (rest := file.read(65_536)):
+        there += len(rest)
+        empty = empty and not rest.strip(b"\0")
+        if there >= size and not empty:
+            raise ScanError(Issue(Code.DamagedHeader, "voxels of more slices than it says"))
+
+
+def _sform_code(path: Path, header: nibabel.nifti1.Nifti1Header) -> int:
+    """As written; nibabel makes 0 of codes that it does not know."""
+    kind, offset = ("i4", 348) if header["sizeof_hdr"] == 540 else ("i2", 254)
+    return int(np.frombuffer(_start(path, 540), f"{header.endianness}{kind}", count=1, offset=offset)[0])
 
 
 def _affine(image: nibabel.Nifti1Image) -> np.ndarray:

@@ -57,16 +57,19 @@ def _is_separated(plane: Plane) -> bool:
 
 def say_of_files(volumes: Iterable[Volume]) -> None:
     """Flag what enhanced files of several frames lack, if they are no part of a concatenation: slices that another one
-    has, or those that go on with the stack in other files."""
+    has, or those that go on with the stack in other files, which may hold a single frame each."""
     runs: dict[Hashable, list[Volume]] = defaultdict(list)
     for volume in volumes:
         first = volume.planes[0]
-        enhanced = not first.single and first.values.get("PerFrameFunctionalGroupsSequence")  # no grid of doses
+        enhanced = first.frame >= 0 and first.values.get("PerFrameFunctionalGroupsSequence")  # no grid of doses
         if enhanced and "ConcatenationUID" not in first.values and all(map(_is_placed, volume.planes)):
             runs[_run(first)].append(volume)
     for found in runs.values():
+        several = [volume for volume in found if not volume.planes[0].single]
+        if len(found) < 2 or not several or _say_scattered(found) or _say_scattered(several):
+            continue
         of_a_step: dict[Hashable, list[Volume]] = defaultdict(list)
-        for volume in found if len(found) > 1 and not _say_scattered(found) else ():
+        for volume in several:
             of_a_step[_step(volume)].append(volume)
         for alike in of_a_step.values():
             say_short(alike)

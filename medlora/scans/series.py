@@ -12,13 +12,14 @@ from medlora.scans.codes import Code, Issue
 from medlora.scans.elements import ULTRASOUND_VOLUME
 from medlora.scans.geometry import Array
 from medlora.scans.header import Header, Values
-from medlora.scans.kinds import is_secondary, is_unplaced_capture
+from medlora.scans.kinds import is_derived, is_secondary, is_unplaced_capture
 from medlora.scans.plane import (
     Plane,
     Refused,
     Volume,
     frame_count,
     grouped,
+    is_capture,
     is_localizer,
     is_reformatted,
     listed,
@@ -106,12 +107,20 @@ def _without_place(alone: list[list[Plane]]) -> list[Volume | Refused]:
 
 
 def is_volumetric(values: Values) -> bool:
-    """Whether an image of this modality should have a place: not the projections of nuclear medicine, nor captures."""
-    if is_unplaced_capture(values):
+    """Whether an image of this modality should have a place: not the projections of nuclear medicine, nor captures; but
+    secondary captures in which software keeps slices."""
+    if is_unplaced_capture(values) and not _keeps_slices(values):
         return False
     if values.get("Modality") == "NM":
         return any("RECON" in str(word) for word in listed(values.get("ImageType")))
     return values.get("Modality") in ("CT", "MR", "PT", "RTDOSE")
+
+
+def _keeps_slices(values: Values) -> bool:
+    """Whether a secondary capture has several frames of more than 8 bits, more than a screen shows."""
+    frames, bits = values.get("NumberOfFrames", 1), values.get("BitsStored", 8)
+    grey = str(values.get("PhotometricInterpretation")).startswith("MONOCHROME") and not is_capture(values)
+    return grey and isinstance(frames, int) and frames > 1 and isinstance(bits, int) and bits > 8
 
 
 def _is_slice(plane: Plane) -> bool:
@@ -188,8 +197,11 @@ def _check_places(results: Iterable[Volume | Refused], alone: list[list[Plane]])
 def _check_counts(
     headers: Sequence[Header], results: Iterable[Volume | Refused], acquired: Sequence[int], numbered_on: bool
 ) -> None:
-    """Slices that no gap betrays: the first or last ones, by the count that the header gives or by instance numbers."""
-    volumes = [r for r in results if isinstance(r, Volume) and len(r.planes) > 1 and r.planes[0].single]
+    """Slices that no gap betrays: the first or last ones, by the count that the header gives or by instance numbers; or
+    all but one, by the count."""
+    found = [r for r in results if isinstance(r, Volume) and r.planes[0].single]
+    stacks = [volume for volume in found if len(volume.planes) > 1]
+    volumes = stacks or [volume for volume in found if len(found) == 1 and _is_counted(volume.planes[0])]
     if not volumes or any(any(i.code is Code.MissingSlices for i in volume.issues) for volume in volumes):
         return
     numbers = sorted(n for header in headers if isinstance(n := header.values.get("InstanceNumber"), int))
@@ -214,13 +226,19 @@ def _check_counts(
         and _falls_short(len(headers), total, numbers)
     ):
         detail = f"{total - len(headers)} of {total}, by Images in Acquisition"
-    elif not numbered_on and _begins_late(numbers, len(headers)):
+    elif stacks and not numbered_on and _begins_late(numbers, len(headers)):
         detail = f"the first {numbers[0] - 1}, by Instance Number"
-    elif len(volumes) == 1 and len(volumes[0].planes) == len(headers):
-        detail = _skipped(volumes[0].planes)
+    elif len(stacks) == 1 and len(stacks[0].planes) == len(headers):
+        detail = _skipped(stacks[0].planes)
     if detail:
         for volume in volumes:
             volume.issues.append(Issue(Code.MissingSlices, detail))
+
+
+def _is_counted(plane: Plane) -> bool:
+    """Whether counts in the header of a slice by itself are of its own series: what was computed from other images may
+    repeat those."""
+    return _is_slice(plane) and plane.position is not None and not is_derived(plane.values)
 
 
 def _skipped(planes: list[Plane]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -154,6 +155,35 @@ def _are_told_by_numbers(parts: Sequence[list[Plane]], word: str, step: float) -
         return not any(_numbered_twice(part) for part in parts)
     own = _are_thick(planes, step) or (word == "AcquisitionNumber" and _is_ct(planes))
     return own and all(numbered_through(part) for part in parts)
+
+
+def signs_of_weaving(planes: list[Plane], step: float) -> list[str]:
+    """What gives away that two acquisitions lie within each other in these planes, though nothing parts them.
+
+    Slabs side by side that are numbered anew, and beds of a PET that are counted one by one, are no such thing.
+
+    Args:
+        planes: of a volume, sorted along the normal.
+        step: the mean distance between them, in mm.
+    """
+    found = ["instance numbers that are there twice"] if _numbered_in_turn(planes) else []
+    total = planes[0].values.get("NumberOfSlices")  # of each separate volume (PS3.3 C.8.9.1)
+    counted = planes[0].values.get("Modality") == "PT" and isinstance(total, int) and 0 < total < len(planes)
+    if counted and _are_thick(planes, step):
+        found.append(f"{len(planes)} slices where Number of Slices says {total}")
+    return found
+
+
+def _numbered_in_turn(planes: list[Plane]) -> bool:
+    """Whether most numbers are there more than once, and only in planes next to each other; not the same everywhere."""
+    if not _numbered_twice(planes):
+        return False
+    places: dict[int, list[int]] = defaultdict(list)
+    for i, plane in enumerate(planes):
+        places[plane.values["InstanceNumber" if plane.frame < 0 else "InStackPositionNumber"]].append(i)
+    several = [where for where in places.values() if len(where) > 1]
+    beside = all(where[-1] - where[0] == len(where) - 1 for where in several)
+    return beside and 2 * len(several) > len(places) > max(map(len, several))
 
 
 def _are_thick(planes: list[Plane], step: float) -> bool:

@@ -1,5 +1,5 @@
-"""Stacks that were torn: one part has another Patient ID, study, size or Pixel Spacing, corrected halfway; or each
-slice has a Series Instance UID of its own."""
+"""Stacks that were torn: one part has another Patient ID, study, size or Pixel Spacing, corrected halfway; or another
+Series Instance UID, perhaps each slice its own."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ _ALIKE = (
     "EchoTime", "EchoNumbers", "DiffusionBValue", "TemporalPositionIdentifier",
 )  # fmt: skip
 _OF_A_BODY = ("StudyInstanceUID", "FrameOfReferenceUID")
+# What whole series have in common besides, where they are one stack.
+_WHOLE = ("StudyInstanceUID", "FrameOfReferenceUID", "ImageType", *_ALIKE)
 
 
 def say_torn(volumes: Mapping[tuple[str, ...], Iterable[Volume]]) -> None:
@@ -70,7 +72,8 @@ def _size(plane: Plane) -> tuple[tuple[Any, ...], tuple[float, ...]]:
 
 def _candidates(parts: Sequence[_Part]) -> Iterator[tuple[list[Volume], bool]]:
     """All parts, and two by two, where none were parted knowingly; and whether their numbers must run on: where both
-    patient and study are others, the places alone may follow each other by chance."""
+    patient and study are others, the places alone may follow each other by chance; where it is one slice by itself that
+    has another field of view, it may be meant so."""
     if len(parts) > _MOST:
         keys = {key for key, *_ in parts}
         if len(keys) == len(parts):  # each differs from all others in patient or study
@@ -83,6 +86,9 @@ def _candidates(parts: Sequence[_Part]) -> Iterator[tuple[list[Volume], bool]]:
         yield [volume for *_, volume in parts], any(_are_strangers(one, other) for one, other in pairs)
     for one, other in pairs:
         yield [one[2], other[2]], _are_strangers(one, other)
+    for one, other in itertools.combinations(parts, 2):
+        if one[:2] != other[:2] and not _may_be_torn(one, other) and 1 in (len(one[2].planes), len(other[2].planes)):
+            yield [one[2], other[2]], True
 
 
 def _are_strangers(one: _Part, other: _Part) -> bool:
@@ -131,17 +137,19 @@ def _along(plane: Plane, directions: Array) -> float:
 
 
 def in_pieces(series: Mapping[_Key, Sequence[Header]]) -> dict[_Key, int]:
-    """Series of a single slice each that together make a stack: one Series Instance UID was made up per file.
+    """Series that together make a stack, since one Series Instance UID was made up per file, or halfway.
 
-    They lie in one folder, or in one study under one Series Number; are of one patient, size, orientation and kind; and
-    at least three have numbers that run on while their places move on by the same step. Scouts, slices at one place (of
-    bolus tracking, fluoroscopy, biopsies) and those numbered anew do not.
+    Those of a single slice each lie in one folder, or in one study under one Series Number; are of one patient, size,
+    orientation and kind; and at least three have numbers that run on while their places move on by the same step.
+    Scouts, slices at one place (of bolus tracking, fluoroscopy, biopsies) and those numbered anew do not. Those of more
+    slices are of one study, Series Number, frame of reference and kind, and one begins, by number and place, where the
+    other ends.
 
     Returns:
-        by the key of such a series, how many others the stack has.
+        by the key of such a series, how many other slices the stack has.
     """
     loose = {key: plane for key, headers in series.items() if (plane := _lone_slice(headers)) is not None}
-    found: dict[_Key, int] = {}
+    found = _cut(series)
     for together in (_by_folder, _by_study):
         keys = {id(plane): key for key, plane in loose.items() if key not in found}
         candidates = [plane for key, plane in loose.items() if key not in found and together(plane) is not None]
@@ -151,11 +159,54 @@ def in_pieces(series: Mapping[_Key, Sequence[Header]]) -> dict[_Key, int]:
     return found
 
 
+def _cut(series: Mapping[_Key, Sequence[Header]]) -> dict[_Key, int]:
+    """Whole series that are one stack, as `in_pieces` says and returns."""
+    alike: dict[Hashable, list[_Key]] = defaultdict(list)
+    for key, headers in series.items():
+        first = headers[0].values
+        if all(first.get(word) not in (None, "") for word in ("PatientID", "StudyInstanceUID", "SeriesNumber")):
+            alike[tuple(str(first.get(word)) for word in _WHOLE)].append(key)
+    found: dict[_Key, int] = {}
+    for keys in alike.values():
+        stacks = [(key, stack) for key in keys if len(keys) > 1 and (stack := _stack(series[key]))]
+        chains: list[list[tuple[_Key, list[Plane]]]] = []
+        for part in sorted(stacks, key=lambda part: part[1][0].values["InstanceNumber"]):
+            for chain in chains:
+                ends = [*chain[-1][1][-2:], *part[1][:2]]
+                if _alike(ends[0]) == _alike(ends[-1]) and any(len(run) == len(ends) for run in _runs(ends)):
+                    chain.append(part)
+                    break
+            else:
+                chains.append([part])
+        for chain in chains:
+            total = sum(len(stack) for _, stack in chain)
+            found |= {key: total - len(stack) for key, stack in chain if len(chain) > 1}
+    return found
+
+
+def _stack(headers: Sequence[Header]) -> list[Plane]:
+    """The slices of a series by their numbers; nothing where they are no stack of one kind, numbered once."""
+    planes = [plane for header in headers if (plane := _slice(header)) is not None]
+    numbers = {plane.values["InstanceNumber"] for plane in planes}
+    if not planes or not len(planes) == len(numbers) == len(headers) or len(set(map(_alike, planes))) > 1:
+        return []
+    assert planes[0].directions is not None
+    along = sorted(_along(plane, planes[0].directions) for plane in planes)
+    if any(after - before < 0.01 for before, after in itertools.pairwise(along)):
+        return []
+    return sorted(planes, key=lambda plane: plane.values["InstanceNumber"])
+
+
 def _lone_slice(headers: Sequence[Header]) -> Plane | None:
     """The only image of a series, if it is one of those that only together make a volume."""
-    if len(headers) != 1 or headers[0].values.get("SOPClassUID") not in SLICES or frame_count(headers[0]) != 1:
+    return _slice(headers[0]) if len(headers) == 1 else None
+
+
+def _slice(header: Header) -> Plane | None:
+    """The image, if it is one of those that only together make a volume, and has a place and a number."""
+    if header.values.get("SOPClassUID") not in SLICES or frame_count(header) != 1:
         return None
-    plane = planes_of(headers[0])[0]
+    plane = planes_of(header)[0]
     if plane.position is None or is_localizer(plane.values) or not isinstance(plane.values.get("InstanceNumber"), int):
         return None
     return plane

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Iterator
+from datetime import date
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from medlora.scans.kinds import but_for_sums
 from medlora.scans.passes import COUNTERS, REFERENCE, are_pieces, in_order, passes_over, say_joined
 from medlora.scans.plane import Plane, Refused, Volume, by_words, grouped
 from medlora.scans.runs import say_short
-from medlora.scans.stacks import KINDS, numbered_through, parted
+from medlora.scans.stacks import KINDS, numbered_through, parted, signs_of_weaving
 
 _DIFFUSION = ("DiffusionBValue", "DiffusionGradientOrientation")
 # Times, and dimensions of a file, do so only where all slices of a volume share them.
@@ -36,6 +37,8 @@ _SAID = ("SeriesNumber", "PatientPosition")
 # Nor do those in which these numbers differ by more than rounding; but an inversion time may be fitted to each slice.
 _NEVER_APART = ("EchoTime", "InversionTime", "FlipAngle", "KVP", "SliceThickness")
 _FITTED = ("InversionTime",)
+# Nor do those of two examinations: a study has one date (PS3.3 C.7.2.1), an acquisition at most two, beside midnight.
+_MOST_DAYS = {"StudyDate": 0, "AcquisitionDate": 1}
 
 
 def volumes_of(planes: list[Plane]) -> list[Volume | Refused]:
@@ -49,8 +52,12 @@ def volumes_of(planes: list[Plane]) -> list[Volume | Refused]:
     groups = [planes] if len(slots) == len(planes) else None if several else _separated(slots)
     if groups is not None:
         return [*_checked_parts(groups, directions)]
-    planes, copies = _without_copies(slots)
-    slots = _slots(planes, directions)
+    rest, copies = _without_copies(slots)
+    fewer = _slots(rest, directions)
+    if not _is_even(slots) or _is_even(fewer):  # else they were empty slices of a run that says no times
+        planes, slots = rest, fewer
+    else:
+        copies = []
     results: list[Volume | Refused] = [Refused([copy], Issue(Code.DuplicateFile)) for copy in copies]
     groups = [planes] if len(slots) == len(planes) else _separated(slots) if copies or several else None
     if groups is not None:
@@ -106,7 +113,8 @@ def _slots(planes: list[Plane], directions: Array) -> list[list[Plane]]:
     """Planes, sorted along the normal, gathered by position."""
     along = np.array([plane.position @ directions[2] for plane in planes])
     gaps = np.diff(along)
-    wide = gaps[gaps > 1e-4]
+    # Positions of one slice may differ by rounding from volume to volume: steps are what is no such trifle.
+    wide = gaps[gaps > max(1e-4, 0.02 * float(gaps.max(initial=0.0)))]
     closest = min(0.01, 0.1 * float(np.median(wide))) if len(wide) else 1e-4
     slots = [[planes[0]]]
     for gap, plane in zip(gaps, planes[1:], strict=True):
@@ -115,6 +123,11 @@ def _slots(planes: list[Plane], directions: Array) -> list[list[Plane]]:
         else:
             slots[-1].append(plane)
     return slots
+
+
+def _is_even(slots: list[list[Plane]]) -> bool:
+    """Whether each position is there equally often."""
+    return len({len(slot) for slot in slots}) == 1
 
 
 def _without_copies(slots: list[list[Plane]], times: bool = True) -> tuple[list[Plane], list[Plane]]:
@@ -229,7 +242,7 @@ def _tells(word: str, slots: list[list[Plane]]) -> bool:
 
 def _by_order(slots: list[list[Plane]]) -> list[list[Plane]] | None:
     """The n-th image in time at each position makes the n-th volume, where every position has as many images."""
-    if len({len(slot) for slot in slots}) != 1:
+    if not _is_even(slots):
         return None
     by_number = _by_number(slots)
     if by_number is not None:
@@ -306,6 +319,8 @@ def _checked(volume: Volume, directions: Array) -> Volume:
         mixed.remove("ImageType")  # slices of one kind, some of which were summed up of thinner ones
     mixed += [word for word in _NEVER_APART if _differ(planes, word)]
     mixed += [word for word in _SAID if _say_other(planes, word)]
+    mixed += [word for word, most in _MOST_DAYS.items() if _days_between(planes, word) > most]
+    mixed += signs_of_weaving(planes, step)
     if mixed:
         issues.append(Issue(Code.MixedSlices, ", ".join(mixed)))
     volume.issues[:0] = issues
@@ -323,3 +338,20 @@ def _say_other(planes: list[Plane], word: str) -> bool:
     """Whether some say one thing and some another: not each its own, as careless anonymisation numbers files."""
     said = {str(plane.values[word]) for plane in planes if plane.values.get(word) is not None}
     return 1 < len(said) <= max(2, len(planes) // 2)
+
+
+def _days_between(planes: list[Plane], word: str) -> int:
+    """Days from the first to the last of the dates that the planes give; none where they do not `_say_other` ones."""
+    if not _say_other(planes, word):
+        return 0
+    days = [day for plane in planes if (day := _day(str(plane.values.get(word, "")))) is not None]
+    return max(days) - min(days) if days else 0
+
+
+def _day(text: str) -> int | None:
+    """The number of a day, from YYYYMMDD or, in old files, YYYY.MM.DD (PS3.5 6.2); None where the text is no date."""
+    digits = text.replace(".", "")
+    try:
+        return date(int(digits[:4]), int(digits[4:6]), int(digits[6:8])).toordinal()
+    except ValueError:
+        return None

@@ -207,7 +207,7 @@ def _thumbnails(model: Predictor, cohort: Cohort, table: pd.DataFrame) -> Callab
 
 
 def _source_check(cohort: Cohort, judged: list[str]) -> list[dict[str, Any]]:
-    """What border and acquisition tags alone reach, for the classes that are judged."""
+    """What the source of the images alone reaches, for the classes that are judged."""
     return [row for row in cohort.info.get("source_check") or [] if row["class"] in judged]
 
 

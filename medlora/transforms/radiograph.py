@@ -72,7 +72,8 @@ class Radiograph(Preset):
         if image.ndim == 3 and image.shape[2] != 1:
             raise MedloraError(
                 f"scan {scan.scan_id} has {image.shape[2]} slices; the preset {self.name} reads single images",
-                "leave volumes out of the cohort",
+                "leave volumes out of the cohort; or, where the files cannot say that they are CT or MR, say it when "
+                "the cohort is made (medlora check --modality CT)",
             )
         image = image.reshape(image.shape[:2]).T
         if not float(image.max()) > float(image.min()):

@@ -141,6 +141,15 @@ def test_labels_stay_as_written(archive, tmp_path):
     assert Cohort.load(tmp_path / "cohort").classes == ["01", "None", "True"]
 
 
+def test_rows_of_one_file_that_agree_count_once(archive, tmp_path):
+    """As where each box that was drawn in an image has a row."""
+    table = [("file", "label"), *rows(0), *rows(0, 4), ("PAT000/0.dcm", "a")]
+    cohort = Cohort.from_archive(archive(), write_csv(tmp_path / "labels.csv", table), fractions=None)
+    assert len(cohort) == 12 and labels_of(cohort) == EXPECTED
+    said = "4 values of the column 'file' are in several rows, which agree (e.g. rows 2, 14, 18); each counts once"
+    assert said in cohort.warnings
+
+
 # --- bad input ---
 
 
@@ -153,7 +162,6 @@ def test_labels_stay_as_written(archive, tmp_path):
         ([("file", "label"), ("PAT000/0.dcm", "b")], {"key": "nix"}, "no column 'nix'"),
         ([("file", "label"), ("PAT000/0.dcm", "b")], {"site": "nix"}, "no column 'nix' .--site."),
         ([("file", "label"), ("PAT000/0.dcm", "b")], {"split_column": "nix"}, "no column 'nix' .--split-column."),
-        ([("file", "label"), *rows(0), ("PAT003/0.dcm", "b")], {}, "rows 5, 14 are about the same case"),
         ([("file", "label"), *rows(0), ("archive/PAT003/0.dcm", "a")], {}, "rows 5 and 14 .* 'label' differs"),
         (
             [("patient", "label"), ("PAT001", "a"), ("PAT002", "b"), ("PAT001", "b")],
@@ -309,6 +317,32 @@ def test_a_patient_in_two_splits_of_the_users_is_an_error_of_the_cohort(archive,
     table[1] = (*table[1][:2], "test")
     cohort = Cohort.from_archive(root, write_csv(tmp_path / "labels.csv", table), split_column="fold")
     assert cohort.errors == ["1 patient has scans in more than one split, so results would be too good to be true"]
+
+
+def test_a_column_of_splits_without_tune_gives_a_part_of_its_train(archive, tmp_path):
+    """As most public data sets come: in two parts."""
+    root = archive(24, 2)
+    table = [("file", "label", "fold")]
+    table += [
+        (f"PAT{p:03d}/{i}.dcm", "ab"[p % 2], "test" if p % 3 == 0 else "train") for p in range(24) for i in range(2)
+    ]
+    path = write_csv(tmp_path / "labels.csv", table)
+    cohort = Cohort.from_archive(root, path, split_column="fold")
+    assert cohort.errors == [] and any("has no 'tune': 25% of the patients" in line for line in cohort.warnings)
+    held = dict(list(cohort.table.groupby("split")))
+    assert {name: len(part) for name, part in held.items()} == {"train": 24, "tune": 8, "test": 16}
+    assert all(set(part["label"]) == {"a", "b"} for part in held.values())
+    assert not set(held["train"]["patient"]) & set(held["tune"]["patient"])
+    by_user = {f"PAT{p:03d}" for p in range(24) if p % 3 == 0}
+    assert {cohort.files(s).paths[0].parent.name for s in held["test"]["scan_id"]} == by_user
+    again = Cohort.from_archive(root, path, split_column="fold", split_seed=7).table
+    assert again["split"].tolist() != cohort.table["split"].tolist()
+    few = [row for row in table if row[0][3:6] in ("000", "001", "002", "003", "005")]
+    with pytest.raises(MedloraError, match="no 'tune', and none can be drawn from its 'train'"):
+        Cohort.from_archive(root, write_csv(tmp_path / "few.csv", [table[0], *few]), split_column="fold")
+    alone = [table[0], *((*row[:2], "train") for row in table[1:])]
+    cohort = Cohort.from_archive(root, write_csv(tmp_path / "train.csv", alone), split_column="fold")
+    assert any("has no 'test'" in line for line in cohort.warnings)
 
 
 def test_patients_with_the_same_image_are_kept_in_one_split(archive, tmp_path):

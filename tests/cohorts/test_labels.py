@@ -107,6 +107,19 @@ def test_keys_are_told_by_heading_or_asked_for(tmp_path):
         headings.asked_key(table, "nothing")
 
 
+@pytest.mark.parametrize(
+    ("patient", "label"),
+    [("Patienten-ID", "Diagnose"), ("ID patient", "Classe"), ("ID_paciente", "Diagnóstico"), ("カルテ番号", "診断名"),
+     ("患者番号", "ラベル")],
+)  # fmt: skip
+def test_headings_in_other_languages(tmp_path, patient, label):
+    path = tmp_path / "labels.csv"
+    path.write_text(f"{patient},Alter,{label}\n1,40,x\n", encoding="utf-8")
+    table = read_labels(path)
+    assert headings.key_columns(table) == {"patient": patient}
+    assert headings.label_column(table, {patient}) == label
+
+
 def test_label_column_is_told_or_asked_for(tmp_path):
     path = tmp_path / "labels.csv"
     path.write_text("file,a,b\nx,1,2\n")

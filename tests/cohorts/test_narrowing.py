@@ -121,6 +121,22 @@ def test_sessions_of_bids(tmp_path):
     assert labels(cohort) == found and not any("several studies" in line for line in cohort.warnings)
 
 
+@pytest.mark.parametrize("status", [True, False])
+def test_socio_economic_status_is_no_session(tmp_path, status):
+    """SES of OASIS, 1 to 5, beside folders ses-1 to ses-3; the sessions themselves are still told apart."""
+    rows, expected = [("subject", "SES", "label")], {}
+    for n in range(6):
+        for k in (1, 2, 3):
+            path = f"P{n}/ses-{k}/{n}.dcm"
+            write_dicom(tmp_path / "archive" / path, noise(10 * n + k), path, f"P{n}")
+            if not status:
+                rows.append((f"P{n}", f"ses-{k}", "abc"[k - 1]))
+            elif k == 1:
+                rows.append((f"P{n}", 1 + n % 5, "ab"[n % 2]))
+            expected[path] = "ab"[n % 2] if status else "abc"[k - 1]
+    assert labels(cohort_of(tmp_path, *rows)) == expected
+
+
 @pytest.mark.parametrize("column", ["visit", "session", "study_id"])
 def test_a_number_of_a_visit_is_not_that_of_a_series_or_file(tmp_path, column):
     """Exams in folders named by date, each with series 1 and 2: visit 1 is not series 1 of both."""

@@ -168,6 +168,7 @@ def test_another_column_of_visits_is_asked_before_a_numbering_is_refused(tmp_pat
         "May 10, 2020", "May 10 2020", "may 10th, 2020", "Sunday, May 10, 2020", "10 May 2020", "10-May-2020",
         "10MAY2020", "10MAY2020:00:00:00", "10. Mai 2020", "Sonntag, 10. Mai 2020", "10 mai 2020", "10 de mayo de 2020",
         "10 maggio 2020", "2020-May-10", "2020-05-10", "20200510", "10.05.2020", "2020年5月10日", "10 May 2020 08:15",
+        "令和2年5月10日", "令和２年５月１０日（日）", "R2.5.10", "R02/05/10 08:15",
     ],
 )  # fmt: skip
 def test_ways_to_write_a_date(cell):
@@ -186,9 +187,24 @@ def test_names_of_months(word, month):
     assert dates_of(f"3 {word} 2021", EITHER) == (frozenset() if month is None else {f"2021{month:02d}03"})
 
 
-@pytest.mark.parametrize("cell", ["10.5.20", "May 2020", "2020", "43961", "10 May 20", "visit 2", "", "May 102020"])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "10.5.20", "May 2020", "2020", "43961", "10 May 20", "visit 2", "", "May 102020", "令和元年4月30日", "H31.5.1",
+        "S64.1.8", "R2.5", "R2.13.1", "R0.5.10", "R2.5-10", "Q2.5.10",
+    ],
+)  # fmt: skip
 def test_what_is_no_date_that_is_understood(cell):
     assert dates_of(cell, EITHER) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("cell", "date"),
+    [("令和元年5月1日", "20190501"), ("平成31年4月30日", "20190430"), ("H1.1.8", "19890108"), ("S64.1.7", "19890107"),
+     ("昭和63年12月31日", "19881231")],
+)  # fmt: skip
+def test_eras_from_their_first_day_to_their_last(cell, date):
+    assert dates_of(cell, EITHER) == {date}
 
 
 @pytest.fixture
@@ -212,6 +228,12 @@ def test_a_date_under_another_heading_with_the_month_named(studies, heading, cel
     ("heading", "cells", "why"),
     [
         ("StudyDate", ["10.5.20"] * 6, "6 rows apart: none of their cells is a date that is understood"),
+        (
+            "検査日",
+            ["43961"] * 6,
+            "6 rows apart: none of their cells is a date that is understood; they hold numbers by which a spreadsheet "
+            "keeps dates (as 43845): format the column as dates and export it again",
+        ),
         ("StudyDate", ["2021-05-11"] * 6, "6 rows apart: none of them has a scan of its date"),
         ("StudyDate", ["2020-05-10"] * 2 + ["2021-05-11"] * 4, "6 rows apart: only 2 of them have a scan of its date"),
         ("visit", [2] * 6, "6 rows apart: none of them has a scan in a folder of that name"),
@@ -222,6 +244,12 @@ def test_a_date_or_visit_that_was_not_used_is_said(studies, heading, cells, why,
     cohort, lines = said(capsys, studies, ("PatientID", heading, "label"), *rows)
     assert len(cohort) == 18
     assert lines == [f"the column {heading!r} was not used to tell the scans of {why}; the first is row 2"]
+
+
+def test_a_refusal_says_which_column_did_not_tell(studies):
+    rows = [(f"P{n}", f"{43800 + 120 * k}", "ab"[k]) for n in range(6) for k in range(2)]
+    with pytest.raises(MedloraError, match=r"two labels .* the column 'StudyDate' was not used .* \(as 43845\)"):
+        cohort_of(studies, ("PatientID", "StudyDate", "label"), *rows)
 
 
 def test_single_cells_that_are_not_understood_are_said(studies, capsys):

@@ -367,3 +367,22 @@ def test_lossy_cells_that_shoot_over_their_bits_are_cut_off_there(tmp_path):
     (scan,) = scans.read(tmp_path)
     np.testing.assert_array_equal(scan.array[:, :, 0].T, np.minimum(decoded, 1023))
     assert Code.UnusedBitsSet in [issue.code for issue in scan.issues]
+
+
+@pytest.mark.parametrize("photometric", ["YBR_FULL", "YBR_FULL_422", "RGB"])
+def test_a_component_transform_stands_with_its_own_names_or_rgb_alone(tmp_path, photometric):
+    """PS3.5 8.2.4: Photometric Interpretation is YBR_RCT or YBR_ICT with a multiple component transformation. Under
+    YBR_FULL a red of 200 would come out as a green of 255: 200 of Y and no blue or red are that, turned once more."""
+    red = np.zeros((32, 32, 3), np.uint8)
+    red[..., 0] = 200
+    encoded = imagecodecs.jpeg2k_encode(red, level=0, reversible=True, codecformat="j2k", mct=True)
+    data = image(red, SC, stored=8, SamplesPerPixel=3, PhotometricInterpretation=photometric, PlanarConfiguration=0)
+    data.file_meta.TransferSyntaxUID = pydicom.uid.UID("1.2.840.10008.1.2.4.90")
+    data.PixelData = encapsulate([encoded])
+    data["PixelData"].is_undefined_length = True
+    save(data, tmp_path / "a")
+    if photometric == "RGB":
+        assert scans.read(tmp_path)[0].array[3, 4, 0].tolist() == [200, 0, 0]
+        return
+    with pytest.raises(MedloraError, match=f"{photometric}, but the codestream is transformed"):
+        scans.read(tmp_path)

@@ -269,3 +269,26 @@ def test_follow_ups_under_one_series_uid_that_are_numbered_anew_are_not_torn(tmp
         each = [{"SOPInstanceUID": f"1.2.{k}.{i}", "StudyInstanceUID": f"1.2.7.{k}"} for i in range(6)]
         series(tmp_path / str(k), np.add(axial(6), [0, 0, 15.0 * k]), each=each)
     assert [scan.issues for scan in scans.read(tmp_path)] == [()] * 2
+
+
+@pytest.mark.parametrize(
+    ("count", "lost"), [(100, [50]), (100, [20]), (100, [1]), (30, [7]), (200, [60, 61, 90]), (3, [1])]
+)
+@pytest.mark.parametrize("step", [0.1, 0.2, 0.3])
+def test_a_gap_in_steps_as_small_as_their_last_decimal_is_a_gap(tmp_path, count, lost, step):
+    """As of the bones of a hand: the rounding of positions to 0.1 mm is half of a step of 0.1 mm, but no slice."""
+    positions = np.delete(np.round(axial(count + 1, step), 1), lost, axis=0)
+    series(tmp_path, positions, rows=2, columns=2)
+    (scan,) = scans.read(tmp_path)
+    found = {issue.code: issue.detail for issue in scan.issues}
+    assert set(found) == {Code.MissingSlices, Code.NonUniformSpacing}
+    assert found[Code.MissingSlices] == f"{len(lost)} between the {count + 1 - len(lost)} found, by position"
+    np.testing.assert_allclose(scan.slice_positions, positions[:, 2] - positions[0, 2], atol=1e-6)
+
+
+@pytest.mark.parametrize("step", [0.12, 0.15, 0.18, 0.22, 0.25, 0.29, 0.333, 0.625, 1.25])
+@pytest.mark.parametrize("count", [20, 100])
+def test_steps_that_rounding_makes_uneven_are_even(tmp_path, step, count):
+    """Positions to 0.1 mm: steps of 0.1 and 0.2 mm of 0.12 mm."""
+    series(tmp_path, np.round(axial(count, step), 1), rows=2, columns=2)
+    assert scans.read(tmp_path)[0].issues == ()

@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import shutil
+import struct
 import sys
 import zlib
 from pathlib import Path
@@ -381,3 +382,22 @@ def test_any_flipped_bit_of_the_pixels_of_a_png_is_noticed(tmp_path):
     damaged[start + length - 1] ^= 1
     damaged[start + length : start + length + 4] = zlib.crc32(damaged[start - 4 : start + length]).to_bytes(4, "big")
     assert png.damage(whole) is None and "checksum" in str(png.damage(bytes(damaged)))
+
+
+@pytest.mark.parametrize(("code", "turned", "expected"), [
+    (6, True, [Code.ConflictingGeometry]), (-1, True, [Code.ConflictingGeometry]), (1000, False, []), (0, True, []),
+])  # fmt: skip
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_an_sform_of_a_code_that_none_has_is_said_where_the_qform_is_another(tmp_path, code, turned, expected, kind):
+    """nifti1.h: codes are 0 to 5; nibabel makes 0 of others."""
+    made = kind(volume(4, 5, 6), None)
+    made.set_sform(np.diag([-2.0, 3, 4, 1]) if turned else np.diag([2.0, 3, 4, 1]), 1)
+    made.set_qform(np.diag([2.0, 3, 4, 1]), 1)
+    path = tmp_path / "a.nii"
+    nibabel.save(made, path)
+    stored = bytearray(path.read_bytes())
+    struct.pack_into(*(("<i", stored, 348) if kind is nibabel.Nifti2Image else ("<h", stored, 254)), code)
+    path.write_bytes(stored)
+    (scan,) = scans.read(path)
+    np.testing.assert_allclose(scan.affine, np.diag([2.0, 3, 4, 1]))
+    assert codes(scan) == expected

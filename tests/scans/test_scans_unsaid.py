@@ -120,3 +120,30 @@ def test_numbers_written_as_text_are_numbers(tmp_path, word, vr):
     np.testing.assert_array_equal(scan.array, volume - 1024.0)
     np.testing.assert_array_equal(scan.affine, expected.affine)
     assert scan.issues == ()
+
+
+@pytest.mark.parametrize(("about", "expected"), [
+    ({}, [Code.NoGeometry]),
+    ({"Modality": "OT"}, []),
+    ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, []),
+    ({"stored": 8}, []),  # the turns of a rendered head
+])  # fmt: skip
+def test_slices_kept_in_a_secondary_capture_should_have_a_place(tmp_path, about, expected):
+    """Multi-frame Grayscale Word Secondary Capture: values in HU, but 1 × 1 × 1 mm as no file says."""
+    frames = np.stack([picture(seed=k, high=256) for k in range(5)])
+    said = {"Modality": "CT", "RescaleSlope": 1, "RescaleIntercept": -1024} | about
+    save(image(frames, f"{SC}.3", **said), tmp_path / "a")
+    (scan,) = scans.read(tmp_path)
+    assert [issue.code for issue in scan.issues] == expected
+    np.testing.assert_array_equal(scan.to_numpy("zyx"), frames - 1024.0)
+
+
+@pytest.mark.parametrize(("thickness", "expected"), [(0.12, []), (None, [Code.UnknownSpacing])])
+def test_a_volume_of_a_retina_should_say_how_far_apart_its_slices_are(tmp_path, thickness, expected):
+    """Ophthalmic tomography has no place in the patient, but a spacing (PS3.3 C.8.17.10)."""
+    frames = np.stack([picture(seed=k, high=255) for k in range(5)])
+    about = {"Modality": "OPT", "PixelSpacing": [0.003, 0.012], "SliceThickness": thickness}
+    save(image(frames, "1.2.840.10008.5.1.4.1.1.77.1.5.4", stored=8, **about), tmp_path / "a")
+    (scan,) = scans.read(tmp_path)
+    assert [issue.code for issue in scan.issues] == expected
+    np.testing.assert_allclose(scan.spacing, (0.012, 0.003, thickness or 1.0))

@@ -53,6 +53,11 @@ def test_empty_folder(call, tmp_path):
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.parametrize("words", [("", "--labels", "l.csv"), (".", "--labels", "")])
+def test_an_empty_path_is_not_the_current_folder(call, tmp_path, words):
+    refused(call("check", *words, "-o", tmp_path / "c"), "the path is empty")
+
+
 def test_folder_without_any_image(call, tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "notes.txt").write_text("nothing")

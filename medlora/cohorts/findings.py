@@ -261,9 +261,10 @@ def _about_images(cohort: Cohort) -> list[str]:
         copies = sum(map(len, groups)) - len(groups)
         lines.append(f"{_n(copies, 'scan is', 'scans are')} pixel for pixel the same as another one")
     if cohort.info["same_image"]:
+        drawn = (cohort.info.get("split") or {}).get("by") == "draw"
         lines.append(
-            f"{sum(map(len, cohort.info['same_image']))} patients share an image with another patient; "
-            "they are kept in one split"
+            f"{sum(map(len, cohort.info['same_image']))} patients share an image with another patient"
+            + ("; they are kept in one split" if drawn else "")
         )
     conflicts = sum(cohort.labelling.conflict([strata.get(scan_id, ()) for scan_id in group]) for group in groups)
     conflicts += cohort.info.get("copies_in_conflict", 0)  # not in cohorts of older versions

@@ -219,8 +219,7 @@ def _check_counts(
         len(expected) == 1
         and isinstance(total := expected.pop(), int)
         and total > 0
-        # What was computed from other images may repeat the count of those.
-        and not all(is_reformatted(header.values) or is_secondary(header.values) for header in headers)
+        and not _repeat_counts(headers, total)
         # Of several acquisitions of one number each has as many.
         and not any(count >= total and count % total == 0 for count in acquired)
         and _falls_short(len(headers), total, numbers)
@@ -233,6 +232,16 @@ def _check_counts(
     if detail:
         for volume in volumes:
             volume.issues.append(Issue(Code.MissingSlices, detail))
+
+
+def _repeat_counts(headers: Sequence[Header], total: int) -> bool:
+    """Whether the count may be that of other images, from which these were computed after the examination; of derived
+    images that are primary, as the scanner makes them, it is one they come nowhere near."""
+    few = 2 * len(headers) < total
+    return all(
+        is_reformatted(header.values) or is_secondary(header.values) or (few and is_derived(header.values))
+        for header in headers
+    )
 
 
 def _is_counted(plane: Plane) -> bool:
@@ -308,6 +317,8 @@ def _check_times(headers: Sequence[Header], results: Iterable[Volume | Refused])
         there = {plane.values.get(word) for volume in volumes for plane in volume.planes}
         total = said.pop() if len(said) == 1 else None
         if isinstance(total, int) and None not in there and 1 < len(there) < total:
+            if all(is_derived(h.values) for h in headers) and there == set(range(total - len(there) + 1, total + 1)):
+                continue  # subtractions have no time of their mask, the first ones
             for volume in volumes:
                 detail = f"{total - len(there)} of {total} {name}, each as a whole"
                 volume.issues.append(Issue(Code.MissingSlices, detail))

@@ -25,7 +25,7 @@ from medlora.scans.geometry import flat_affine
 from medlora.scans.grouping import acquired, acquisition_of, numbered_on, series_of
 from medlora.scans.header import Header, Values, whitelisted
 from medlora.scans.load import load
-from medlora.scans.moments import moment_of
+from medlora.scans.moments import moments
 from medlora.scans.plane import PROJECTIONS, Plane, Refused, Volume, planes_of
 from medlora.scans.remarks import remarks
 from medlora.scans.scan import Excluded, Scan, ScanError
@@ -165,9 +165,8 @@ def survey(
         for key, made in results.items():
             if key in pieces:
                 _say_in_pieces(made, pieces[key])
-            if len(made) > 1:
-                made.sort(key=lambda result: moment_of(result.planes))
-            _add(made, found, severities)
+            order = moments([result.planes for result in made])
+            _add([made[i] for i in sorted(range(len(made)), key=order.__getitem__)], found, severities)
     _part_shared_ids(found, headers)
     # Volumes of one series stay in the order of time.
     found.scans.sort(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Iterator
-from datetime import date
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from medlora.scans.copies import cells_of
 from medlora.scans.frames import DIMENSIONS
 from medlora.scans.geometry import Array, check_stack
 from medlora.scans.header import stored_pixels
-from medlora.scans.kinds import but_for_sums
+from medlora.scans.mixing import SAID, mixed_in
 from medlora.scans.passes import COUNTERS, REFERENCE, are_pieces, in_order, passes_over, say_joined
 from medlora.scans.plane import Plane, Refused, Volume, by_words, grouped
 from medlora.scans.runs import say_short
@@ -27,18 +26,6 @@ _MOMENTS = (
 )  # fmt: skip
 _TIMES = ("AcquisitionDate", "AcquisitionTime", "ContentDate", "ContentTime")
 _SCALES = ("RescaleSlope", "RescaleIntercept")
-# Slices that differ in these make no clean volume, even where each position is there once.
-_NEVER_MIXED = (
-    "FrameOfReferenceUID", "EchoNumbers", "DiffusionBValue", "ConvolutionKernel", "ComplexImageComponent", "Units",
-    "RescaleType", "TemporalPositionIdentifier", "DiffusionGradientOrientation", "SequenceName", "ImageType",
-)  # fmt: skip
-# Nor do those of which some say one thing here and others another; silence says nothing.
-_SAID = ("SeriesNumber", "PatientPosition")
-# Nor do those in which these numbers differ by more than rounding; but an inversion time may be fitted to each slice.
-_NEVER_APART = ("EchoTime", "InversionTime", "FlipAngle", "KVP", "SliceThickness")
-_FITTED = ("InversionTime",)
-# Nor do those of two examinations: a study has one date (PS3.3 C.7.2.1), an acquisition at most two, beside midnight.
-_MOST_DAYS = {"StudyDate": 0, "AcquisitionDate": 1}
 
 
 def volumes_of(planes: list[Plane]) -> list[Volume | Refused]:
@@ -167,7 +154,7 @@ def _kinds(planes: list[Plane]) -> tuple[str, ...]:
     """The kinds in which the planes differ; not Series Numbers of which most files have their own, by careless
     anonymisation."""
     number = {word: len(grouped(planes, by_words((word,)))) for word in KINDS}
-    return tuple(word for word in KINDS if number[word] > 1 and (word not in _SAID or 2 * number[word] <= len(planes)))
+    return tuple(word for word in KINDS if number[word] > 1 and (word not in SAID or 2 * number[word] <= len(planes)))
 
 
 def _is_pet(planes: list[Plane]) -> bool:
@@ -314,44 +301,7 @@ def _checked(volume: Volume, directions: Array) -> Volume:
     thick = planes[0].values.get("SliceThickness")
     if isinstance(thick, (int, float)) and step < 0.02 * thick:
         issues.append(Issue(Code.ConflictingGeometry, f"slices {thick:g} mm thick, {step:.2g} mm apart"))
-    mixed = [word for word in _NEVER_MIXED if len(grouped(planes, by_words((word,)))) > 1]
-    if "ImageType" in mixed and len({but_for_sums(plane.values) for plane in planes}) == 1:
-        mixed.remove("ImageType")  # slices of one kind, some of which were summed up of thinner ones
-    mixed += [word for word in _NEVER_APART if _differ(planes, word)]
-    mixed += [word for word in _SAID if _say_other(planes, word)]
-    mixed += [word for word, most in _MOST_DAYS.items() if _days_between(planes, word) > most]
-    mixed += signs_of_weaving(planes, step)
-    if mixed:
+    if mixed := [*mixed_in(planes, directions), *signs_of_weaving(planes, step)]:
         issues.append(Issue(Code.MixedSlices, ", ".join(mixed)))
     volume.issues[:0] = issues
     return volume
-
-
-def _differ(planes: list[Plane], word: str) -> bool:
-    numbers = {number for plane in planes if isinstance(number := plane.values.get(word), (int, float))}
-    if word in _FITTED and len(numbers) > max(2, len(planes) // 2):
-        return False
-    return bool(numbers) and max(numbers) - min(numbers) > 0.01 * abs(max(numbers))
-
-
-def _say_other(planes: list[Plane], word: str) -> bool:
-    """Whether some say one thing and some another: not each its own, as careless anonymisation numbers files."""
-    said = {str(plane.values[word]) for plane in planes if plane.values.get(word) is not None}
-    return 1 < len(said) <= max(2, len(planes) // 2)
-
-
-def _days_between(planes: list[Plane], word: str) -> int:
-    """Days from the first to the last of the dates that the planes give; none where they do not `_say_other` ones."""
-    if not _say_other(planes, word):
-        return 0
-    days = [day for plane in planes if (day := _day(str(plane.values.get(word, "")))) is not None]
-    return max(days) - min(days) if days else 0
-
-
-def _day(text: str) -> int | None:
-    """The number of a day, from YYYYMMDD or, in old files, YYYY.MM.DD (PS3.5 6.2); None where the text is no date."""
-    digits = text.replace(".", "")
-    try:
-        return date(int(digits[:4]), int(digits[4:6]), int(digits[6:8])).toordinal()
-    except ValueError:
-        return None

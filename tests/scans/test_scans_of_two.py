@@ -380,3 +380,75 @@ def test_the_reader_passes_over_what_is_no_loss(tmp_path):
     found = scans.survey(tmp_path)
     assert len(found.scans) == 1 and len(found.excluded) == 5
     assert MonaiReader().read(tmp_path).issues == ()
+
+
+# One run over time, of which the headers say little.
+
+
+def without_times(folder, jitter=0.0, blank=(), each_time=lambda t: {}):
+    """Three volumes of six slices, told apart by Instance Number alone unless ``each_time`` says more."""
+    stored = np.random.default_rng(0).integers(1, 900, (3, 6, 8, 9))
+    for k in blank:
+        stored[:, k] = 0
+    for t in range(3):
+        for k, position in enumerate(axial(6)):
+            fields = {
+                "ImagePositionPatient": [*position[:2], float(position[2] + jitter * t)],
+                "ImageOrientationPatient": list(AXIAL), "PixelSpacing": [0.5, 0.5], "SOPInstanceUID": f"1.2.{t}.{k}",
+                "InstanceNumber": 6 * t + k + 1, "AcquisitionTime": "120000",
+            }  # fmt: skip
+            save(image(stored[t, k], MR, **fields | each_time(t)), folder / f"{t}-{k}.dcm")
+    return stored
+
+
+@pytest.mark.parametrize("blank", [(), (0,), (0, 5)])
+def test_empty_slices_of_a_run_that_says_no_times_are_no_copies(tmp_path, blank):
+    """As GE writes fMRI, whose end slices a motion correction has emptied in each volume."""
+    stored = without_times(tmp_path, blank=blank)
+    found = scans.read(tmp_path)
+    assert len(found) == 3 and not found.excluded
+    for scan, volume in zip(found, stored, strict=True):
+        np.testing.assert_array_equal(scan.array, volume.transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize("jitter", [0.0005, 0.004])
+def test_positions_of_one_slice_may_differ_by_rounding(tmp_path, jitter):
+    stored = without_times(tmp_path, jitter, each_time=lambda t: {"AcquisitionTime": f"1200{t:02d}"})
+    found = scans.read(tmp_path)
+    assert [scan.shape for scan in found] == [(9, 8, 6)] * 3
+    np.testing.assert_array_equal(found[1].array, stored[1].transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize(("decimals", "step"), [(1, 1.0), (1, 3.0), (2, 0.5), (2, 0.6)])
+def test_rounded_positions_of_oblique_stacks_are_even(tmp_path, decimals, step):
+    """Along a slanting normal the roundings of all three coordinates add up."""
+    a, b = np.radians(25), np.radians(8)
+    row = np.array([np.cos(b), 0, -np.sin(b)])
+    normal = np.cross(row, column := np.array([np.sin(a) * np.sin(b), np.cos(a), np.sin(a) * np.cos(b)]))
+    positions = np.round(np.array([-100.3, -80.7, 30.1]) + np.outer(np.arange(60) * step, normal), decimals)
+    series(tmp_path, positions, orientation=[*row, *column])
+    (scan,) = scans.read(tmp_path)
+    assert scan.issues == ()
+    np.testing.assert_allclose(scan.affine[:3, 2], (normal * step) * [-1, -1, 1], atol=2 * 10.0**-decimals / 59)
+
+
+@pytest.mark.parametrize(
+    ("kind", "times", "said"),
+    [
+        (["DERIVED", "SECONDARY", "SUBTRACTION"], (2, 3, 4), []),  # from the first one, which is none itself
+        (["DERIVED", "PRIMARY", "SUB"], (1, 2, 3), ["1 of 4 temporal positions, each as a whole"]),
+        (["ORIGINAL", "PRIMARY"], (2, 3, 4), ["1 of 4 temporal positions, each as a whole"]),
+    ],
+)
+def test_subtractions_have_no_time_of_their_mask(tmp_path, kind, times, said):
+    words = [{"TemporalPositionIdentifier": t, "NumberOfTemporalPositions": 4, "ImageType": kind} for t in times]
+    without_times(tmp_path, each_time=lambda t: words[t])
+    assert [[i.detail for i in scan.issues if i.code is Code.MissingSlices] for scan in scans.read(tmp_path)] == [
+        said
+    ] * 3
+
+
+def test_slabs_of_projections_keep_the_count_of_the_slices(tmp_path):
+    kind = ["DERIVED", "PRIMARY", "PROJECTION IMAGE", "COLLAPSE"]
+    series(tmp_path, axial(30, 5.0), sop_class=MR, ImageType=kind, ImagesInAcquisition=160)
+    assert scans.read(tmp_path)[0].issues == ()

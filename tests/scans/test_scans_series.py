@@ -445,9 +445,25 @@ def test_planar_nuclear_medicine_has_no_place_to_miss(tmp_path):
     assert codes(one(tmp_path)) in ([], [Code.UnknownSpacing])
 
 
-@pytest.mark.parametrize(("values", "mixed"), [((100, 600, 1100), True), (tuple(range(280, 340, 5)), False)])
-def test_several_inversion_times_are_mixed_unless_each_slice_has_its_own(tmp_path, values, mixed):
-    each = [{"InversionTime": values[k * len(values) // 12]} for k in range(12)]
+@pytest.mark.parametrize(
+    ("word", "values", "mixed"),
+    [
+        ("InversionTime", (100, 600, 1100), True),
+        ("InversionTime", tuple(range(280, 340, 5)), False),  # fitted to each slice
+        ("InversionTime", (260, 260, 270, 280), False),  # set anew while the heart was imaged
+        ("InversionTime", (260, 280, 260), True),
+        ("FlipAngle", (60, 55), False),  # lowered since the patient grew warm
+        ("FlipAngle", (60, 20), True),
+        ("EchoTime", (2.0, 2.04, 2.0, 2.04, 2.0, 2.04), False),
+        ("EchoTime", (2.0, 4.0), True),
+        ("SliceThickness", (0.5, 0.505, 0.498), False),
+        ("SliceThickness", (0.5, 0.6), True),
+        ("SequenceName", ("*tfi2d1_12", "*tfi2d1_13", "*tfi2d1_12"), False),  # lines of a beat: by the pulse
+        ("SequenceName", ("*ep_b0", "*ep_b1000#3"), True),
+    ],
+)
+def test_settings_that_scanners_change_on_the_way_are_not_mixed(tmp_path, word, values, mixed):
+    each = [{word: values[k * len(values) // 12]} for k in range(12)]
     series(tmp_path, axial(12), sop_class=MR, each=each)
     assert codes(one(tmp_path)) == ([Code.MixedSlices] if mixed else [])
 

@@ -29,6 +29,7 @@ _BEFORE_NONE = "¢¤¥¦¨¬\xad¯²³¹´¶¸¼½¾†‡‰ˆ˜ƒ"
 _IN_NONE = _BEFORE_NONE + "‘‚“”„«»‹›…•°±§©®™€£×÷¡¿"
 """What stands within no word."""
 _RUN = re.compile(r"[^\x00-\x7f]+")
+_SURE = 4  # kana and kanji in words of two or more, above which they are no chance
 _LONGEST = 3  # characters besides ASCII, one beside the other, in Western words ("ÄÖÜ")
 _DOUBTED = 0.25  # of these runs that are like no Western text, above which it is taken for none
 
@@ -53,7 +54,8 @@ def decode(data: bytes, name: str) -> tuple[str, str]:
         return text, encoding
     if _ISO_2022_JP.search(data) and (text := _read(data, "iso2022_jp_ext")) is not None and "\x1b" not in text:
         return text, "iso2022_jp_ext"
-    if (text := _read(data, "utf-8-sig")) is not None and "\x1b" not in text:
+    text = _read(data, "utf-8-sig")
+    if text is not None and "\x1b" not in text:
         return text, "utf-8"
     if text is None and not _is_damaged(data):
         if (japanese := _read(data, "cp932")) is not None and _is_japanese(data):
@@ -61,8 +63,8 @@ def decode(data: bytes, name: str) -> tuple[str, str]:
         if (western := _read(data, "cp1252")) is not None and _is_western(western):
             return western, "cp1252"
     raise MedloraError(
-        f"it cannot be told in which encoding the text of {name} is: it is not UTF-8, and in no other usual one would "
-        "it read well",
+        f"it cannot be told in which encoding the text of {name} is: it is not UTF-8 without escape characters, and "
+        "in no other usual one would it read well",
         "save it as CSV UTF-8 and use that file",
     )
 
@@ -89,17 +91,19 @@ def _is_japanese(data: bytes) -> bool:
     """
     if _read(data, "euc_jp") is not None:
         return False
-    japanese = other = 0
+    japanese = other = sure = 0
     for run in _PAIR.finditer(data):
         common = sum(first <= 0x9F for first in run.group()[::2])
         touched = data[max(run.start() - 1, 0) : run.start()] + data[run.end() : run.end() + 1]
         as_western = len(run.group()) == 2 or run.group()[1::2].isascii()
+        sure += common if common > 1 else 0
         if re.fullmatch(rb"[A-Za-z]{2}", touched) or (as_western and re.search(rb"[a-z\xa1-\xff]", touched)):
             other += common
         else:
             japanese += common
     western = len(re.findall(rb"(?<![\x80-\xff])[\xc0-\xff](?![\x80-\xff])", data))
-    return japanese > max(other, western)
+    # Words of kana and kanji are like nothing Western; beside them a letter may well touch one.
+    return japanese > (western if sure > _SURE else max(other, western))
 
 
 def _is_western(text: str) -> bool:
@@ -113,6 +117,8 @@ def _is_western(text: str) -> bool:
 def _is_strange(run: str, before: str, behind: str) -> bool:
     """Whether characters besides ASCII, between two others, are as they are not in Western text: too many, a pair with
     a letter that is a word by itself, a sign before a letter or within a word, a capital within a word."""
+    if (run == "°" and behind in "CF") or (run == "´" and before.isupper()):
+        return False
     letters = run.strip(_MARKS)
     if len(letters) > _LONGEST or any(sign in letters[:-1] for sign in _BEFORE_NONE):
         return True

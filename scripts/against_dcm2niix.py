@@ -6,9 +6,10 @@ For each folder: how many volumes each makes, and which of one's have no equal a
 turned to the nearest axes of RAS+, all voxels agree (1e-5 of their value) and all figures of the affine (1e-3). Tilted
 CT remains, whose affine dcm2niix writes without the tilt, and the copies that it makes of it.
 
-Tried on the public dcm_qa, dcm_qa_canon_61, _ct, _decubitus, _deident, _fmap, _ge, _me, _nih, _philips, _philips_asl,
-_philips_dwi, _philips_enh, _polar, _sag, _stc, _toshiba, _trt, _uih and _xa30 (neurolabusc on GitHub), unpacked where
-gzipped.
+Tried on the public dcm_qa, dcm_qa_asl, _canon, _canon_61, _cs_dl, _ct, _decubitus, _deident, _enh, _fmap, _ge, _me,
+_mosaic, _nih, _pdt2, _philips, _philips_asl, _philips_dwi, _philips_enh, _polar, _sag, _stc, _toshiba, _trt, _ts, _uih,
+_xa30, _xa30i and _xa60 (neurolabusc on GitHub), unpacked where gzipped. Of two sagittal series of _xa30i dcm2niix takes
+the step from the first two positions, which were rounded to another 0.1 µm: at their far end it is 0.01 mm off.
 """
 
 from __future__ import annotations

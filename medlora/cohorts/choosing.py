@@ -13,6 +13,8 @@ from medlora.errors import MedloraError
 from medlora.progress import say
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from medlora.cohorts.joined import Join
     from medlora.cohorts.left_out import Excluded
     from medlora.scans import ScanFiles
@@ -20,9 +22,9 @@ if TYPE_CHECKING:
 
 DECISIVE = (
     "ConvolutionKernel", "ScanningSequence", "EchoTime", "RepetitionTime", "InversionTime", "DiffusionBValue",
-    "ContrastBolusAgent",
+    "ContrastBolusAgent", "BodyPartExamined",
 )  # fmt: skip
-"""Header fields in which scans of one study are other images of the same body."""
+"""Header fields in which scans of one study are other images of the same body, or of parts of it that overlap."""
 
 
 def choose_for(
@@ -153,15 +155,16 @@ def _apart(joined: Join | None) -> dict[str, tuple[int, ...]]:
 
 def of_many(chosen: Sequence[ScanFiles], joined: Join) -> tuple[int, list[str]]:
     """How many rows, each of one file, folder or series, give their label to several of the chosen scans; and how files
-    of these are called in most of the rows, which names the image and the mask beside it, but no patient."""
-    files: dict[int, list[str]] = defaultdict(list)
+    of these are called in most of the folders, which names the image and the mask beside it, but no patient."""
+    files: dict[int, list[Path]] = defaultdict(list)
     for scan in chosen:
         for row in joined.scans.get(scan.scan_id, ()):
-            files[row].append(scan.paths[0].name)
-    several = [names for names in files.values() if len(names) > 1]
-    held = Counter(name for names in several for name in set(names))
-    usual = sorted(name for name, n in held.items() if 2 * n > len(several) > 2)
-    return len(several), usual[:5]
+            files[row].append(scan.paths[0])
+    several = [paths for paths in files.values() if len(paths) > 1]
+    places = {path.parent for paths in several for path in paths}
+    held = Counter(path.name for path in {path for paths in several for path in paths})
+    usual = [name for name, n in held.items() if 2 * n > len(places) > 2] if not joined.whole_study else []
+    return len(several), sorted(usual)[:5]
 
 
 def of_several(chosen: Sequence[ScanFiles], joined: Join) -> tuple[int, int]:

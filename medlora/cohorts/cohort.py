@@ -91,7 +91,7 @@ class Cohort:
             site: heading of the sites, or ``=NAME`` for one site of that name; told by its name where None.
             split_seed: of the draw of the splits.
             split_column: heading of splits that the user has made, instead of a draw.
-            fractions: of cases in ``train``, ``tune`` and ``test``; None for no splits.
+            fractions: of cases in ``train``, ``tune`` and ``test``; None for no drawn splits.
             select: rule that picks one scan of each study (see `medlora.cohorts.selection`).
             coordinates: where rows give the centre of a place (x, y, z), its coordinate system: ``lps``, ``ras`` or
                 ``voxel`` (see `medlora.cohorts.places`); each such row is a case.

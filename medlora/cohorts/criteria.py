@@ -85,6 +85,8 @@ def _meets_thickness(scan: ScanFiles, value: str) -> str | None:
 
 
 def _meets_contrast(scan: ScanFiles, value: str) -> str | None:
+    if scan.kind != "dicom":
+        return "a file of its format does not say whether there was contrast"
     there = scan.header.get("ContrastBolusAgent") == "YES"
     if there == (value.casefold() == "yes"):
         return None

@@ -151,6 +151,11 @@ def _about_join(cohort: Cohort) -> list[str]:
             f"the column of splits has no 'tune': {part:.0%} of the patients of its 'train' were drawn as tune (seed "
             f"{split['seed']})"
         )
+    if why := split.get("no_tune"):
+        lines.append(
+            f"the column of splits has no 'tune', without which nothing can be trained, and none can be drawn from its "
+            f"'train': {why}"
+        )
     if split.get("by") == "column" and not (cohort.table["split"] == "test").any():
         lines.append("the column of splits has no 'test', so that nothing is left to test a model on")
     if unused := info.get("unused_split"):
@@ -172,7 +177,8 @@ def _about_centres(cohort: Cohort) -> list[tuple[str, bool]]:
 
 def _about_patients(cohort: Cohort) -> list[str]:
     info, lines = cohort.info["patients"], []
-    remedy = "; --patient-column names the column of the table that knows" if cohort.info["labels"] else ""
+    csv = (cohort.info.get("labels_read_as") or {}).get("format") == "CSV"
+    remedy = "; --patient-column names the column of the table that knows" if csv else ""
     for origin, counted in (
         ("none", "each counts as its own patient"),
         ("together", "those of one study, or of one row, count as one patient"),

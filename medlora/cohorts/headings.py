@@ -147,9 +147,9 @@ def headings_below(table: LabelTable) -> str:
     """What to do about a table without a key whose headings seem to stand further down, as below a title; or empty."""
     known = {name for names in KEYS.values() for name in names}
     for column in table.frame.columns:
-        cells = table.frame[column].map(plain)  # a class of patients is there more than once
-        for row, cell in cells.iloc[:_UPPER].items():
-            if cell in known and (cells == cell).sum() == 1:
+        for row, cell in table.frame[column].iloc[:_UPPER].items():
+            # a class of patients is there more than once
+            if plain(cell) in known and sum(plain(other) == plain(cell) for other in table.frame[column]) == 1:
                 return f"the headings seem to be in row {row}: remove the rows above it"
     without = sum(bool(_WITHOUT.fullmatch(heading)) for heading in table.frame.columns)
     return "if the headings are in another row than the first, remove the rows above it" if without > 1 else ""

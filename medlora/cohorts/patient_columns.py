@@ -21,19 +21,22 @@ class PatientColumns:
         named: that is held against the Patient IDs of the archive; None where there is none.
         people: of the splits: where ``named`` numbers images or visits of people whom another column names, that one.
         unused: others that seem to name patients.
+        asked: whether the user said which.
     """
 
     named: str | None = None
     people: str | None = None
     unused: tuple[str, ...] = ()
+    asked: bool = False
 
     def notes(self) -> list[str]:
         """What is to be said of them."""
-        if not self.unused:
+        others = [column for column in (self.named, *self.unused) if column not in (None, self.people)]
+        if not others or self.asked:
             return []
         return [
             f"of the columns of patients {self.people!r} tells who is in one split, and not "
-            f"{' or '.join(map(repr, self.unused))}; --patient-column takes another"
+            f"{' or '.join(map(repr, others))}; --patient-column takes another"
         ]
 
 
@@ -60,7 +63,7 @@ def patient_columns(
     named = named or next(iter(columns), None)
     if asked is not None:
         asked = table.column(asked, "--patient-column")
-        return PatientColumns(named or asked, asked)
+        return PatientColumns(named, asked, asked=True)  # its numbers need not be those of the archive
     if named is None:
         return PatientColumns()
     people = named
@@ -72,10 +75,11 @@ def patient_columns(
 
 
 def _are_people_of(table: LabelTable, column: str, images: str) -> bool:
-    """Whether ``column`` tells the people of what ``images`` numbers."""
+    """Whether ``column`` tells the people of what ``images`` numbers, in every row."""
+    told = [is_missing(other) for one, other in zip(table.frame[images], table.frame[column], strict=True) if one]
     people = Counter(cell for cell in table.frame[column] if not is_missing(cell))
     enough = len(people) >= _FEWEST and max(people.values()) <= _MOST
-    return enough and _nested(table, images, column) and len(people) < _count(table.frame[images])
+    return enough and not any(told) and _nested(table, images, column) and len(people) < _count(table.frame[images])
 
 
 def _nested(table: LabelTable, fine: str, coarse: str) -> bool:

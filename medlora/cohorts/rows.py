@@ -89,8 +89,8 @@ def read_rows(
         uncertain: what uncertain findings are taken as: ``unknown`` (where None), ``absent`` or ``present``.
 
     Raises:
-        MedloraError: a column is not there or not clear, a mark of a finding is none, or rows about one case are
-            repeated or disagree.
+        MedloraError: a column is not there or not clear, a mark of a finding is none, or rows about one case disagree,
+            or seem to be about one by a number that was shortened.
     """
     keys = headings.key_columns(table)
     names = {heading for columns in headings.all_key_columns(table).values() for heading in columns}
@@ -240,8 +240,9 @@ def _say_repeated_rows(table: LabelTable, joined: Join, told: Sequence[str]) -> 
             alike.append(numbers)
     if alike:
         joined.notes.append(
-            f"{len(alike)} values of the column {joined.column!r} are in several rows, which agree (e.g. rows "
-            f"{_list(alike[0])}); each counts once"
+            f"{len(alike)} value{' of' if len(alike) == 1 else 's of'} the column {joined.column!r} "
+            f"{'is' if len(alike) == 1 else 'are'} in several rows, which agree (e.g. rows {_list(alike[0])}); each "
+            "counts once"
         )
 
 

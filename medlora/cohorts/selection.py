@@ -41,6 +41,7 @@ import shlex
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -178,12 +179,10 @@ class Selection:
         near = {side_of(scan) for scan in (best, *peers)}
         if len(near) > 1 or (side_of(best) and len(sides) > 1):
             return _differ("side", near | sides, min(sides))
-        alike = [
-            scan
-            for scan in rest
-            if (scan.modality in FLAT, is_localizer(scan)) == (best.modality in FLAT, is_localizer(best))
-        ]
-        for name, others, same in (("ViewPosition", peers, _same_view), ("BodyPartExamined", alike, may_be_one)):
+        flat = best.modality in FLAT
+        alike = [s for s in rest if (s.modality in FLAT) == flat and is_localizer(s) == is_localizer(best)]
+        one_part = partial(may_be_one, flat=flat)
+        for name, others, same in (("ViewPosition", peers, _same_view), ("BodyPartExamined", alike, one_part)):
             values = {str(scan.header.get(name, "")).upper() for scan in (best, *others)} - {""}
             if any(not same(one, other) for one, other in itertools.combinations(values, 2)):
                 return _differ(name, values, min(values))

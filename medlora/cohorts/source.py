@@ -167,7 +167,11 @@ def source_warnings(results: Sequence[Result]) -> list[str]:
         if key in said:  # the other one of two classes
             continue
         said.add(key)
-        chance = "" if p is None else f" ({p_value(p)}, corrected for {result['tests']} tests)"
+        chance = (
+            ""
+            if p is None
+            else f" ({p_value(p)}, corrected for {result['tests']} test{'s' if result['tests'] > 1 else ''})"
+        )
         lines.append(
             f"{result['class']!r} is partly told by its source: {SOURCES[result['from']][0]} alone "
             f"reach{'' if result['from'] == 'acquisition' else 'es'} AUC {result['auc']:.2f} "

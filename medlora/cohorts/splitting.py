@@ -31,7 +31,7 @@ def with_splits(cohort: Cohort, rows: Rows, seed: int, fractions: Sequence[float
         MedloraError: the column leaves cases out, or there are too few patients or labels for splits.
     """
     if any(case.split for case in rows.cases):
-        _complete(cohort, seed)
+        _complete(cohort, seed, fractions is not None)
     elif asked := cohort.info["asked"]["split_column"]:
         raise MedloraError(
             f"the column {asked!r} (--split-column) gives no case a split", "fill it in, or leave it out"
@@ -48,9 +48,9 @@ def with_splits(cohort: Cohort, rows: Rows, seed: int, fractions: Sequence[float
     return with_findings(cohort)
 
 
-def _complete(cohort: Cohort, seed: int) -> None:
-    """See that each case has a split, and draw from the column's train what it lacks: most public data sets come in
-    two parts, and a threshold chosen on the second would flatter it."""
+def _complete(cohort: Cohort, seed: int, draw: bool) -> None:
+    """See that each case has a split, and draw from the column's train what it lacks, where it can be drawn: most
+    public data sets come in two parts, and a threshold chosen on the second would flatter it."""
     splits = cohort.table["split"]
     if (without := splits == "").any():
         raise MedloraError(
@@ -59,7 +59,7 @@ def _complete(cohort: Cohort, seed: int) -> None:
         )
     cohort.info["split"] = {"by": "column"}
     train = splits == "train"
-    if (splits == "tune").any() or not train.any():
+    if (splits == "tune").any() or not train.any() or not draw:
         return
     groups, strata = cohort._groups(), cohort.labelling.strata()
     at = [number for number, inside in enumerate(train) if inside]
@@ -69,10 +69,8 @@ def _complete(cohort: Cohort, seed: int) -> None:
             {"train": 1 - TUNE, "tune": TUNE}, seed,
         )  # fmt: skip
     except MedloraError as error:
-        raise MedloraError(
-            f"the split column has no 'tune', and none can be drawn from its 'train': {error.what}",
-            "give some patients of each class the split 'tune' in the column",
-        ) from None
+        cohort.info["split"]["no_tune"] = error.what
+        return
     cohort.table.loc[train, "split"] = drawn
     cohort.info["split"] |= {"tune_from_train": TUNE, "seed": seed}
 

@@ -29,7 +29,7 @@ def suggestion(table: LabelTable, known: Mapping[str, Set[str]], tried: Set[tupl
         if is_personal(column) and all(map(str.isdecimal, cells)):
             continue  # ages, which people may be numbered by as well
         for kind in known:
-            if (kind, column) in tried:
+            if (kind, column) in tried or not known[kind]:
                 continue
             if kind == "file":
                 met[kind, column] = sum(_is_named(cell, whole, ends) for cell in cells)

@@ -113,7 +113,9 @@ def check_pixels(header: Header) -> Issue | None:
     there = min(length, header.size - offset)
     if there < needed:
         return Issue(Code.TruncatedPixelData, f"{max(there, 0)} of {needed} bytes")
-    return _too_long(cells, header.values, length, partial(_bytes_of, header.path, offset)) if length > needed else None
+    if length == needed:
+        return None
+    return _too_long(cells, header.values, needed, length, partial(_bytes_of, header.path, offset))
 
 
 def _bytes_of(path: Path, offset: int, start: int, size: int) -> bytes:
@@ -122,8 +124,10 @@ def _bytes_of(path: Path, offset: int, start: int, size: int) -> bytes:
         return file.read(size)
 
 
-def _too_long(cells: Cells, values: Values, length: int, read: Callable[[int, int], bytes]) -> Issue | None:
-    needed = _native_size(cells, values)
+def _too_long(
+    cells: Cells, values: Values, needed: int, length: int, read: Callable[[int, int], bytes]
+) -> Issue | None:
+    """Why native pixels longer than the header says are no pixels and padding; see `surplus`."""
     halved = values.get("PhotometricInterpretation") == "YBR_FULL_422"
     if halved and 1 < length - needed < needed // cells.frames:
         return Issue(Code.DamagedHeader, "YBR_FULL_422, but more bytes than of halved colour")
@@ -196,9 +200,12 @@ class Frames:
             raise
         except Exception as error:  # pydicom raises whatever a damaged element leads to
             raise ScanError(Issue(Code.DamagedPixelData, type(error).__name__)) from error
-        if not isinstance(stored, bytes) or len(stored) < _native_size(self.cells, header.values):
+        needed = _native_size(self.cells, header.values)
+        if not isinstance(stored, bytes) or len(stored) < needed:
             raise ScanError(Issue(Code.TruncatedPixelData))
-        problem = _too_long(self.cells, header.values, len(stored), lambda start, size: stored[start : start + size])
+        problem = _too_long(
+            self.cells, header.values, needed, len(stored), lambda start, size: stored[start : start + size]
+        )
         if problem is not None:
             raise ScanError(problem)
         self._file, self._offset = io.BytesIO(stored), 0

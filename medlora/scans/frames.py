@@ -118,9 +118,12 @@ def _enhanced(header: Header) -> None:
                 values["UnclearMapping"] = True
     elif header.values.get("Modality") == "MR" and "RescaleSlope" not in header.values:
         common = _real_world(shared_items[0]) if shared_items else {}
-        for values, item in zip(header.frames, items, strict=True):
-            scale = common | _real_world(item) if "RescaleSlope" not in values else {}
-            values.update(scale if "UnclearMapping" not in scale else {})  # as of single images, in `add`
+        scales = [common | _real_world(item) for item in items]
+        if all("RescaleSlope" in scale and "UnclearMapping" not in scale for scale in scales):
+            for values, scale in zip(header.frames, scales, strict=True):
+                values.update({} if "RescaleSlope" in values else scale)  # as of single images, in `add`
+        elif any("RescaleSlope" in scale for scale in scales):
+            header.values["UnclearMapping"] = True
 
 
 def _is_mosaic(header: Header, item: pydicom.Dataset) -> bool:

@@ -162,7 +162,7 @@ def _true(word: str) -> bool:
 
 
 def _fits(image: MetaImage) -> None:
-    """Refuse what asks for more memory than its data can justify, before any is taken."""
+    """Refuse what asks for more memory than its data can justify, before any is taken; and what holds more voxels."""
     if image.data.is_symlink() or not image.data.is_file():
         raise ScanError(Issue(Code.NoPixelData, "the file that ElementDataFile names is not there"))
     there = image.data.stat().st_size - max(image.start, 0)

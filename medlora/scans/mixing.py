@@ -11,17 +11,18 @@ from medlora.scans.header import Values
 from medlora.scans.kinds import but_for_sums
 from medlora.scans.plane import Plane, by_words, grouped
 
+# Slices that differ in these are of several acquisitions, kinds or units.
 _NEVER_MIXED = (
     "FrameOfReferenceUID", "EchoNumbers", "DiffusionBValue", "ConvolutionKernel", "ComplexImageComponent", "Units",
     "RescaleType", "TemporalPositionIdentifier", "DiffusionGradientOrientation",
 )  # fmt: skip
-# Nor are those of which some say one thing here and others another; silence says nothing.
+#: So are those of which some say one thing here and others another; silence says nothing.
 SAID = ("SeriesNumber", "PatientPosition")
-# Nor those in which these numbers differ by more than this part: scanners change an echo time, or a flip angle for its
+# And those in which these numbers differ by more than this part: scanners change an echo time, or a flip angle for its
 # warming, a little from slice to slice.
 _APART = {"EchoTime": 0.05, "FlipAngle": 0.1, "KVP": 0.01, "SliceThickness": 0.02, "InversionTime": 0.01}
 _DRIFT = 0.25  # an inversion time that is set anew while a stack is made, as in late enhancement, only rises or falls
-# Nor those of two examinations: a study has one date (PS3.3 C.7.2.1), an acquisition at most two, beside midnight.
+# And those of two examinations: a study has one date (PS3.3 C.7.2.1), an acquisition at most two, beside midnight.
 _MOST_DAYS = {"StudyDate": 0, "AcquisitionDate": 1}
 
 

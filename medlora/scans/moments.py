@@ -40,13 +40,13 @@ def _moment(planes: list[Plane], clocks: list[tuple[str, str]]) -> tuple[Any, ..
 
 def _read(volumes: Sequence[list[Plane]], date: str, time: str) -> list[tuple[str, str]]:
     """Date and time of each volume. Where anonymisation has removed the dates, a run that goes on past midnight begins
-    after half a day without images."""
+    after three quarters of a day without images."""
     said = [min((str(p.values.get(date, "")), str(p.values.get(time, ""))) for p in planes) for planes in volumes]
     hours = [int(clock[:2]) for _, clock in said if clock[:4].isdecimal()]
     if any(day for day, _ in said) or len(hours) < len(said):
         return said
     times = sorted({clock for _, clock in said})
-    begin = next((after for one, after in pairwise(times) if int(after[:2]) - int(one[:2]) > 12), "")
+    begin = next((after for one, after in pairwise(times) if int(after[:2]) - int(one[:2]) > 18), "")
     return [("1" if clock < begin else "", clock) for _, clock in said]
 
 

@@ -89,5 +89,7 @@ def _is_other(left_out: Excluded, scan: ScanFiles) -> bool:
     if left_out.code in _NO_LOSS:
         return False
     said = left_out.scan_id is None and any(issue.code is Code.MissingSlices for issue in scan.issues)
+    if not said:
+        return True
     own = series_of(read_header(scan.paths[0]))
-    return not said or any(series_of(read_header(path)) != own for path in left_out.paths)
+    return any(series_of(read_header(path)) != own for path in left_out.paths)

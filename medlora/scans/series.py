@@ -119,7 +119,8 @@ def is_volumetric(values: Values) -> bool:
 def _keeps_slices(values: Values) -> bool:
     """Whether a secondary capture has several frames of more than 8 bits, more than a screen shows."""
     frames, bits = values.get("NumberOfFrames", 1), values.get("BitsStored", 8)
-    grey = str(values.get("PhotometricInterpretation")).startswith("MONOCHROME") and not is_capture(values)
+    rendered = is_capture(values) or any(word in (*_PROJECTED, "VOLREN") for word in listed(values.get("ImageType")))
+    grey = str(values.get("PhotometricInterpretation")).startswith("MONOCHROME") and not rendered
     return grey and isinstance(frames, int) and frames > 1 and isinstance(bits, int) and bits > 8
 
 

@@ -169,7 +169,7 @@ def signs_of_weaving(planes: list[Plane], step: float) -> list[str]:
     found = ["instance numbers that are there twice"] if _numbered_in_turn(planes) else []
     total = planes[0].values.get("NumberOfSlices")  # of each separate volume (PS3.3 C.8.9.1)
     counted = planes[0].values.get("Modality") == "PT" and isinstance(total, int) and 0 < total < len(planes)
-    if counted and _are_thick(planes, step):
+    if counted and _are_thick(planes, step) and not _numbered_as_they_lie(planes):
         found.append(f"{len(planes)} slices where Number of Slices says {total}")
     return found
 
@@ -182,8 +182,22 @@ def _numbered_in_turn(planes: list[Plane]) -> bool:
     for i, plane in enumerate(planes):
         places[plane.values["InstanceNumber" if plane.frame < 0 else "InStackPositionNumber"]].append(i)
     several = [where for where in places.values() if len(where) > 1]
+    if sum(_are_of_a_moment([planes[i] for i in where]) for where in several) > len(several) / 2:
+        return False  # a rotation's slices have a number together
     beside = all(where[-1] - where[0] == len(where) - 1 for where in several)
     return beside and 2 * len(several) > len(places) > max(map(len, several))
+
+
+def _numbered_as_they_lie(planes: list[Plane]) -> bool:
+    """Whether instance numbers rise, or fall, by one from slice to slice: beds that are counted one by one."""
+    numbers = [plane.values.get("InstanceNumber") for plane in planes]
+    steps = {b - a for a, b in itertools.pairwise(numbers) if isinstance(a, int) and isinstance(b, int)}
+    return len(steps) == 1 and steps <= {1, -1} and all(isinstance(number, int) for number in numbers)
+
+
+def _are_of_a_moment(planes: list[Plane]) -> bool:
+    times = {(plane.values.get("AcquisitionDate"), plane.values.get("AcquisitionTime")) for plane in planes}
+    return len(times) == 1 and (None, None) not in times
 
 
 def _are_thick(planes: list[Plane], step: float) -> bool:

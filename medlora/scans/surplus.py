@@ -52,7 +52,8 @@ def _columns(cells: Cells, more: int, read: Callable[[int, int], bytes], order: 
     if rest or not wider:
         return cells.columns
     wider += cells.columns
-    stored = np.frombuffer(read(0, cells.rows * wider * size), f"{order}u{size}")
+    first = read(0, cells.rows * wider * size)  # or less, of a file that ends early
+    stored = np.frombuffer(first, f"{order}u{size}", count=len(first) // size)
     sheared = _differences(stored, wider) < _SHEARED * _differences(stored, cells.columns)
     return wider if sheared else cells.columns
 

@@ -181,7 +181,7 @@ def survey(
 
 
 def _say_in_pieces(results: list[Volume | Refused], others: int) -> None:
-    """Flag the one slice of a series that goes on in others, if that has not been said."""
+    """Flag the slices of a series that goes on in others, if that has not been said."""
     for result in results:
         if isinstance(result, Volume) and not any(issue.code is Code.MissingSlices for issue in result.issues):
             result.issues.append(Issue(Code.MissingSlices, f"{others} that go on with the stack are in other series"))

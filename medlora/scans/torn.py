@@ -170,14 +170,19 @@ def _cut(series: Mapping[_Key, Sequence[Header]]) -> dict[_Key, int]:
     for keys in alike.values():
         stacks = [(key, stack) for key in keys if len(keys) > 1 and (stack := _stack(series[key]))]
         chains: list[list[tuple[_Key, list[Plane]]]] = []
+        waiting: dict[Hashable, list[list[tuple[_Key, list[Plane]]]]] = defaultdict(list)  # for a kind and number
         for part in sorted(stacks, key=lambda part: part[1][0].values["InstanceNumber"]):
-            for chain in chains:
+            begin, end = part[1][0], part[1][-1]
+            before = waiting[_alike(begin), begin.values["InstanceNumber"]]
+            for chain in before:
                 ends = [*chain[-1][1][-2:], *part[1][:2]]
-                if _alike(ends[0]) == _alike(ends[-1]) and any(len(run) == len(ends) for run in _runs(ends)):
-                    chain.append(part)
+                if any(len(run) == len(ends) for run in _runs(ends)):
+                    before.remove(chain)
                     break
             else:
-                chains.append([part])
+                chains.append(chain := [])
+            chain.append(part)
+            waiting[_alike(end), end.values["InstanceNumber"] + 1].append(chain)
         for chain in chains:
             total = sum(len(stack) for _, stack in chain)
             found |= {key: total - len(stack) for key, stack in chain if len(chain) > 1}

@@ -41,10 +41,10 @@ def volumes_of(planes: list[Plane]) -> list[Volume | Refused]:
         return [*_checked_parts(groups, directions)]
     rest, copies = _without_copies(slots)
     fewer = _slots(rest, directions)
-    if not _is_even(slots) or _is_even(fewer):  # else they were empty slices of a run that says no times
-        planes, slots = rest, fewer
+    if _is_even(slots) and not _is_even(fewer) and _by_order(slots) is not None:
+        copies = []  # they are empty slices of a run that says no times
     else:
-        copies = []
+        planes, slots = rest, fewer
     results: list[Volume | Refused] = [Refused([copy], Issue(Code.DuplicateFile)) for copy in copies]
     groups = [planes] if len(slots) == len(planes) else _separated(slots) if copies or several else None
     if groups is not None:
@@ -101,7 +101,8 @@ def _slots(planes: list[Plane], directions: Array) -> list[list[Plane]]:
     along = np.array([plane.position @ directions[2] for plane in planes])
     gaps = np.diff(along)
     # Positions of one slice may differ by rounding from volume to volume: steps are what is no such trifle.
-    wide = gaps[gaps > max(1e-4, 0.02 * float(gaps.max(initial=0.0)))]
+    largest = np.sort(gaps)[-2:]  # one may be a hole
+    wide = gaps[gaps > max(1e-4, 0.02 * float(largest[0]) if len(largest) > 1 else 0.0)]
     closest = min(0.01, 0.1 * float(np.median(wide))) if len(wide) else 1e-4
     slots = [[planes[0]]]
     for gap, plane in zip(gaps, planes[1:], strict=True):

@@ -338,8 +338,10 @@ def test_a_column_of_splits_without_tune_gives_a_part_of_its_train(archive, tmp_
     again = Cohort.from_archive(root, path, split_column="fold", split_seed=7).table
     assert again["split"].tolist() != cohort.table["split"].tolist()
     few = [row for row in table if row[0][3:6] in ("000", "001", "002", "003", "005")]
-    with pytest.raises(MedloraError, match="no 'tune', and none can be drawn from its 'train'"):
-        Cohort.from_archive(root, write_csv(tmp_path / "few.csv", [table[0], *few]), split_column="fold")
+    few = Cohort.from_archive(root, write_csv(tmp_path / "few.csv", [table[0], *few]), split_column="fold")
+    assert any("none can be drawn from its 'train': too few patients" in line for line in few.warnings)
+    kept = Cohort.from_archive(root, path, split_column="fold", fractions=None)
+    assert set(kept.table["split"]) == {"train", "test"}
     alone = [table[0], *((*row[:2], "train") for row in table[1:])]
     cohort = Cohort.from_archive(root, write_csv(tmp_path / "train.csv", alone), split_column="fold")
     assert any("has no 'test'" in line for line in cohort.warnings)

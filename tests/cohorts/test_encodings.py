@@ -95,3 +95,14 @@ def test_what_is_no_csv_is_called_by_its_name(tmp_path, name, data, message):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(MedloraError, match=message):
         read_labels(tmp_path / name)
+
+
+@pytest.mark.parametrize("cells", ["Ⅱa期 Ⅲb期", "a型 b型", "x肺y x肝y"])
+def test_letters_beside_kanji_of_a_japanese_table(cells):
+    text = "ファイル,ステージ\n" + "".join(f"{n}.dcm,{cells.split()[n % 2]}\n" for n in range(80))
+    assert decode(text.encode("cp932"), "labels.csv") == (text, "cp932")
+
+
+def test_degrees_and_accents_alone():
+    for word in ("T °C", "T°C", "O´Brien"):
+        assert decode(f"file,{word}\n1,2\n".encode("cp1252"), "labels.csv")[0] == f"file,{word}\n1,2\n"

@@ -245,3 +245,23 @@ def test_the_column_of_patients_may_be_named(tmp_path):
     untorn(cohort_of(tmp_path, rows, patient_column="Nr. of person"), 15)
     with pytest.raises(MedloraError, match="--patient-column"):
         cohort_of(tmp_path, rows, patient_column="Nr")
+
+
+def test_a_second_column_of_patients_with_gaps_is_not_taken_instead(tmp_path):
+    rows = [("file", "patient_id", "mrn", "label")]
+    for n in range(40):
+        path = tmp_path / "archive" / f"{n // 2:02d}_{n % 2}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(noise(n).astype("u1")).save(path)
+        rows.append((path.name, f"P{n // 2}", f"M{n // 2}" if n < 24 else "", "xy"[n // 2 % 2]))
+    untorn(cohort_of(tmp_path, rows), 20)
+
+
+def test_numbers_of_families_are_not_held_against_patient_ids(tmp_path):
+    rows = [("accession_number", "family", "label")]
+    for n in range(24):
+        write_dicom(tmp_path / "archive" / f"{n}.dcm", noise(n), n, str(n), AccessionNumber=f"A{n}")
+        rows.append((f"A{n}", str(n // 2), "xy"[n // 2 % 2]))
+    cohort = cohort_of(tmp_path, rows, patient_column="family")
+    assert cohort.table["patient"].nunique() == 12
+    assert not any("another patient of the archive" in line for line in cohort.warnings)

@@ -124,12 +124,26 @@ def test_head_and_chest_of_one_study_are_not_chosen_between(tmp_path):
         ("WHOLEBODY", "HEAD", True),
         ("HEADNECK", "Neck^Soft tissue", True),
         ("LIVER", "ABDOMEN", True),
-        ("KNEE", "ANKLE", False),
+        ("KNEE", "EXTREMITY", True),
+        ("KNEE", "SHOULDER", False),
+        ("BRAIN", "SINUS", True),
+        ("EAR", "HEART", False),
+        ("CHEST", "C/A/P", True),
+        ("CHEST", "UNKNOWN", True),
+        ("Schädel", "HEAD", True),
         ("HEAD", "CHEST", False),
     ],
 )
 def test_body_parts_in_other_words(one, other, may):
     assert may_be_one(one, other) is may_be_one(other, one) is may
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "may"),
+    [("CHEST", "RIBS", False), ("SKULL", "ORBIT", False), ("ARM", "FOREARM", False), ("PORT CHEST", "THORAX", True)],
+)
+def test_radiographs_of_a_part_and_of_a_piece_of_it_are_two_examinations(one, other, may):
+    assert may_be_one(one, other, flat=True) is may_be_one(other, one, flat=True) is may
 
 
 def test_planes_that_nothing_decided_between_are_said(tmp_path):
@@ -193,3 +207,18 @@ def test_nifti_of_ct_need_not_say_its_plane(tmp_path):
         tmp_path / "archive", table, fractions=None, modality="CT", select="modality=CT file=imaging.nii.gz"
     )
     assert {picked.files(s).paths[0].name for s in picked.table["scan_id"]} == {"imaging.nii.gz"}
+
+
+def test_names_that_only_one_folder_has_are_kept_to_it(tmp_path):
+    rows = [("file", "label")]
+    for p in range(6):
+        for k in range(2 if p == 0 else 1):
+            path = tmp_path / "archive" / f"{p}" / (f"Doe_{k}.nii" if p == 0 else "image.nii")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            voxels = np.random.default_rng(10 * p + k).normal(size=(4, 4, 4)).astype(np.float32)
+            nibabel.Nifti1Image(voxels, np.eye(4)).to_filename(path)
+        rows += [(f"{p}", "ab"[p % 2])] * (3 if p == 0 else 1)
+    table = write_csv(tmp_path / "labels.csv", rows)
+    cohort = Cohort.from_archive(tmp_path / "archive", table, fractions=None, modality="CT")
+    assert any("3 rows give their label to several scans each; --select" in line for line in cohort.warnings)
+    assert "Doe" not in str(cohort.info)

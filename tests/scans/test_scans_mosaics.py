@@ -117,3 +117,4 @@ def test_a_scale_that_frames_lack_is_said(tmp_path):
     enhanced(frames, axial(4), tmp_path / "a", extra, shared, ENHANCED_MR)
     (scan,) = scans.read(tmp_path)
     assert [issue.code for issue in scan.issues] == [Code.UnknownUnits]
+    np.testing.assert_array_equal(scan.array, frames.transpose(2, 1, 0))  # all of them as stored, or none

@@ -9,7 +9,7 @@ from test_scans_runs import of_frames
 
 from medlora import scans
 from medlora.errors import MedloraError
-from medlora.scans import Code, MonaiReader
+from medlora.scans import Code, MonaiReader, torn
 
 HALFWAY = (-100.0, -80.0, 31.25)
 SCOUT = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}
@@ -110,11 +110,15 @@ def test_numbers_that_are_there_twice_in_one_stack_are_clean(tmp_path, numbers):
     assert scan.shape[2] == 20 and scan.issues == ()
 
 
-@pytest.mark.parametrize(("thick", "said"), [(2.5, ["20 slices where Number of Slices says 10"]), (1.25, [])])
-def test_a_pet_of_more_slices_than_it_says(tmp_path, thick, said):
+@pytest.mark.parametrize(
+    ("thick", "through", "said"),
+    [(2.5, False, ["20 slices where Number of Slices says 10"]), (1.25, False, []), (2.5, True, [])],
+)
+def test_a_pet_of_more_slices_than_it_says(tmp_path, thick, through, said):
     """PS3.3 C.8.9.1: Number of Slices is that of each separate volume; but some may count those of a bed."""
+    each = [{"InstanceNumber": k + 1 if through else k // 2 + 1 + 10 * (k % 2)} for k in range(20)]
     about = {"NumberOfSlices": 10, "Units": "BQML", "RescaleSlope": 1, "RescaleIntercept": 0}
-    series(tmp_path, axial(20, 1.25), sop_class=PET, SliceThickness=thick, **about)
+    series(tmp_path, axial(20, 1.25), sop_class=PET, SliceThickness=thick, each=each, **about)
     assert mixed(scans.read(tmp_path)[0]) == said
 
 
@@ -419,6 +423,14 @@ def test_positions_of_one_slice_may_differ_by_rounding(tmp_path, jitter):
     np.testing.assert_array_equal(found[1].array, stored[1].transpose(2, 1, 0))
 
 
+def test_many_lost_slices_of_thin_ones_are_counted(tmp_path):
+    """A hole is no measure of what is a trifle: half of 120 slices 9 µm apart are lost."""
+    places = [k for k in range(120) if not 30 <= k < 90]
+    series(tmp_path, axial(120, 0.009)[places])
+    (scan,) = scans.read(tmp_path)
+    assert scan.shape[2] == 60 and Code.MissingSlices in codes(scan)
+
+
 @pytest.mark.parametrize(("decimals", "step"), [(1, 1.0), (1, 3.0), (2, 0.5), (2, 0.6)])
 def test_rounded_positions_of_oblique_stacks_are_even(tmp_path, decimals, step):
     """Along a slanting normal the roundings of all three coordinates add up."""
@@ -452,3 +464,27 @@ def test_slabs_of_projections_keep_the_count_of_the_slices(tmp_path):
     kind = ["DERIVED", "PRIMARY", "PROJECTION IMAGE", "COLLAPSE"]
     series(tmp_path, axial(30, 5.0), sop_class=MR, ImageType=kind, ImagesInAcquisition=160)
     assert scans.read(tmp_path)[0].issues == ()
+
+
+@pytest.mark.parametrize(("count", "files"), [(1, 400), (24, 60)])
+def test_many_series_of_one_number_are_compared_in_no_time(tmp_path, count, files):
+    """Each part only with those that end where it begins."""
+    headers = []
+    for n in range(files):
+        for k in range(count):
+            about = {
+                "SOPInstanceUID": f"1.2.{n}.{k}",
+                "SeriesInstanceUID": f"1.3.{n}",
+                "InstanceNumber": n * count + k + 1,
+            }
+            place = {"ImagePositionPatient": [0, 0, float(n * count + k)], "ImageOrientationPatient": list(AXIAL)}
+            header = save(image(picture(4, 4), **about, **place, SeriesNumber=5), tmp_path / f"{n}-{k}.dcm")
+            headers.append(scans.read_header(header))
+    series_of = {n: headers[n * count : (n + 1) * count] for n in range(files)}
+    with pytest.MonkeyPatch.context() as patch:
+        asked = []
+        runs = torn._runs
+        patch.setattr(torn, "_runs", lambda planes: asked.append(1) or runs(planes))
+        found = torn.in_pieces(series_of)
+    assert len(asked) <= 3 * files
+    assert found == dict.fromkeys(range(files), count * files - count)

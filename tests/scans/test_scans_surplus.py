@@ -149,3 +149,15 @@ def test_a_metaimage_of_more_slices_than_its_header_says_is_refused(tmp_path, co
         else:
             with pytest.raises(MedloraError, match="voxels of more slices than it says"):
                 scans.read(tmp_path)
+
+
+def test_a_file_that_ends_within_a_pixel_of_what_is_too_much(tmp_path):
+    """The element says more columns than the header, and the file was cut at an odd byte behind those of the header."""
+    data = image(np.zeros((12, 16), np.uint16))
+    path = save(data, tmp_path / "a.dcm")
+    stored = path.read_bytes()
+    length = (12 * 16 * 2).to_bytes(4, "little")
+    longer = stored.replace(length, (12 * 18 * 2).to_bytes(4, "little")) + bytes(31)
+    assert longer.count(length) == 0
+    path.write_bytes(longer)
+    assert len(scans.survey(tmp_path).scans) == 1

@@ -41,10 +41,11 @@ def times(path):
         (CT, lambda t, k: {"AcquisitionTime": f"1200{t:02d}.{k}00", "InstanceNumber": 5 * k + t + 1}),
         (CT, lambda t, k: {"InstanceNumber": 3 * t + k + 1}),
         (CT, lambda t, k: {"AcquisitionDate": f"2020010{1 + t // 3}", "AcquisitionTime": f"{(t + 21) % 24:02d}0000"}),
-        (CT, lambda t, k: {"AcquisitionTime": f"{(t + 21) % 24:02d}0000"}),  # as above, without the dates
+        (MR, lambda t, k: {"AcquisitionTime": ("000000", "070000", "203000", "204000", "205000")[t]}),  # half a day
+        (CT, lambda t, k: {"AcquisitionTime": f"{(t + 21) % 24:02d}0000"}),  # as the last but two, without the dates
         (MR, lambda t, k: {"ContentTime": f"{2358 + t if t < 2 else t - 2:04d}00", "InstanceNumber": 3 * t + k + 1}),
     ],
-)  # the last three: from 21, 22, 23 o'clock over midnight to 0 and 1
+)  # three: from 21, 22, 23 o'clock over midnight to 0 and 1
 def test_volumes_of_a_run_follow_each_other_in_time(tmp_path, sop_class, each_time):
     run(tmp_path, sop_class, each_time)
     assert times(tmp_path) == [0, 1, 2, 3, 4]

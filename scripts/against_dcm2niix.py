@@ -8,9 +8,8 @@ CT remains, whose affine dcm2niix writes without the tilt, and the copies that i
 
 Tried on the public dcm_qa, dcm_qa_asl, _canon, _canon_61, _cs_dl, _ct, _decubitus, _deident, _enh, _fmap, _ge, _me,
 _mosaic, _nih, _pdt2, _philips, _philips_asl, _philips_dwi, _philips_enh, _polar, _sag, _stc, _toshiba, _trt, _ts, _uih,
-_xa30, _xa30i and _xa60 (neurolabusc on GitHub), unpacked where gzipped. All but a few sagittal series agree to 1e-4: of
-these dcm2niix takes the step from the first two positions, as they were rounded, so that the far end lies up to 8e-4 mm
-(in two series of _xa30i 0.01 mm) beside the positions in the files, where ours lies within 1e-5 mm of them.
+_xa30, _xa30i and _xa60 (neurolabusc on GitHub), unpacked where gzipped. Two sagittal series of _xa30i
+remain, too: dcm2niix takes the step from the first two positions, as they were rounded, and is off at the far end.
 """
 
 from __future__ import annotations

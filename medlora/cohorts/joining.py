@@ -73,7 +73,8 @@ def join(
             + "add a column 'file' (path in the archive), 'series_uid', 'study_uid', 'accession_number' or "
             "'patient_id', or name it with --key, e.g. --key patient=COLUMN" + there.suggestion(table, []),
         )
-    there.patient = patient_columns(table, there.scans_of("patient"), patient_column).named
+    whose = patient_columns(table, there.scans_of("patient"), patient_column)
+    there.patient = whose.named
     tried = [_best_of(kind, found, table, there) for kind, found in columns.items()]
     if not key and tried[0].key == "file":
         strange = all(joined.key != "patient" or not joined.matched for joined in tried)
@@ -98,8 +99,8 @@ def join(
             joined.better = best if best.matched > joined.matched and not joined.contradicting else None
             before = order[: order.index(joined.key)]
             joined.passed = [other for other in tried if other.key in before and other.column != joined.column]
-            by = joined.column if joined.key == "patient" else None
-            whose = patient_columns(table, there.scans_of("patient"), patient_column, by)
+            if joined.key == "patient":
+                whose = patient_columns(table, there.scans_of("patient"), patient_column, joined.column)
             joined.patient = whose.people
             joined.notes = [*whose.notes(), *_notes(joined, table)]
             _narrow(joined, table, scans, archive)

@@ -3,7 +3,7 @@
 The classifier is ridge regression on the labels (in two classes that is regularised linear discriminant analysis:
 Hastie, Tibshirani & Friedman, The Elements of Statistical Learning, 2nd ed., ex. 4.2). Its scores are a matrix times
 the labels, so that a whole cross-validation can be done again for each of a thousand permutations, and for each part
-of the patients left out, in about a second.
+of the patients left out.
 """
 
 from __future__ import annotations

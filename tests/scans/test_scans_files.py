@@ -316,7 +316,6 @@ def test_thousands_of_files_beside_junk_folders_and_links(tmp_path):
     assert [(e.code, e.paths) for e in excluded] == ([(Code.CannotOpen, (tmp_path / "d1500",))] if links else [])
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="the system keeps open what is opened")
 def test_a_file_that_vanishes_while_its_folder_is_listed(tmp_path, monkeypatch):
     for i in range(20):
         (tmp_path / f"{i:02d}").touch()
